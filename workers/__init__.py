@@ -1,0 +1,1 @@
+"""One training job: its specification, its data, its loop, and what it says of itself."""

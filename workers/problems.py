@@ -1,0 +1,131 @@
+"""What is wrong with a document, said so that its author can mend it: where, what stands there, what to do."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+_REMEDIES = {
+    "missing": "add this field",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "float_parsing": "write a number such as 6.0e-3",
+    "finite_number": "write a finite number",
+    "string_type": "write text, in quotes if it looks like a number",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "list_type": "write a list: [a, b]",
+    "tuple_type": "write a list: [a, b]",
+    "dict_type": "write a mapping: {key: value}",
+    "model_type": "write a mapping: {key: value}",
+    "model_attributes_type": "write a mapping: {key: value}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: the dotted field, the value that stands there, the fault and the remedy."""
+
+    field: str
+    value: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Read as one line of a terminal."""
+        return f"{self.field} = {self.value}: {self.problem}. Remedy: {self.remedy}."
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the JSON form, as it stands in a problem document."""
+        return asdict(self)
+
+
+class SpecError(ValueError):
+    """The job specification is not valid; `problems` says what, where and the remedy."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+def fault(problem: str, remedy: str) -> PydanticCustomError:
+    """Make the error that a validator raises, with the remedy beside the problem."""
+    return PydanticCustomError("bigbatch", "{problem}", {"problem": problem, "remedy": remedy})
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
+    """Translate pydantic's errors for a document of `model` into problems with remedies."""
+    return SpecError([_problem(details, model) for details in error.errors(include_url=False)])
+
+
+def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
+    location = [part for part in details["loc"] if not _names_a_union_member(part)]
+    value = "(absent)" if details["type"] == "missing" else _short(details["input"])
+    return Problem(_dotted(location), value, details["msg"].rstrip("."), _remedy(details, model))
+
+
+def _remedy(details: ErrorDetails, model: type[BaseModel]) -> str:
+    context = details.get("ctx") or {}
+    if "remedy" in context:
+        return str(context["remedy"])
+    if details["type"] == "extra_forbidden":
+        return _did_you_mean(details["loc"], model)
+    if details["type"] in ("literal_error", "enum"):
+        return f"write one of {context['expected']}"
+    limits = [f"{word} {context[key]}" for key, word in _LIMITS.items() if key in context]
+    return _REMEDIES.get(details["type"]) or f"write a value {' and '.join(limits)}".rstrip() + (
+        "" if limits else " of the kind that the documentation shows"
+    )
+
+
+_LIMITS = {
+    "ge": "of at least",
+    "gt": "greater than",
+    "le": "of at most",
+    "lt": "less than",
+    "min_length": "with a length of at least",
+    "max_length": "with a length of at most",
+    "pattern": "that matches",
+}
+
+
+def _did_you_mean(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Name the nearest known key, or all known keys, of the mapping that holds the unknown one."""
+    keys = _keys_at(model, [part for part in location[:-1] if isinstance(part, str)])
+    near = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"remove it; the keys here are {', '.join(keys)}"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        nested = [] if field is None else [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]
+        if nested:
+            model = nested[0]
+    return list(model.model_fields)
+
+
+def _kinds(annotation: object) -> list[type]:
+    """Flatten `tuple[Phase, ...]` and `int | Workers` into the classes that they name."""
+    if isinstance(annotation, type) and not getattr(annotation, "__args__", ()):
+        return [annotation]
+    return [kind for argument in getattr(annotation, "__args__", ()) for kind in _kinds(argument)]
+
+
+def _names_a_union_member(part: int | str) -> bool:
+    """Pydantic puts the tried member of a union in the path (`int`, `Workers`); no author wrote it."""
+    return isinstance(part, str) and (part in {"int", "str", "float"} or part[:1].isupper() or "[" in part)
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return path.removeprefix(".") or "(document)"
+
+
+def _short(value: object) -> str:
+    text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
