@@ -79,18 +79,19 @@ def resolve_paths(document: Any, folder: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows 6e-3 as a number and refuses aliases."""
+    """SafeLoader that refuses aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
 def _absolute(source: object, folder: Path) -> object:
-    is_path = isinstance(source, str) and not source.startswith("builtin:")
-    return str((folder / Path(source).expanduser()).resolve()) if is_path else source
+    if not isinstance(source, str) or source.startswith("builtin:"):
+        return source
+    return str((folder / Path(source).expanduser()).resolve())
 
 
 def _file_problem(field: str, source: str) -> Problem | None:

@@ -52,20 +52,31 @@ class SpecError(ValueError):
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
-def fault(problem: str, remedy: str) -> PydanticCustomError:
-    """Make the error that a validator raises, with the remedy beside the problem."""
-    return PydanticCustomError("bigbatch", "{problem}", {"problem": problem, "remedy": remedy})
+def fault(problem: str, remedy: str, field: str = "", value: object = None) -> PydanticCustomError:
+    """Make the error that a validator raises; a validator of a whole model names the field and its value."""
+    context = {"problem": problem, "remedy": remedy, "field": field, "value": value}
+    return PydanticCustomError("bigbatch", "{problem}", context)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
     """Translate pydantic's errors for a document of `model` into problems with remedies."""
-    return SpecError([_problem(details, model) for details in error.errors(include_url=False)])
+    every = error.errors(include_url=False)
+    # A list with a bad item is reported a second time, as too short.
+    telling = [details for details in every if details["type"] != "too_short" or not _has_deeper(details, every)]
+    return SpecError([_problem(details, model) for details in telling])
+
+
+def _has_deeper(details: ErrorDetails, every: Sequence[ErrorDetails]) -> bool:
+    location = details["loc"]
+    return any(len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in every)
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
+    context = details.get("ctx") or {}
     location = [part for part in details["loc"] if not _names_a_union_member(part)]
-    value = "(absent)" if details["type"] == "missing" else _short(details["input"])
-    return Problem(_dotted(location), value, details["msg"].rstrip("."), _remedy(details, model))
+    field, value = _dotted([*location, *filter(None, [context.get("field")])]), details["input"]
+    shown = "(absent)" if details["type"] == "missing" else _short(context["value"] if context.get("field") else value)
+    return Problem(field or "(document)", shown, details["msg"].rstrip("."), _remedy(details, model))
 
 
 def _remedy(details: ErrorDetails, model: type[BaseModel]) -> str:
@@ -123,7 +134,7 @@ def _names_a_union_member(part: int | str) -> bool:
 
 def _dotted(location: Sequence[int | str]) -> str:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return path.removeprefix(".") or "(document)"
+    return path.removeprefix(".")
 
 
 def _short(value: object) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from .problems import fault
 
@@ -230,12 +231,13 @@ class JobSpec(_Strict):
         for number, phase in enumerate(self.phases):
             if phase.seq_len > self.model.max_positions:
                 raise fault(
-                    f"phases[{number}].seq_len {phase.seq_len} is more than model.max_positions "
-                    f"{self.model.max_positions}",
+                    f"the position embedding holds model.max_positions = {self.model.max_positions} tokens",
                     "shorten seq_len or raise max_positions",
+                    f"phases[{number}].seq_len",
+                    phase.seq_len,
                 )
         if not self.world_sizes():
-            raise fault(self._no_world_size(), "choose sizes with global_batch_size = micro_batch_size x workers x n")
+            raise self._no_world_size()
         return self
 
     def world_sizes(self) -> list[int]:
@@ -252,13 +254,20 @@ class JobSpec(_Strict):
         whole = all(phase.global_batch_size % (phase.micro_batch_size * world_size) == 0 for phase in self.phases)
         return whole and world_size % self.parallel.replicate == 0
 
-    def _no_world_size(self) -> str:
+    def _no_world_size(self) -> PydanticCustomError:
         workers = self.parallel.range
+        sizes = range(workers.min, workers.max + 1)
         for number, phase in enumerate(self.phases):
-            step = phase.micro_batch_size
-            if all(phase.global_batch_size % (step * size) for size in range(workers.min, workers.max + 1)):
-                return (
-                    f"phases[{number}].global_batch_size {phase.global_batch_size} does not divide into micro-batches "
-                    f"of {step} on {workers.max} workers"
+            if all(phase.global_batch_size % (phase.micro_batch_size * size) for size in sizes):
+                return fault(
+                    f"does not divide into whole micro-batches of {phase.micro_batch_size} on {workers.max} workers",
+                    f"write a multiple of {phase.micro_batch_size * workers.max}, or change micro_batch_size",
+                    f"phases[{number}].global_batch_size",
+                    phase.global_batch_size,
                 )
-        return f"parallel.workers {workers.max} is not divisible by parallel.replicate {self.parallel.replicate}"
+        return fault(
+            f"{workers.max} workers do not divide into {self.parallel.replicate} groups of one size",
+            "choose workers as a multiple of replicate",
+            "parallel.replicate",
+            self.parallel.replicate,
+        )
