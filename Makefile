@@ -1,0 +1,53 @@
+# Everything runs in .venv, with the versions of constraints.txt; `make` alone lists the targets.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+# A package index to use beside pip's own, for instance PyTorch's with the smaller CPU builds:
+#   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt $(addprefix --extra-index-url ,$(TORCH_INDEX))
+
+# One thread a process: two that wait for each other on a busy machine are slower. No download from a hub, ever.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check browser clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: .venv/installed  ## Install bigbatch into .venv (PYTHON=python3.11 TORCH_INDEX=https://...)
+
+demo: .venv/installed  ## Serve, train a small BERT and watch it (PORT=8000 HOST=127.0.0.1)
+	@$(BIN)/bigbatch demo --host $(HOST) --port $(PORT)
+
+test: check browser  ## Run all checks and tests
+	@$(BIN)/python -m pytest
+
+check: .venv/ready  ## Lint, formatting, types and the walls between the packages
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+browser:
+	@scripts/chromium
+
+clean:  ## Remove what setup and the tools have made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are younger than everything that was installed; a change of the versions installs anew.
+.venv/installed: pyproject.toml constraints.txt
+	@scripts/venv $(PYTHON)
+	@echo "Installing bigbatch into .venv; the first time takes a few minutes."
+	@$(INSTALL) --editable .
+	@touch $@
+
+.venv/ready: .venv/installed
+	@$(INSTALL) --group dev
+	@touch $@

@@ -1,0 +1,160 @@
+"""`bigbatch doctor`: is everything here that bigbatch needs, and if not, what to do."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+NEEDED_GIB = 2.0
+ADVISED_GIB = 20.0
+_PROBE = "import torch; print(torch.version.cuda or '', torch.cuda.device_count())"
+
+
+class Mark(StrEnum):
+    """How a check ended."""
+
+    GOOD = "✓"
+    WARNING = "!"
+    MISSING = "✗"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, what was found, and what to do about it."""
+
+    mark: Mark
+    what: str
+    found: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the JSON form; the mark by its name."""
+        return asdict(self) | {"mark": self.mark.name.lower()}
+
+
+def examine(home: Path, host: str, port: int) -> Iterator[Finding]:
+    """Yield one finding after the other; looking at torch takes seconds."""
+    yield python()
+    yield torch()
+    yield compiler()
+    yield ray()
+    yield listening(host, port)
+    yield disk(home)
+    yield shared_memory()
+    yield chromium()
+
+
+def python() -> Finding:
+    """Name the interpreter; an older one than 3.11 does not come this far."""
+    return Finding(Mark.GOOD, "Python", platform.python_version())
+
+
+def torch() -> Finding:
+    """Import torch in a process of its own and ask it for GPUs."""
+    if _installed("torch") is None:
+        return Finding(Mark.MISSING, "torch", "not installed", "run `make setup`")
+    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        reason = (probe.stderr.strip().splitlines() or ["no message"])[-1]
+        return Finding(Mark.MISSING, "torch", f"cannot be imported: {reason}", "run `make clean setup`")
+    cuda, gpus = probe.stdout.rstrip("\n").split(" ")
+    found = f"{_installed('torch')}, {f'CUDA {cuda}' if cuda else 'no CUDA'}, {gpus} GPUs"
+    if gpus == "0" and shutil.which("nvidia-smi"):
+        return Finding(Mark.WARNING, "torch", found, "this machine has a GPU: install a torch built for its driver")
+    return Finding(Mark.GOOD, "torch", found)
+
+
+def compiler() -> Finding:
+    """Look for the C++ compiler that builds the fused kernel for processors."""
+    name = os.environ.get("CXX", "c++")
+    path = shutil.which(name) or shutil.which("g++") or shutil.which("clang++")
+    if path is None:
+        remedy = "install one (Debian: apt-get install g++); without it LAMB on a CPU runs on plain torch, slower"
+        return Finding(Mark.WARNING, "C++ compiler", f"no {name}", remedy)
+    return Finding(Mark.GOOD, "C++ compiler", path)
+
+
+def ray() -> Finding:
+    """Check that Ray is installed."""
+    found = _installed("ray")
+    return Finding(Mark.GOOD, "Ray", found) if found else Finding(Mark.MISSING, "Ray", "not installed", "`make setup`")
+
+
+def listening(host: str, port: int) -> Finding:
+    """Check that `bigbatch serve` could listen on the port."""
+    what = f"port {port}"
+    if is_free(host, port):
+        return Finding(Mark.GOOD, what, "free")
+    return Finding(Mark.WARNING, what, f"taken by {holder(port)}", "give `serve` and `demo` another one with --port")
+
+
+def disk(home: Path) -> Finding:
+    """Check the space for runs and checkpoints."""
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    found = f"{free:,.1f} GiB free for {home}"
+    remedy = "free some space, or name another folder with --home"
+    if not os.access(existing, os.W_OK):
+        return Finding(Mark.MISSING, "disk", f"{existing} cannot be written", "name another folder with --home")
+    if free < NEEDED_GIB:
+        return Finding(Mark.MISSING, "disk", found, remedy)
+    if free < ADVISED_GIB:
+        return Finding(Mark.WARNING, "disk", found, f"checkpoints of a BERT-Large take 4 GB each: {remedy}")
+    return Finding(Mark.GOOD, "disk", found)
+
+
+def shared_memory() -> Finding:
+    """Check /dev/shm, through which the processes of one machine exchange tensors."""
+    path = "/dev/shm"  # noqa: S108 -- the place itself is looked at, nothing is written
+    if not Path(path).exists():
+        return Finding(Mark.WARNING, path, "absent", "Ray falls back to the disk, slowly")
+    free = shutil.disk_usage(path).free / 2**30
+    if free < 1:
+        return Finding(Mark.WARNING, path, f"{free:.2f} GiB free", "in Docker: --shm-size=4g")
+    return Finding(Mark.GOOD, path, f"{free:,.1f} GiB free")
+
+
+def chromium() -> Finding:
+    """Look for the browser that the tests drive."""
+    path = shutil.which("chromium")
+    if path is None:
+        remedy = "only the tests need it (Debian: apt-get install chromium)"
+        return Finding(Mark.WARNING, "Chromium", "not found", remedy)
+    return Finding(Mark.GOOD, "Chromium", path)
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def holder(port: int) -> str:
+    """Name the process that listens on a port, as far as this user may see it."""
+    try:
+        pids = [c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port and c.pid]
+        return f"{psutil.Process(pids[0]).name()} (process {pids[0]})" if pids else "another program"
+    except psutil.Error:
+        return "another program"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
