@@ -1,0 +1,6 @@
+"""LAMB for large batches, exact on sharded parameters: `from optim import Lamb`."""
+
+from .lamb import Lamb, LastStep
+from .schedules import Schedule, untuned
+
+__all__ = ["Lamb", "LastStep", "Schedule", "untuned"]

@@ -1,0 +1,1 @@
+"""Implementations of the operators, one module for each kind of device."""

@@ -1,0 +1,73 @@
+"""Which part of a tensor this rank holds, and over which process groups its squares are summed."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import Placement, _StridedShard
+
+Groups = tuple[ProcessGroup, ...]
+"""Process groups over which one tensor is cut, one for each mesh dimension; empty if this rank holds all of it."""
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return what this rank holds, without a copy; it may be empty."""
+    part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part.wait() if isinstance(part, AsyncCollectiveTensor) else part
+
+
+def shard_groups(name: str, tensor: Tensor) -> Groups:
+    """Return the groups over which partial sums of `tensor` make whole ones.
+
+    Replicas (HSDP's outer dimension) hold the same numbers and are not summed.
+
+    Raises:
+        ValueError: a mesh dimension holds partial sums, of which no norm can be taken piece by piece.
+    """
+    if not isinstance(tensor, DTensor):
+        return ()
+    mesh = tensor.device_mesh
+    dims = [dim for dim, placement in enumerate(tensor.placements) if _is_cut(name, placement)]
+    return tuple(mesh.get_group(dim) for dim in dims if mesh.size(dim) > 1)
+
+
+def _is_cut(name: str, placement: Placement) -> bool:
+    if isinstance(placement, Shard | _StridedShard):  # FSDP2 over tensor parallelism makes strided shards
+        return True
+    if isinstance(placement, Replicate):
+        return False
+    raise ValueError(
+        f"parameter {name!r} is placed {placement!r} on its mesh; Lamb needs Shard or Replicate: "
+        "redistribute it, e.g. parameter.redistribute(placements=[Replicate()]), before the optimizer is built"
+    )
+
+
+def sum_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> list[Tensor]:
+    """Return whole-tensor sums: `sums[i]`, [..., T_i], is added up over `groups[i]`.
+
+    Tensors with the same groups share one collective for each of their mesh dimensions, so one mesh costs one.
+    """
+    whole = list(sums)
+    for key in distinct(groups):
+        chosen = [i for i, each in enumerate(groups) if each == key]
+        together = all_reduce(torch.cat([sums[i] for i in chosen], dim=-1), key)
+        parts = torch.split(together, [sums[i].shape[-1] for i in chosen], dim=-1)
+        for i, part in zip(chosen, parts, strict=True):
+            whole[i] = part
+    return whole
+
+
+def all_reduce(tensor: Tensor, groups: Groups) -> Tensor:
+    """Add `tensor` up in place over each group in turn."""
+    for group in groups:
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+def distinct(groups: Sequence[Groups]) -> list[Groups]:
+    """Return the different non-empty entries, in the order that every rank shares: that of first appearance."""
+    return [key for key in dict.fromkeys(groups) if key]
