@@ -75,7 +75,8 @@ class Chunks:
         """Pick the first sentence of segment B: any of the chunk but its first, if it has more than one."""
         start_B, end_B = self._start_N[chunk_B], self._end_N[chunk_B]
         inner_B = end_B - start_B - 1
-        return start_B + np.where(inner_B > 0, 1 + below(bits_B, np.maximum(inner_B, 1)), 0)
+        border_B: I64 = start_B + np.where(inner_B > 0, 1 + below(bits_B, np.maximum(inner_B, 1)), 0)
+        return border_B
 
     def _other_document(self, chunk_B: I64, seed: int, index_B: I64) -> I64:
         """Pick a chunk uniformly from those of all other documents; without meaning where there is no other."""

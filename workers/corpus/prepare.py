@@ -61,6 +61,7 @@ def prepare(data: DataLike, home: Path, progress: Progress | None = None) -> Pat
 
 def _write(folder: Path, data: DataLike, files: Sequence[Path], progress: Progress) -> None:
     if isinstance(data.vocab, int):
+        progress("learning the vocabulary", 0.0)
         tokens = vocabulary.train(lambda: itertools.chain.from_iterable(_documents(files)), data.vocab)
     else:
         tokens = vocabulary.load(Path(data.vocab).expanduser())

@@ -1,0 +1,189 @@
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workers.corpus import CorpusError, prepare
+from workers.corpus.shards import Shards
+from workers.corpus.vocabulary import SPECIAL_TOKENS
+from workers.spec import Data as DataSpec
+
+from .conftest import Data
+
+TEXT = "Tea is hot. Milk is cold.\nBread is brown.\n\nRain falls. Snow falls. Night falls.\n"
+Write = Callable[..., str]
+
+IN_A_PROCESS = """
+import os, signal, sys
+from pathlib import Path
+from workers.corpus import prepare
+from workers.spec import Data
+
+stages = []
+def progress(what, done):
+    stages.append(what)
+    if what == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+print("ready", flush=True)
+sys.stdin.readline()
+print(prepare(Data(corpus=[sys.argv[1]], vocab=60), Path(sys.argv[2]), progress), "made" if stages else "found")
+"""
+
+
+def start(source: str, home: Path, die_at: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", IN_A_PROCESS, source, str(home), die_at]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def decode(shards: Shards) -> list[list[str]]:
+    """Return each document's sentences, spelled."""
+    tokens = (shards.folder / "vocab.txt").read_text().split("\n")
+    ends = shards.sentences
+    spelled = [
+        " ".join(tokens[i] for i in shards.take(np.arange(a, b))).replace(" ##", "")
+        for a, b in zip(ends[:-1], ends[1:], strict=True)
+    ]
+    return [spelled[a:b] for a, b in zip(shards.documents[:-1], shards.documents[1:], strict=True)]
+
+
+def test_the_shards_hold_the_documents_sentence_by_sentence(write_text: Write, tmp_path: Path) -> None:
+    folder = prepare(Data([write_text(TEXT)], 60), tmp_path)
+    assert folder.parent == tmp_path / "data"
+    assert len(folder.name) == 16
+    assert decode(Shards(folder)) == [
+        ["tea is hot .", "milk is cold .", "bread is brown ."],
+        ["rain falls .", "snow falls .", "night falls ."],
+    ]
+
+
+def test_a_given_vocabulary_is_used_as_it_is(write_text: Write, tmp_path: Path) -> None:
+    words = ["[unused0]", *SPECIAL_TOKENS, "tea", "is", "hot", "."]
+    vocab = write_text("\n".join(words), "vocab.txt")
+    shards = Shards(prepare(Data([write_text(TEXT)], vocab), tmp_path))
+    assert decode(shards)[0] == ["tea is hot .", "[UNK] is [UNK] .", "[UNK] is [UNK] ."]
+    assert shards.manifest.vocab_size == len(words)
+
+
+def test_a_job_spec_says_all_that_preparing_needs(write_text: Write, tmp_path: Path) -> None:
+    source = write_text(TEXT)
+    from_spec = prepare(DataSpec(corpus=(source,), vocab=60, mask_probability=0.2), tmp_path)
+    assert from_spec == prepare(Data([source], 60), tmp_path)
+
+
+def test_a_prepared_text_is_found_again_and_told_by_its_content(write_text: Write, tmp_path: Path) -> None:
+    source, stages = write_text(TEXT), list[str]()
+    first = prepare(Data([source], 60), tmp_path)
+    made = (first / "manifest.json").stat().st_mtime_ns
+    assert prepare(Data([write_text(TEXT, "copy.txt")], 60), tmp_path, lambda what, _: stages.append(what)) == first
+    assert stages == []
+    assert (first / "manifest.json").stat().st_mtime_ns == made
+
+    others = [prepare(Data([source], 61), tmp_path), prepare(Data([source, source], 60), tmp_path)]
+    others.append(prepare(Data([write_text(TEXT + "\nMore.", "more.txt")], 60), tmp_path))
+    assert len({first, *others}) == 4
+
+
+def test_progress_names_the_stages_and_ends_with_the_whole(tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    prepare(Data(["builtin:austen-valid", "builtin:austen-valid"], 200), tmp_path, lambda *what: told.append(what))
+    parts = [part for what, part in told if what == "tokenizing"]
+    assert told[0] == ("learning the vocabulary", 0.0)
+    assert parts == sorted(parts)
+    assert 0 < parts[0] < parts[-1] == 1
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "cut shard", "left-over"])
+def test_a_torn_folder_is_prepared_anew(write_text: Write, tmp_path: Path, damage: str) -> None:
+    data = Data([write_text(TEXT)], 60)
+    folder = prepare(data, tmp_path)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if damage == "no manifest":
+        (folder / "manifest.json").unlink()
+    elif damage == "cut shard":
+        (folder / "tokens-00000.u16").write_bytes(b"\0")
+    else:
+        shutil.move(folder, folder.with_suffix(".partial"))
+    assert prepare(data, tmp_path) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert not folder.with_suffix(".partial").exists()
+
+
+def test_a_preparation_killed_half_way_is_not_mistaken_for_a_whole_one(write_text: Write, tmp_path: Path) -> None:
+    source = write_text(TEXT)
+    killed = start(source, tmp_path, die_at="tokenizing")
+    killed.communicate("go\n")
+    assert killed.returncode == -signal.SIGKILL
+    remains = list((tmp_path / "data").glob("*.partial"))
+    assert len(remains) == 1
+    assert not remains[0].with_suffix("").exists()
+
+    folder = prepare(Data([source], 60), tmp_path)
+    Shards(folder).verify()
+    assert sorted(path.suffix for path in (tmp_path / "data").iterdir()) == ["", ".lock"]
+
+
+def test_of_two_processes_one_prepares_and_both_get_the_folder(write_text: Write, tmp_path: Path) -> None:
+    source = write_text(TEXT * 300)
+    both = [start(source, tmp_path), start(source, tmp_path)]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate()[0].split() for process in both]
+    assert sorted(how for _, how in answers) == ["found", "made"]
+    assert {Path(folder) for folder, _ in answers} == {prepare(Data([source], 60), tmp_path)}
+
+
+def test_who_comes_while_another_prepares_waits_for_it(write_text: Write, tmp_path: Path) -> None:
+    data, order = Data([write_text(TEXT)], 60), list[str]()
+
+    def second() -> None:
+        prepare(data, tmp_path, lambda *_: order.append("second prepares"))
+        order.append("second has it")
+
+    waiting = threading.Thread(target=second)
+
+    def while_preparing(what: str, _: float) -> None:
+        if what == "learning the vocabulary":
+            waiting.start()
+            waiting.join(timeout=0.3)
+            order.append("first goes on")
+
+    prepare(data, tmp_path, while_preparing)
+    waiting.join()
+    assert order == ["first goes on", "second has it"]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "One sentence only.\n\nAnd here another.", "\x00\x01"])
+def test_an_empty_corpus_is_refused_and_leaves_nothing(write_text: Write, tmp_path: Path, text: str) -> None:
+    source = write_text(text)
+    with pytest.raises(CorpusError, match=r"text\.txt: .* no document of two sentences; give more text"):
+        prepare(Data([source], 60), tmp_path)
+    assert [path.suffix for path in (tmp_path / "data").iterdir()] == [".lock"]
+
+
+def test_a_missing_vocabulary_is_refused_by_name(write_text: Write, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"nowhere\.txt: cannot be read .*data\.vocab"):
+        prepare(Data([write_text(TEXT)], str(tmp_path / "nowhere.txt")), tmp_path)
+
+
+def test_a_vocabulary_too_large_for_the_shards_is_refused(write_text: Write, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"data\.vocab: a vocabulary of 70,000 tokens"):
+        prepare(Data([write_text(TEXT)], 70_000), tmp_path)
+
+
+def test_bad_bytes_in_one_of_many_files_are_named(write_text: Write, tmp_path: Path) -> None:
+    write_text(TEXT, "good.txt")
+    (tmp_path / "worse.txt").write_bytes(b"Fine. So far.\n\xff\n")
+    with pytest.raises(CorpusError, match=r"worse\.txt: byte 14 is not UTF-8"):
+        prepare(Data([str(tmp_path)], 60), tmp_path / "home")

@@ -1,0 +1,94 @@
+import math
+from collections import Counter
+from itertools import accumulate, chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.corpus import CorpusError
+from workers.corpus.shards import Shards, ShardWriter, read_manifest
+from workers.corpus.vocabulary import SPECIAL_TOKENS
+
+from .conftest import write_positions
+
+TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmno"]
+SENTENCE = st.lists(st.integers(0, len(TOKENS) - 1), max_size=6)
+CORPUS = st.lists(st.lists(SENTENCE, max_size=5), max_size=8)
+
+
+@given(corpus=CORPUS, shard_tokens=st.integers(1, 40))
+def test_what_was_written_is_read_back_whatever_the_size_of_a_shard(
+    tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[int]]], shard_tokens: int
+) -> None:
+    corpus.append([[5, 6], [7]])
+    folder = tmp_path_factory.mktemp("shards")
+    writer = ShardWriter(folder, TOKENS, shard_tokens)
+    for document in corpus:
+        writer.add(document)
+    manifest = writer.finish(["here"])
+
+    kept = [[s for s in document if s] for document in corpus if any(document)]
+    sentences, flat = list(chain.from_iterable(kept)), list(chain.from_iterable(chain.from_iterable(kept)))
+    shards = Shards(folder)
+    shards.verify()
+    assert shards.manifest == manifest
+    assert (manifest.tokens, manifest.sentences, manifest.documents) == (len(flat), len(sentences), len(kept))
+    assert shards.take(np.arange(len(flat))).tolist() == flat
+    assert shards.sentences.tolist() == list(accumulate(map(len, sentences), initial=0))
+    assert shards.documents.tolist() == list(accumulate(map(len, kept), initial=0))
+    entropy = -sum(n / len(flat) * math.log(n / len(flat)) for n in Counter(flat).values())
+    assert manifest.unigram_entropy_nats == pytest.approx(entropy, abs=1e-12)
+
+
+def test_a_shard_ends_with_a_document_and_holds_little_endian_numbers(tmp_path: Path) -> None:
+    write_positions(tmp_path, [[2, 1], [2], [1, 1]], shard_tokens=4)
+    assert (tmp_path / "tokens-00000.u16").read_bytes() == bytes([5, 0, 6, 0, 7, 0, 8, 0, 9, 0])
+    assert (tmp_path / "tokens-00001.u16").read_bytes() == bytes([10, 0, 11, 0])
+
+
+def test_positions_of_any_shape_may_lie_in_any_shard(tmp_path: Path) -> None:
+    shards = Shards(write_positions(tmp_path, [[2, 3]] * 6, shard_tokens=7))
+    positions = np.array([[29, 0, 10], [9, 11, 28]])
+    assert len(list(tmp_path.glob("*.u16"))) == 3
+    assert (shards.take(positions) == positions + 5).all()
+
+
+@pytest.mark.parametrize("documents", [[], [[]], [[[5, 6]]], [[[5]], [[], [6]]]])
+def test_a_corpus_without_a_pair_of_sentences_is_refused(tmp_path: Path, documents: list[list[list[int]]]) -> None:
+    writer = ShardWriter(tmp_path, TOKENS)
+    for document in documents:
+        writer.add(document)
+    with pytest.raises(CorpusError, match=r"a\.txt, b\.txt: .* no document of two sentences; give more text"):
+        writer.finish(["a.txt", "b.txt"])
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_changed_byte_is_found_by_its_hash(tmp_path: Path) -> None:
+    path = write_positions(tmp_path, [[2, 3]]) / "tokens-00000.u16"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=r"tokens-00000\.u16: not the bytes that were written; delete"):
+        Shards(tmp_path).verify()
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokens-00000.u16", "sentences.i64", "documents.i64"])
+def test_a_file_that_is_cut_or_gone_is_found_at_opening(tmp_path: Path, name: str) -> None:
+    path = write_positions(tmp_path, [[2, 3]]) / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorpusError, match=rf"{name}: missing or not [\d,]+ bytes long; prepare the text again"):
+        Shards(tmp_path)
+    path.unlink()
+    with pytest.raises(CorpusError, match=rf"{name}: missing"):
+        Shards(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", '{"format": 1}'])
+def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(CorpusError, match=r"no whole prepared corpus .*prepare the text again"):
+        read_manifest(tmp_path)

@@ -1,0 +1,96 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.corpus import CorpusError
+from workers.corpus.text import documents, resolve
+from workers.corpus.vocabulary import SPECIAL_TOKENS, load, save, tokenizer, train
+
+TRAIN = """
+import itertools
+from workers.corpus.text import documents, resolve
+from workers.corpus.vocabulary import train
+print(train(lambda: itertools.chain.from_iterable(documents(resolve("builtin:austen-valid"))), 400))
+"""
+
+
+def paragraphs() -> list[str]:
+    return [paragraph for document in documents(resolve("builtin:austen-valid")) for paragraph in document]
+
+
+def test_training_gives_the_size_asked_for_and_the_special_tokens_first() -> None:
+    tokens = train(paragraphs, 400)
+    assert len(tokens) == len(set(tokens)) == 400
+    assert tuple(tokens[:5]) == SPECIAL_TOKENS == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    assert {"a", "##a", "the", "mr"} <= set(tokens)
+    assert tokens == [token.lower() if token not in SPECIAL_TOKENS else token for token in tokens]
+
+
+def test_training_gives_the_same_vocabulary_in_another_process() -> None:
+    elsewhere = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
+    assert elsewhere.stdout.strip() == str(train(paragraphs, 400)) == str(train(paragraphs, 400))
+
+
+def test_a_size_that_cannot_spell_the_text_is_refused_with_the_smallest_that_can() -> None:
+    with pytest.raises(CorpusError, match=r"30 tokens cannot spell this text; ask for at least (\d+)") as refusal:
+        train(paragraphs, 30)
+    least = int(str(refusal.value).rsplit(maxsplit=1)[-1])
+    assert len(train(paragraphs, least)) == least
+
+
+@pytest.mark.parametrize("size", [5, 65_537])
+def test_a_size_that_token_shards_cannot_hold_is_refused(size: int) -> None:
+    with pytest.raises(CorpusError, match=r"use 6 to 65,536"):
+        train(paragraphs, size)
+
+
+def test_of_a_huge_alphabet_the_thousand_most_frequent_characters_are_kept() -> None:
+    rare = [chr(0x4E00 + i) for i in range(1500)]
+    tokens = train(lambda: ["cab " * 9, *rare, *rare[700:]], 1100)
+    assert {"c", "##a", "##b", rare[-1]} <= set(tokens)
+    assert rare[699] not in tokens
+
+
+def test_a_saved_vocabulary_loads_as_it_was_even_with_odd_line_separators(tmp_path: Path) -> None:
+    tokens = [*SPECIAL_TOKENS, "a", "\u2028", "##é", "\x85"]
+    save(tokens, tmp_path / "vocab.txt")
+    assert load(tmp_path / "vocab.txt") == tokens
+
+
+def test_a_vocabulary_file_may_have_windows_newlines(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes("\r\n".join([*SPECIAL_TOKENS, "word", ""]).encode())
+    assert load(tmp_path / "vocab.txt") == [*SPECIAL_TOKENS, "word"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (["[PAD]", "[UNK]", "[CLS]", "a", "b", "c"], r"lacks \[SEP\] \[MASK\]; give the vocab.txt of a BERT"),
+        ([*SPECIAL_TOKENS, "a", "b", "a"], r"'a' stands on 2 lines"),
+        ([*SPECIAL_TOKENS, *map(str, range(65_532))], r"65,537 tokens; token shards are 16 bits wide"),
+        ([], r"a vocabulary of 1 tokens"),
+    ],
+)
+def test_a_vocabulary_file_that_cannot_serve_is_refused(tmp_path: Path, lines: list[str], complaint: str) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(lines))
+    with pytest.raises(CorpusError, match=complaint) as refusal:
+        load(path)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [None, b"[PAD]\n\xff\n"])
+def test_an_unreadable_vocabulary_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "vocab.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CorpusError, match=r"no readable vocab\.txt.*correct data\.vocab"):
+        load(path)
+
+
+def test_special_tokens_written_in_the_text_stay_text() -> None:
+    tokens = [*SPECIAL_TOKENS, "[", "]", "mask", "über", "uber"]
+    encoding = tokenizer(tokens).encode("[MASK] Über", add_special_tokens=False)
+    assert encoding.tokens == ["[", "mask", "]", "uber"]

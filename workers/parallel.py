@@ -1,0 +1,103 @@
+"""From a ZeRO stage to PyTorch's FSDP2 and DDP."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from .model import PretrainingBert
+from .spec import JobSpec
+
+
+@contextmanager
+def process_group(spec: JobSpec) -> Iterator[None]:
+    """Join the other workers as torchrun's environment says, or be the only one where it says nothing."""
+    backend = "nccl" if spec.parallel.gpus_per_worker else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Return the number of workers."""
+    return dist.get_world_size()
+
+
+def rank() -> int:
+    """Return this worker's number, from 0."""
+    return dist.get_rank()
+
+
+def device_of(spec: JobSpec) -> torch.device:
+    """Return the device that this worker computes on: its GPU if the job asks for GPUs."""
+    if not spec.parallel.gpus_per_worker:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def compute_dtype(spec: JobSpec, device: torch.device) -> torch.dtype:
+    """Resolve `precision.compute`: bf16 by default only where the hardware multiplies in it."""
+    wanted = spec.precision.compute
+    if wanted == "auto":
+        wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def parallelize(model: PretrainingBert, spec: JobSpec, device: torch.device) -> nn.Module:
+    """Spread the model over the workers.
+
+    ZeRO 0 is DDP. Stages 1 and 2 keep the gathered parameters between forward and backward, stage 3 gathers them
+    twice. The sharded parameters stay float32 whatever is computed in, so they are the master weights.
+    """
+    model.to(device)
+    if world_size() == 1:
+        return model
+    if spec.parallel.zero_stage == 0:
+        return DistributedDataParallel(model)
+    dtype = compute_dtype(spec, device)
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    mesh, reshard = _mesh(spec, device), spec.parallel.zero_stage == 3
+    for layer in model.bert.encoder.layer:
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    return model
+
+
+@contextmanager
+def micro_batch(model: nn.Module, spec: JobSpec, *, is_last: bool) -> Iterator[None]:
+    """Reduce gradients over the workers only when the stage wants it: ZeRO 0 and 1 wait for the last micro-batch."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(is_last or spec.parallel.zero_stage >= 2)
+    dtype = compute_dtype(spec, device_of(spec))
+    casts_itself = isinstance(model, FSDPModule) or dtype == torch.float32
+    with (
+        model.no_sync() if isinstance(model, DistributedDataParallel) and not is_last else nullcontext(),
+        nullcontext() if casts_itself else torch.autocast(device_of(spec).type, dtype),
+    ):
+        yield
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum `tensor` over all workers, in place."""
+    dist.all_reduce(tensor)
+    return tensor
+
+
+def _mesh(spec: JobSpec, device: torch.device) -> DeviceMesh:
+    """One dimension of shards, or copies x shards where the job asks for copies (HSDP)."""
+    copies, size = spec.parallel.replicate, world_size()
+    if copies == 1:
+        return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (copies, size // copies), mesh_dim_names=("replicate", "shard"))

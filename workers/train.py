@@ -1,0 +1,134 @@
+"""`python -m workers.train FILE`: one training without a server and without Ray, the same loop.
+
+Started by torchrun it is one rank of many; started alone it is the only one.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from . import loop
+from .corpus import CorpusError
+from .documents import check_files, parse_spec, read_document, resolve_paths
+from .events import CheckpointRecord, Record, RunStatus, StepRecord
+from .parallel import process_group, rank
+from .problems import Problem, SpecError
+from .reporter import Reporter
+from .spec import JobSpec
+
+SPEC = "spec.yaml"
+
+
+def main() -> int:
+    """Train the job that the command line names; return the exit code."""
+    arguments = _parser().parse_args()
+    try:
+        spec = read_file(arguments.file)
+        folder = (arguments.run or Path("runs") / spec.name).resolve()
+        claim(folder, spec)
+        with process_group(spec):
+            return _train(spec, folder, as_json=arguments.json)
+    except (SpecError, CorpusError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except loop.DivergedError as error:
+        sys.stderr.write(f"diverged: {error}\n")
+        return 1
+
+
+def read_file(path: Path) -> JobSpec:
+    """Read and check a job file and the files that it names.
+
+    Raises:
+        SpecError: with one problem for each fault.
+    """
+    if not path.is_file():
+        raise SpecError([Problem("FILE", repr(str(path)), "no such file", "check the path")])
+    spec = parse_spec(resolve_paths(read_document(path.read_text()), path.resolve().parent))
+    check_files(spec)
+    return spec
+
+
+def claim(folder: Path, spec: JobSpec) -> None:
+    """Make the run folder this specification's own, so that no other run is resumed by mistake.
+
+    Raises:
+        SpecError: the folder belongs to another specification.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / SPEC, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+    if path.exists() and path.read_text() != text:
+        remedy = "name another folder with --run, or remove this one"
+        raise SpecError([Problem("--run", repr(str(folder)), "holds a run of another specification", remedy)])
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def home() -> Path:
+    """Return the folder that prepared text is kept in: BIGBATCH_HOME, else ~/.bigbatch."""
+    return Path(os.environ.get("BIGBATCH_HOME") or Path.home() / ".bigbatch")
+
+
+def _train(spec: JobSpec, folder: Path, *, as_json: bool) -> int:
+    if rank() != 0:
+        return _exit_code(loop.train(spec, folder, home(), reporter=None))
+    with _show(spec, as_json=as_json) as on_record:
+        reporter = Reporter(folder, on_record=on_record)
+        try:
+            outcome = loop.train(spec, folder, home(), reporter=reporter)
+        finally:
+            reporter.close()
+    return _exit_code(outcome)
+
+
+def _exit_code(outcome: RunStatus) -> int:
+    return 0 if outcome is RunStatus.SUCCEEDED else 1
+
+
+@contextmanager
+def _show(spec: JobSpec, *, as_json: bool) -> Iterator[Callable[[Record], None]]:
+    """Show records as they come: as JSON lines, or as a progress bar."""
+    if as_json:
+        console = Console(soft_wrap=True)
+        yield lambda record: console.out(record.model_dump_json(), highlight=False)
+        return
+    console = Console()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task(spec.name, total=spec.total_steps, numbers="")
+
+        def on_record(record: Record) -> None:
+            if isinstance(record, StepRecord):
+                numbers = (
+                    f"step {record.step}  loss {record.loss or float('nan'):.3f}  {record.tokens_per_s:,.0f} tokens/s"
+                )
+                progress.update(task, completed=record.step, numbers=numbers)
+            elif isinstance(record, CheckpointRecord):
+                console.print(f"checkpoint of step {record.step} in {record.path}")
+
+        yield on_record
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bigbatch train", description="Train without a server and without Ray.")
+    parser.add_argument("file", type=Path, help="a job file, e.g. configs/demo.yaml")
+    parser.add_argument("--run", type=Path, help="run folder, resumed if it has checkpoints (default: runs/NAME)")
+    parser.add_argument("--json", action="store_true", help="print every record as a line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
