@@ -8,7 +8,8 @@ TORCH_INDEX ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt $(addprefix --extra-index-url ,$(TORCH_INDEX))
+# Setuptools warns of every editable installation that it is one.
+INSTALL := PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt $(addprefix --extra-index-url ,$(TORCH_INDEX))
 
 # One thread a process: two that wait for each other on a busy machine are slower. No download from a hub, ever.
 export OMP_NUM_THREADS ?= 1

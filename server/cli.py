@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .settings import Settings, default_home
+
 if TYPE_CHECKING:
     from workers.spec import JobSpec
 
@@ -63,8 +65,8 @@ _Home = Annotated[
     Path,
     typer.Option(
         "--home",
-        envvar="BIGBATCH_HOME",
-        show_default="~/.bigbatch",
+        default_factory=default_home,
+        show_default="$BIGBATCH_HOME or ~/.bigbatch",
         resolve_path=True,
         help="Folder of the server's state.",
     ),
@@ -73,7 +75,6 @@ _Url = Annotated[str | None, typer.Option("--url", envvar="BIGBATCH_URL", help="
 _Token = Annotated[str | None, typer.Option("--token", envvar="BIGBATCH_TOKEN", help="Its token.")]
 _Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 _Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port to listen on.")]
-_HOME = Path.home() / ".bigbatch"
 
 
 @app.callback()
@@ -86,13 +87,12 @@ def _bigbatch(
 
 
 @app.command()
-def serve(home: _Home = _HOME, host: _Host = "127.0.0.1", port: _Port = 8000) -> None:
+def serve(*, home: _Home, host: _Host = "127.0.0.1", port: _Port = 8000) -> None:
     """Run the server: REST API, dashboard and scheduler.
 
     Example: bigbatch serve --port 8001 --home /data/bigbatch
     """
     from .serve import serve as run
-    from .settings import Settings
 
     run(Settings(home=home, host=host, port=port))
 
@@ -100,10 +100,11 @@ def serve(home: _Home = _HOME, host: _Host = "127.0.0.1", port: _Port = 8000) ->
 @app.command()
 def submit(
     file: _File,
+    *,
     name: Annotated[str | None, typer.Option(help="A name in place of the file's.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
     as_json: _Json = False,
-    home: _Home = _HOME,
+    home: _Home,
     url: _Url = None,
     token: _Token = None,
 ) -> None:
@@ -125,6 +126,7 @@ def submit(
 @app.command()
 def train(
     file: _File,
+    *,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; there again, it resumes.")] = None,
     as_json: _Json = False,
 ) -> None:
@@ -140,10 +142,11 @@ def train(
 
 @app.command()
 def jobs(
+    *,
     status: Annotated[str | None, typer.Option(help="Only jobs of this status, e.g. RUNNING.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
     as_json: _Json = False,
-    home: _Home = _HOME,
+    home: _Home,
     url: _Url = None,
     token: _Token = None,
 ) -> None:
@@ -163,7 +166,7 @@ def jobs(
 
 
 @app.command()
-def show(job_id: _Id, as_json: _Json = False, home: _Home = _HOME, url: _Url = None, token: _Token = None) -> None:
+def show(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None, token: _Token = None) -> None:
     """Show what is known of a job.
 
     Example: bigbatch show 0f3a
@@ -182,7 +185,7 @@ def show(job_id: _Id, as_json: _Json = False, home: _Home = _HOME, url: _Url = N
 
 
 @app.command()
-def watch(job_id: _Id, as_json: _Json = False, home: _Home = _HOME, url: _Url = None, token: _Token = None) -> None:
+def watch(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None, token: _Token = None) -> None:
     """Follow a job until it ends: 0 if it succeeded, 1 if not.
 
     Example: bigbatch watch 0f3a
@@ -192,7 +195,7 @@ def watch(job_id: _Id, as_json: _Json = False, home: _Home = _HOME, url: _Url = 
 
 
 @app.command()
-def cancel(job_id: _Id, as_json: _Json = False, home: _Home = _HOME, url: _Url = None, token: _Token = None) -> None:
+def cancel(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None, token: _Token = None) -> None:
     """Stop a job; a running one saves a checkpoint first.
 
     Example: bigbatch cancel 0f3a
@@ -207,7 +210,8 @@ def cancel(job_id: _Id, as_json: _Json = False, home: _Home = _HOME, url: _Url =
 @app.command()
 def demo(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The job.")] = _DEMO,
-    home: _Home = _HOME,
+    *,
+    home: _Home,
     host: _Host = "127.0.0.1",
     port: _Port = 8000,
     as_json: _Json = False,
@@ -226,7 +230,7 @@ def demo(
 
 
 @app.command()
-def doctor(home: _Home = _HOME, host: _Host = "127.0.0.1", port: _Port = 8000, as_json: _Json = False) -> None:
+def doctor(*, home: _Home, host: _Host = "127.0.0.1", port: _Port = 8000, as_json: _Json = False) -> None:
     """Check that this machine has what bigbatch needs: 1 if something is missing.
 
     Example: bigbatch doctor

@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import httpx
 
+from .settings import Settings
+
 JsonObject = dict[str, Any]
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 SILENCE_S = 45.0  # the server breaks the silence of a stream more often than this
 PATIENCE = timedelta(minutes=5)
 PAUSE_S = 1.0
@@ -75,14 +76,14 @@ class Client:
     """A server, found by its home folder unless `url` and `token` are given."""
 
     def __init__(self, home: Path, url: str | None = None, token: str | None = None) -> None:
-        self._home, self._given = home, (url, token)
+        self._settings, self._given = Settings(home), (url, token)
         self.connect()
 
     def connect(self) -> None:
         """Look again for the server: it may have come back on another port."""
         url, token = self._given
-        self.url = (url or _recorded_url(self._home) or DEFAULT_URL).rstrip("/")
-        self.token = token or _recorded_token(self._home)
+        self.url = (url or _recorded_url(self._settings) or self._settings.url).rstrip("/")
+        self.token = token or _recorded_token(self._settings.admin_token)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY)
 
@@ -213,15 +214,14 @@ def _lines(chunks: Iterable[str]) -> Iterator[str]:
         yield from (line.removesuffix("\r") for line in whole)
 
 
-def _recorded_url(home: Path) -> str | None:
+def _recorded_url(settings: Settings) -> str | None:
     try:
-        return str(json.loads((home / "server.json").read_text())["url"])
-    except (OSError, ValueError, KeyError):
-        return None  # no server has run there
+        return str(json.loads(settings.server_file.read_text())["url"])
+    except FileNotFoundError:
+        return None  # no server runs there
 
 
-def _recorded_token(home: Path) -> str:
-    path = home / "admin.token"
+def _recorded_token(path: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
