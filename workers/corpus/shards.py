@@ -147,7 +147,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:
-        raise CorpusError(f"{folder}: no whole prepared corpus ({error}); prepare the text again") from error
+        raise CorpusError(f"{folder}: no whole prepared corpus; prepare the text again") from error
     for file in manifest.files:
         path = folder / file.name
         if not path.is_file() or path.stat().st_size != file.bytes:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,11 @@ def start(source: str, home: Path, die_at: str = "") -> subprocess.Popen[str]:
 def decode(shards: Shards) -> list[list[str]]:
     """Return each document's sentences, spelled."""
     tokens = (shards.folder / "vocab.txt").read_text().split("\n")
-    ends = shards.sentences
     spelled = [
         " ".join(tokens[i] for i in shards.take(np.arange(a, b))).replace(" ##", "")
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
+        for a, b in pairwise(shards.sentences)
     ]
-    return [spelled[a:b] for a, b in zip(shards.documents[:-1], shards.documents[1:], strict=True)]
+    return [spelled[a:b] for a, b in pairwise(shards.documents)]
 
 
 def test_the_shards_hold_the_documents_sentence_by_sentence(write_text: Write, tmp_path: Path) -> None:

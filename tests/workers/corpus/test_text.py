@@ -28,9 +28,8 @@ def test_a_directory_gives_its_text_files_in_the_order_of_their_names(tmp_path: 
     for name in ("b.txt", "a.txt.gz", "c/d.txt", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [str(path.relative_to(tmp_path)) for path in text_files([str(tmp_path), "builtin:austen"])]
-    assert found[:3] == ["a.txt.gz", "b.txt", "c/d.txt"]
-    assert text_files(["builtin:austen"]) == [BUILTIN["austen"]]
+    in_order = [tmp_path / name for name in ("a.txt.gz", "b.txt", "c/d.txt")]
+    assert text_files([str(tmp_path), "builtin:austen"]) == [*in_order, BUILTIN["austen"]]
 
 
 @pytest.mark.parametrize("name", ["empty", "table.csv"])
@@ -95,8 +94,8 @@ def test_progress_grows_to_the_size_of_the_file(tmp_path: Path) -> None:
         ("“Stop!” “Why?” he asked.", ["“Stop!”", "“Why?” he asked."]),
         ("It was I. He knew… Did he?", ["It was I.", "He knew…", "Did he?"]),
         (
-            "See Fig. 3 of version 2.5, e.g. There. 12 men came.",
-            ["See Fig. 3 of version 2.5, e.g. There.", "12 men came."],
+            "See Fig. 3 of 2.5, e.g. There. 12 men came.",
+            ["See Fig. 3 of 2.5, e.g. There.", "12 men came."],
         ),
         ("Was he late? yes, and so... on.", ["Was he late? yes, and so... on."]),
         ("Élan. Über alles.", ["Élan.", "Über alles."]),
