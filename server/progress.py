@@ -28,8 +28,6 @@ class Course:
     step: int = 0
     last: JsonObject = field(default_factory=dict)
     """The newest step's record."""
-    entropy: float | None = None
-    checkpoint: str | None = None
     adapted: list[bool] = field(default_factory=list)
     recent: deque[tuple[int, datetime]] = field(default_factory=lambda: deque(maxlen=50))
 
@@ -42,12 +40,9 @@ class Course:
         """Add one event."""
         data = event.data
         if event.name == "status":
-            self.status = data.get("status", self.status)
-            self.entropy = data.get("unigram_entropy_nats") or self.entropy
+            self.status = data["status"]
         elif event.name == "tensors":
             self.adapted = data["adapted"]
-        elif event.name == "checkpoint":
-            self.checkpoint = data["path"]
         elif event.name == "step":
             self._take_step(data)
 
@@ -154,12 +149,12 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
     rows = [("", f"{job['status']} after {job['step']} of {job['total_steps']} steps{_elapsed(job)}")]
     if job.get("error"):
         rows.append(("error", job["error"]))
-    loss = course.last.get("mlm_loss")
+    loss, entropy = course.last.get("mlm_loss"), job.get("unigram_entropy_nats")
     if loss is not None:
-        entropy = "" if course.entropy is None else f" (guessing by word frequency alone: {course.entropy:.3f})"
-        rows.append(("loss", f"{loss:.3f} nats on masked words{entropy}"))
-    if course.checkpoint:
-        rows.append(("checkpoint", course.checkpoint))
+        by_frequency = "" if entropy is None else f" (guessing by word frequency alone: {entropy:.3f})"
+        rows.append(("loss", f"{loss:.3f} nats on masked words{by_frequency}"))
+    if job.get("checkpoint_path"):
+        rows.append(("checkpoint", job["checkpoint_path"]))
     for name, text in rows:
         console.print(f"{name:<12}{text}" if name else text, markup=False, highlight=False, soft_wrap=True)
 

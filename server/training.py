@@ -20,6 +20,7 @@ def train(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> NoRe
 def training_command(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> list[str]:
     """Return the command that trains `spec` on as many workers as it allows."""
     workers = max(spec.world_sizes())
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), "-m"] if workers > 1 else []
+    # The -- keeps torchrun from reading --run as the beginning of an option of its own.
+    torchrun = f"torch.distributed.run --standalone --nproc-per-node {workers} -m --".split()
     options = [*(["--run", str(run)] if run else []), *(["--json"] if as_json else [])]
-    return [sys.executable, "-m", *launcher, "workers.train", str(file), *options]
+    return [sys.executable, "-m", *(torchrun if workers > 1 else []), "workers.train", str(file), *options]

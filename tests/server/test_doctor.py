@@ -1,0 +1,58 @@
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server import doctor
+from server.doctor import Mark
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_everything_the_tests_need_is_found_here(tmp_path: Path) -> None:
+    findings = list(doctor.examine(tmp_path, "127.0.0.1", 0))
+    assert [finding.what for finding in findings if finding.mark is Mark.MISSING] == []
+    assert {"Python", "torch", "C++ compiler", "Ray", "disk", "Chromium"} < {one.what for one in findings}
+
+
+def test_torch_is_asked_in_another_process() -> None:
+    assert "CUDA" in doctor.torch().found
+
+
+def test_a_taken_port_names_its_holder_and_the_option(taken_port: int) -> None:
+    finding = doctor.listening("127.0.0.1", taken_port)
+    assert finding.mark is Mark.WARNING
+    assert f"process {os.getpid()}" in finding.found
+    assert "--port" in finding.remedy
+
+
+def test_a_port_is_free_again_when_its_holder_closes_it(taken_port: int) -> None:
+    assert not doctor.is_free("127.0.0.1", taken_port)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert doctor.is_free("127.0.0.1", port)
+
+
+def test_a_missing_compiler_costs_speed_but_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = doctor.compiler()
+    assert finding.mark is Mark.WARNING
+    assert "apt-get install g++" in finding.remedy
+
+
+def test_a_missing_browser_matters_to_the_tests_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.chromium().mark is Mark.WARNING
+
+
+def test_space_is_measured_where_a_home_would_be_made(tmp_path: Path) -> None:
+    finding = doctor.disk(tmp_path / "not" / "made" / "yet")
+    assert finding.mark is not Mark.MISSING
+    assert "GiB free" in finding.found
+    assert list(tmp_path.iterdir()) == []
