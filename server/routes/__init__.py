@@ -1,0 +1,1 @@
+"""The HTTP interface: one file a topic, problem documents for every error."""

@@ -1,0 +1,82 @@
+"""What can go wrong, one class each: the docstring is the title, `status` the HTTP status."""
+
+from collections.abc import Sequence
+
+from workers.problems import Problem
+
+
+class ServerError(Exception):
+    """The server cannot do what was asked."""
+
+    status = 500
+    errors: Sequence[Problem] = ()
+
+    def __init__(self, detail: str = "", errors: Sequence[Problem] = ()) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.errors = errors
+
+    @property
+    def title(self) -> str:
+        """The first line of the docstring."""
+        return (type(self).__doc__ or "").splitlines()[0]
+
+
+class MalformedError(ServerError):
+    """The request cannot be read."""
+
+    status = 400
+
+
+class UnauthorizedError(ServerError):
+    """A valid token is needed."""
+
+    status = 401
+
+
+class JobNotFoundError(ServerError):
+    """There is no such job."""
+
+    status = 404
+
+
+class TransitionError(ServerError):
+    """The job is in a state that does not allow this."""
+
+    status = 409
+
+
+class IdempotencyError(ServerError):
+    """The Idempotency-Key was used before with another specification."""
+
+    status = 409
+
+
+class BodyTooLargeError(ServerError):
+    """The body of the request is too large."""
+
+    status = 413
+
+
+class MediaTypeError(ServerError):
+    """The body is of an unsupported media type."""
+
+    status = 415
+
+
+class ParameterError(ServerError):
+    """A parameter of the request is not valid."""
+
+    status = 422
+
+
+class ClusterUnreachableError(ServerError):
+    """The cluster does not answer; nothing is known of its jobs."""
+
+    status = 503
+
+
+class SubmissionRefusedError(ServerError):
+    """The cluster refuses the job."""
+
+    status = 502

@@ -1,0 +1,266 @@
+"""Brings the jobs in the database and the runs on the cluster together: facts, a pure decision, one loop."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from workers.spec import JobSpec
+
+from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
+from .jobs import Job, JobStatus
+from .launcher import Resources, Run
+from .runs import RunFolders, read_events
+from .store import Store
+
+_TURN_S = 1.0
+_SUBMIT_S = 120.0
+log = logging.getLogger(__name__)
+
+
+class Cluster(Protocol):
+    """What the scheduler asks of a cluster. Every method may raise ClusterUnreachableError."""
+
+    def ensure(self) -> None:
+        """Start the cluster where that is ours to do, and return once it can take jobs."""
+
+    def resources(self) -> Resources:
+        """Return what the whole cluster has."""
+
+    def run_of(self, submission_id: str) -> Run:
+        """Return what the cluster knows of a submission."""
+
+    def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
+        """Have the cluster run a command, once."""
+
+    def kill(self, submission_id: str) -> None:
+        """Have the cluster end a submission."""
+
+    def log_tail(self, submission_id: str) -> str:
+        """Return the end of what the driver printed."""
+
+    def shutdown(self) -> None:
+        """End the cluster."""
+
+    def close(self) -> None:
+        """Close the connections and leave the cluster running."""
+
+
+class Action(StrEnum):
+    """What can be done for a job."""
+
+    ADMIT = "admit"
+    SUBMIT = "submit"
+    RESTART = "restart"
+    KILL = "kill"
+    SETTLE = "settle"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done for one job now."""
+
+    job: Job
+    action: Action
+    world_size: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision stands on."""
+
+    jobs: Sequence[Job]
+    """Unfinished jobs, the oldest first."""
+    runs: Mapping[str, Run]
+    """What the cluster says of the current attempt of each active job, by job id."""
+    total: Resources
+    now: datetime
+
+
+def decide(facts: Facts) -> list[Decision]:
+    """Decide for every job; jobs that need nothing are not mentioned."""
+    active = [job for job in facts.jobs if job.status.is_active]
+    decisions = [decision for job in active if (decision := _decide_active(job, facts.runs[job.id], facts.now))]
+    queued = [job for job in facts.jobs if job.status is JobStatus.QUEUED]
+    return decisions + _admit(queued, facts.total, sum((_held(job) for job in active), Resources()))
+
+
+def _decide_active(job: Job, run: Run, now: datetime) -> Decision | None:
+    match run:
+        case Run.ENDED:
+            return Decision(job, Action.SETTLE)
+        case Run.UNKNOWN if job.status is JobStatus.STARTING:
+            return Decision(job, Action.SUBMIT)
+        case Run.UNKNOWN if job.status is JobStatus.STOPPING:
+            return Decision(job, Action.SETTLE)
+        case Run.UNKNOWN:
+            return Decision(job, Action.RESTART)
+    is_overdue = job.stop_deadline is not None and now >= job.stop_deadline
+    return Decision(job, Action.KILL) if job.status is JobStatus.STOPPING and is_overdue else None
+
+
+def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Decision]:
+    """Admit in order of arrival; a job that must wait holds back those behind it, so that it gets its turn."""
+    decisions = []
+    for job in queued:
+        spec = JobSpec.model_validate(job.spec)
+        fitting = [size for size in spec.world_sizes() if (_worker(spec) * size).fit(total)]
+        if not fitting:
+            decisions.append(Decision(job, Action.REFUSE, reason=_never_fits(spec, total)))
+            continue
+        need = _worker(spec) * max(fitting)
+        if not need.fit(total - held):
+            break
+        held += need
+        decisions.append(Decision(job, Action.ADMIT, max(fitting)))
+    return decisions
+
+
+def _worker(spec: JobSpec) -> Resources:
+    return Resources(spec.parallel.cpus_per_worker, spec.parallel.gpus_per_worker)
+
+
+def _held(job: Job) -> Resources:
+    spec = JobSpec.model_validate(job.spec)
+    return _worker(spec) * (job.world_size or max(spec.world_sizes()))
+
+
+def _never_fits(spec: JobSpec, total: Resources) -> str:
+    fewest = min(spec.world_sizes())
+    return (
+        f"The job needs {_worker(spec) * fewest} for {fewest} workers, and the whole cluster has {total}. "
+        "Lower parallel.workers, parallel.cpus_per_worker or parallel.gpus_per_worker, and submit it again."
+    )
+
+
+class Scheduler:
+    """Carries the decisions out, one turn a second while there is anything to do."""
+
+    def __init__(self, store: Store, cluster: Cluster, folders: RunFolders) -> None:
+        self._store, self._cluster, self._folders = store, cluster, folders
+        self._woken = asyncio.Event()
+        self._stopped = False
+        self._submitting_since: dict[str, float] = {}
+        self.obstacle: str | None = "the scheduler has not looked yet"
+        """Why jobs cannot be started now; None when they can."""
+
+    def wake(self) -> None:
+        """Have the next turn now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Take no further turn."""
+        self._stopped = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Take turns until stopped; a turn that was begun is ended."""
+        while not self._stopped:
+            self._woken.clear()
+            await asyncio.to_thread(self.turn)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), _TURN_S)
+
+    def turn(self) -> None:
+        """Look once at the jobs and the cluster, and do what is to be done."""
+        try:
+            self._cluster.ensure()
+            self.obstacle = None
+            for decision in decide(self._facts()):
+                self._carry_out(decision)
+        except ClusterUnreachableError as error:
+            # Nothing is known, so nothing is done: no job is declared dead because nobody could reach it.
+            if self.obstacle != error.detail:
+                log.info("waiting for the cluster: %s", error.detail)
+            self.obstacle = error.detail
+        except Exception:
+            log.exception("a turn of the scheduler failed; the next one follows")
+
+    def _facts(self) -> Facts:
+        jobs = self._store.unfinished()
+        runs = {job.id: self._cluster.run_of(job.submission_id) for job in jobs if job.status.is_active}
+        total = self._cluster.resources() if any(job.status is JobStatus.QUEUED for job in jobs) else Resources()
+        return Facts(jobs, runs, total, datetime.now(UTC))
+
+    def _carry_out(self, decision: Decision) -> None:
+        job = decision.job
+        log.info("job %s: %s %s", job.id, decision.action, decision.reason)
+        try:
+            match decision.action:
+                case Action.ADMIT:
+                    self._submit(self._store.change(job.id, lambda job: job.admit(decision.world_size, _now())))
+                case Action.SUBMIT:
+                    self._submit(job)
+                case Action.KILL:
+                    self._cluster.kill(job.submission_id)
+                case Action.REFUSE:
+                    self._fail(job, decision.reason)
+                case Action.RESTART:
+                    self._restart(job)
+                case Action.SETTLE:
+                    self._settle(job)
+        except ClusterUnreachableError:
+            raise
+        except TransitionError as error:
+            log.info("job %s changed meanwhile: %s", job.id, error.detail)
+        except Exception:
+            log.exception("job %s: %s failed; it is tried again in the next turn", job.id, decision.action)
+
+    def _submit(self, job: Job) -> None:
+        folder = self._folders.folder(job.id)
+        entrypoint = [sys.executable, "-m", "workers.launch", str(folder), "--attempt", str(job.attempt)]
+        since = self._submitting_since.setdefault(job.submission_id, time.monotonic())
+        try:
+            self._cluster.submit(job.submission_id, entrypoint, folder)
+            del self._submitting_since[job.submission_id]
+        except SubmissionRefusedError as error:
+            self._fail(job, error.detail)
+        except ClusterUnreachableError as error:
+            if time.monotonic() - since > _SUBMIT_S:
+                self._fail(job, f"{error.detail} (tried for {_SUBMIT_S:g} s)")
+            raise
+
+    def _restart(self, job: Job) -> None:
+        """The cluster lost the run. What it wrote before that counts; then the next attempt, if one is left."""
+        job = self._read_rest(job)
+        if not job.status.is_active:
+            return
+        allowed = JobSpec.model_validate(job.spec).failures.max_restarts
+        if job.attempt > allowed:
+            self._fail(job, f"The cluster was lost, and failures.max_restarts = {allowed} attempts were lost before.")
+            return
+        world_size = job.world_size or 1
+        self._submit(self._store.change(job.id, lambda job: job.admit(world_size, _now())))
+
+    def _settle(self, job: Job) -> None:
+        """The run ended. Its own last word counts; where there is none, the driver's log must do."""
+        stopping = job.status is JobStatus.STOPPING
+        job = self._read_rest(job)
+        if not job.status.is_active:
+            return
+        if stopping:
+            self._store.change(job.id, lambda job: job.become(JobStatus.CANCELLED, _now()))
+            return
+        tail = self._cluster.log_tail(job.submission_id)
+        self._fail(job, f"The run ended without a word. The end of its driver's log:\n{tail}")
+
+    def _read_rest(self, job: Job) -> Job:
+        for batch in read_events(self._folders.folder(job.id)):
+            self._store.ingest(job.id, batch)
+        return self._store.get(job.id)
+
+    def _fail(self, job: Job, error: str) -> None:
+        self._store.change(job.id, lambda job: job.become(JobStatus.FAILED, _now(), error))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,88 @@
+"""The tables. Migrations build them; a test holds the two together."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC, also on SQLite, which keeps no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Store in UTC; a naive time raises."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give back an aware time."""
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("step", Integer, nullable=False),
+    Column("total_steps", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("error", Text),
+    Column("command", String(16), nullable=False),
+    Column("stop_deadline", UtcDateTime),
+    Column("world_size", Integer),
+    Column("unigram_entropy_nats", Float),
+    Column("phase", Integer),
+    Column("loss", Float),
+    Column("lr", Float),
+    Column("tokens_per_s", Float),
+    Column("checkpoint_step", Integer),
+    Column("checkpoint_path", Text),
+    Column("labels", JSON, nullable=False),
+    Column("spec", JSON, nullable=False),
+    # not part of a Job: what the store itself must remember of it
+    Column("acknowledged", Integer, nullable=False, server_default="0"),
+    Column("token_sha256", String(64)),
+    Column("idempotency_key", String(200), unique=True),
+    Column("request_sha256", String(64), nullable=False),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("job_id", String(12), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("step", Integer),  # of a step record alone
+    Column("time", UtcDateTime, nullable=False),
+    Column("data", JSON, nullable=False),  # the record without its trust ratios
+    Column("trust_ratios", LargeBinary),  # little-endian float32, NaN where there is none
+)
+# A step that was computed again takes the place of the first one.
+Index("one_row_a_step", records.c.job_id, records.c.step, unique=True, sqlite_where=text("step IS NOT NULL"))
+Index("records_by_kind", records.c.job_id, records.c.kind, records.c.seq)

@@ -1,0 +1,63 @@
+"""Where a server keeps its things and where it listens."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 -- compared with, not bound to
+
+
+def default_home() -> Path:
+    """Return the folder that BIGBATCH_HOME names, or ~/.bigbatch."""
+    return Path(os.environ.get("BIGBATCH_HOME") or "~/.bigbatch").expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that differs between two servers on one machine."""
+
+    home: Path = field(default_factory=default_home)
+    """Database, runs, prepared data, tokens and the state of the local cluster lie here."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    @property
+    def url(self) -> str:
+        """Where a process on this machine reaches the server."""
+        host = "127.0.0.1" if self.host in _EVERYWHERE else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in _LOOPBACK
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.home / "bigbatch.db"
+
+    @property
+    def admin_token(self) -> Path:
+        """The file with the token that may do everything."""
+        return self.home / "admin.token"
+
+    @property
+    def ray(self) -> Path:
+        """State of the local Ray cluster."""
+        return self.home / "ray"
+
+    @property
+    def server_file(self) -> Path:
+        """Written by a running server: its URL and process number, for the command line to find."""
+        return self.home / "server.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by a running server, so that a home has one."""
+        return self.home / "server.lock"
+
+    def run_folder(self, job_id: str) -> Path:
+        """Return the one folder of all attempts of a job."""
+        return self.home / "runs" / job_id
