@@ -1,0 +1,419 @@
+import copy
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from optim import Lamb
+from tests.optim.oracle import Oracle, make_tensors
+
+SHAPES = [(0,), (1,), (7,), (15,), (16,), (17,), (1023,), (13, 29), (3, 5, 7), ()]
+SWITCHES: list[dict[str, Any]] = [
+    {"bias_correction": False},
+    {"grad_averaging": False},
+    {"max_grad_norm": 0.5},
+    {"weight_norm_bounds": (0.1, 2.0)},
+    {"trust_ratio_bounds": (0.01, 0.3)},
+    {"layer_adaptation": False},
+    {"weight_decay": 0.0},
+    {"betas": (0.8, 0.95)},
+    {"eps": 0.1},
+]
+VARIANTS = [
+    {},
+    {"weight_norm_bounds": (1e-3, 10.0)},
+    {"max_grad_norm": 1.0},
+    {"trust_ratio_bounds": (0.01, 0.3), "bias_correction": False},
+]
+
+
+def make_parameters(shapes: Sequence[Sequence[int]], dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    return [nn.Parameter(tensor) for tensor in make_tensors(shapes, 0, dtype)]
+
+
+def give_gradients(parameters: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Set new gradients and return copies, so that neither side can change the other's."""
+    gradients = make_tensors([p.shape for p in parameters], seed, parameters[0].dtype)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    return gradients
+
+
+def train(steps: int = 3, shapes: Sequence[Sequence[int]] = ((5, 3), (4,)), **switches: Any) -> list[Tensor]:
+    parameters = make_parameters(shapes)
+    optimizer = Lamb(parameters, lr=0.05, **switches)
+    for step in range(1, steps + 1):
+        give_gradients(parameters, step)
+        optimizer.step()
+    return [parameter.detach() for parameter in parameters]
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("switches", [*VARIANTS, *SWITCHES], ids=str)
+def test_four_steps_follow_the_oracle_for_every_switch(switches: dict[str, Any], backend: str) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = Lamb(parameters, lr=0.05, backend=backend, **switches)
+    oracle = Oracle(parameters)
+    for step in range(1, 5):
+        made = oracle.step(give_gradients(parameters, step), lr=0.05, **switches)
+        optimizer.step()
+        last = optimizer.last_step
+        assert last is not None
+        for i, parameter in enumerate(parameters):
+            torch.testing.assert_close(parameter.detach(), oracle.weights[i], rtol=1e-12, atol=1e-14)
+            assert last.trust_ratio[i].item() == pytest.approx(made[i].trust_ratio, rel=1e-12)
+            assert last.weight_norm[i].item() == pytest.approx(made[i].weight_norm, rel=1e-12)
+            assert last.update_norm[i].item() == pytest.approx(made[i].update_norm, rel=1e-12)
+        assert last.clip_coef.item() == pytest.approx(made[0].clip_coef, rel=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-5, 1e-6), (torch.bfloat16, 2e-2, 2e-2)])
+def test_short_dtypes_stay_near_the_oracle(dtype: torch.dtype, rtol: float, atol: float) -> None:
+    parameters = make_parameters(SHAPES, dtype)
+    optimizer, oracle = Lamb(parameters, lr=0.01, max_grad_norm=1.0), Oracle(parameters)
+    for step in range(1, 4):
+        oracle.step(give_gradients(parameters, step), lr=0.01, max_grad_norm=1.0)
+        optimizer.step()
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        assert parameter.dtype is optimizer.state[parameter]["exp_avg"].dtype is dtype
+        torch.testing.assert_close(parameter.detach().double(), expected, rtol=rtol, atol=atol)
+
+
+def test_strides_and_alignment_do_not_matter() -> None:
+    base = make_tensors([(14, 11), (14, 11), (101,)], 0)
+    parameters = [nn.Parameter(base[0].t()), nn.Parameter(base[1][::2, 1::3]), nn.Parameter(base[2][1:])]
+    assert [p.is_contiguous() for p in parameters] == [False, False, True]
+    optimizer, oracle = Lamb(parameters, lr=0.05), Oracle(parameters)
+    for step in range(1, 4):
+        oracle.step(give_gradients(parameters, step), lr=0.05)
+        optimizer.step()
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-15)
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(0, 9), min_size=0, max_size=3), min_size=1, max_size=5),
+    variant=st.fixed_dictionaries(
+        {
+            "bias_correction": st.booleans(),
+            "grad_averaging": st.booleans(),
+            "max_grad_norm": st.sampled_from([None, 0.0, 0.3, 1e6]),
+            "weight_norm_bounds": st.sampled_from([None, (0.0, 1.0), (1e-3, 10.0)]),
+            "trust_ratio_bounds": st.sampled_from([None, (0.01, 0.3)]),
+            "layer_adaptation": st.booleans(),
+            "weight_decay": st.sampled_from([0.0, 0.01, 1.0]),
+        }
+    ),
+)
+@settings(max_examples=30, deadline=None)
+def test_any_shapes_under_any_switches_follow_the_oracle(shapes: list[list[int]], variant: dict[str, Any]) -> None:
+    parameters = make_parameters(shapes)
+    optimizer, oracle = Lamb(parameters, lr=0.05, **variant), Oracle(parameters)
+    for step in (1, 2):
+        oracle.step(give_gradients(parameters, step), lr=0.05, **variant)
+        optimizer.step()
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+def test_every_switch_changes_the_result(switch: dict[str, Any]) -> None:
+    assert not torch.equal(torch.cat([w.flatten() for w in train()]), torch.cat([w.flatten() for w in train(**switch)]))
+
+
+@pytest.mark.parametrize("off", [{"max_grad_norm": None}, {"max_grad_norm": 0}, {"max_grad_norm": 1e9}])
+def test_off_means_off(off: dict[str, Any]) -> None:
+    for plain, switched in zip(train(), train(**off), strict=True):
+        assert torch.equal(plain, switched)
+
+
+def test_skipping_changes_nothing_while_gradients_are_finite() -> None:
+    for plain, switched in zip(train(), train(skip_nonfinite=False), strict=True):
+        assert torch.equal(plain, switched)
+
+
+def test_without_adaptation_it_is_adamw() -> None:
+    ours, theirs = make_parameters([(13, 7), (5,)]), make_parameters([(13, 7), (5,)])
+    with torch.no_grad():
+        torch._foreach_mul_([*ours, *theirs], 0.1)  # weights of a network's size, so 2e-15 is a few units in last place
+    lamb = Lamb(ours, lr=1e-2, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.05, layer_adaptation=False)
+    adamw = torch.optim.AdamW(theirs, lr=1e-2, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.05)
+    for step in range(1, 21):
+        give_gradients(ours, step)
+        give_gradients(theirs, step)
+        lamb.step()
+        adamw.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-15)
+
+
+def test_clipping_acts_only_above_the_norm() -> None:
+    parameters = make_parameters([(4,), (3,)])
+    optimizer = Lamb(parameters, max_grad_norm=1.0)
+    for size, clip in ((0.1, 1.0), (3.0, 1 / (3.0 * 7**0.5))):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, size)
+        optimizer.step()
+        assert optimizer.last_step is not None
+        assert optimizer.last_step.grad_norm is not None
+        assert optimizer.last_step.grad_norm.item() == pytest.approx(size * 7**0.5)
+        assert optimizer.last_step.clip_coef.item() == pytest.approx(clip)
+
+
+def test_gradients_are_left_as_they_are() -> None:
+    parameters = make_parameters([(4,), (3,)])
+    gradients = give_gradients(parameters, 1)
+    Lamb(parameters, max_grad_norm=0.1).step()
+    assert all(torch.equal(p.grad, g) for p, g in zip(parameters, gradients, strict=True) if p.grad is not None)
+
+
+def test_a_large_finite_norm_is_not_mistaken_for_infinity() -> None:
+    parameter = nn.Parameter(torch.ones(4))
+    parameter.grad = torch.full((4,), 1e30)
+    optimizer = Lamb([parameter], max_grad_norm=1.0)
+    optimizer.step()
+    assert optimizer.last_step is not None
+    assert not optimizer.last_step.skipped
+    assert parameter.isfinite().all()
+    assert not torch.equal(parameter.detach(), torch.ones(4))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_gradient_that_is_not_finite_changes_no_bit(bad: float, warm: bool) -> None:
+    parameters = make_parameters([(6,), (2, 3)], torch.float32)
+    with torch.no_grad():
+        parameters[1][0, 0] = -0.0
+    optimizer = Lamb(parameters, lr=0.05, max_grad_norm=1.0)
+    if warm:
+        give_gradients(parameters, 1)
+        optimizer.step()
+        with torch.no_grad():
+            parameters[1][0, 0] = -0.0
+            optimizer.state[parameters[1]]["exp_avg"][0, 0] = -0.0
+    give_gradients(parameters, 2)[0]
+    assert parameters[0].grad is not None
+    parameters[0].grad[3] = bad
+    before = [bits(p) for p in parameters], [state_bits(optimizer, p) for p in parameters] if warm else []
+    optimizer.step()
+    after = [bits(p) for p in parameters], [state_bits(optimizer, p) for p in parameters] if warm else []
+    assert after == before
+    assert optimizer.last_step is not None
+    assert optimizer.last_step.skipped
+    assert optimizer.last_step.trust_ratio.tolist() == [1.0, 1.0]
+    assert optimizer.last_step.update_norm.tolist() == [0.0, 0.0]
+    give_gradients(parameters, 3)
+    optimizer.step()
+    assert [optimizer.state[p]["step"].item() for p in parameters] == [2.0 if warm else 1.0] * 2
+    assert all(p.isfinite().all() for p in parameters)
+
+
+def bits(tensor: Tensor) -> list[int]:
+    return tensor.detach().flatten().view(torch.int32).tolist()
+
+
+def state_bits(optimizer: Lamb, parameter: Tensor) -> list[list[int]]:
+    return [bits(optimizer.state[parameter][key].reshape(-1)) for key in ("step", "exp_avg", "exp_avg_sq")]
+
+
+def test_without_skipping_a_nan_is_passed_on_honestly() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    parameter.grad = torch.tensor([1.0, float("nan"), 1.0])
+    Lamb([parameter], skip_nonfinite=False).step()
+    assert parameter.isnan().all()
+
+
+def test_a_tensor_without_a_gradient_keeps_its_bits_and_its_step() -> None:
+    parameters = make_parameters([(4,), (3,)])
+    optimizer, oracle = Lamb(parameters, lr=0.05), Oracle(parameters)
+    for step in range(1, 5):
+        gradients: list[Tensor | None] = list(give_gradients(parameters, step))
+        if step in {2, 3}:
+            parameters[1].grad = gradients[1] = None
+        oracle.step(gradients, lr=0.05)
+        optimizer.step()
+        assert optimizer.last_step is not None
+        assert optimizer.last_step.names == (("0",) if step in {2, 3} else ("0", "1"))
+    assert [optimizer.state[p]["step"].item() for p in parameters] == [4.0, 2.0]
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=0)
+
+
+def test_a_step_without_any_gradient_does_nothing() -> None:
+    parameters = make_parameters([(4,)])
+    optimizer = Lamb(parameters)
+    optimizer.step()
+    assert not optimizer.state
+    assert optimizer.last_step is None
+
+
+def test_groups_have_their_own_settings_and_a_later_one_joins_in() -> None:
+    parameters = make_parameters([(4, 3), (5,), (6,)])
+    own: dict[int, dict[str, Any]] = {1: {"weight_decay": 0.0, "layer_adaptation": False}, 2: {"lr": 0.3}}
+    optimizer = Lamb([{"params": parameters[:1]}, {"params": parameters[1:2], **own[1]}], lr=0.05)
+    oracle = Oracle(parameters)
+    for step in range(1, 5):
+        if step == 3:
+            optimizer.add_param_group({"params": parameters[2:], **own[2]})
+        gradients: list[Tensor | None] = list(give_gradients(parameters, step))
+        if step < 3:
+            gradients[2] = None
+        oracle.step(gradients, own, lr=0.05)
+        optimizer.step()
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_schedule_changes_the_rate_between_steps(kind: Any) -> None:
+    parameters = make_parameters([(4, 3)])
+    optimizer, oracle = Lamb(parameters, lr=kind(0.05)), Oracle(parameters)
+    for step, lr in enumerate((0.5, 0.25, 0.0), start=1):
+        optimizer.param_groups[0]["lr"] = kind(lr)
+        oracle.step(give_gradients(parameters, step), lr=lr)
+        optimizer.step()
+    torch.testing.assert_close(parameters[0].detach(), oracle.weights[0], rtol=1e-12, atol=0)
+
+
+def test_names_come_from_named_parameters() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    optimizer = Lamb(model.named_parameters())
+    model(torch.ones(1, 3)).square().sum().backward()
+    optimizer.step()
+    assert optimizer.last_step is not None
+    assert optimizer.last_step.names == ("0.weight", "0.bias", "1.weight", "1.bias")
+
+
+def test_tied_weights_count_once() -> None:
+    shared = make_parameters([(4, 3)])[0]
+    optimizer = Lamb([("decoder.weight", shared), ("embedding.weight", shared)], max_grad_norm=1.0)
+    shared.grad = torch.ones_like(shared)
+    optimizer.step()
+    assert optimizer.last_step is not None
+    assert optimizer.last_step.names == ("decoder.weight",)
+    assert optimizer.last_step.grad_norm is not None
+    assert optimizer.last_step.grad_norm.item() == pytest.approx(12**0.5)
+    assert optimizer.state[shared]["step"].item() == 1.0
+
+
+def test_a_closure_computes_the_gradients_and_its_loss_is_returned() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = Lamb([parameter])
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = parameter.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    assert optimizer.step(closure) == 3.0
+    assert optimizer.step(closure) < 3.0
+
+
+def test_save_load_go_on_is_bit_identical_to_going_straight_on() -> None:
+    straight, resumed = make_parameters([(5, 3), (4,)], torch.float32), make_parameters([(5, 3), (4,)], torch.float32)
+    one, other = Lamb(straight, lr=0.05, max_grad_norm=1.0), Lamb(resumed, lr=0.05, max_grad_norm=1.0)
+    for step in range(1, 6):
+        if step == 3:
+            file = io.BytesIO()
+            torch.save([[p.detach() for p in resumed], other.state_dict()], file)
+            file.seek(0)
+            weights, state = torch.load(file)
+            resumed = [nn.Parameter(weight) for weight in weights]
+            other = Lamb(resumed, lr=0.7, max_grad_norm=1.0)
+            other.load_state_dict(state)
+        for parameters, optimizer in ((straight, one), (resumed, other)):
+            give_gradients(parameters, step)
+            optimizer.step()
+    for a, b in zip(straight, resumed, strict=True):
+        assert bits(a) == bits(b)
+        assert state_bits(one, a) == state_bits(other, b)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])  # noqa: S301
+def test_a_copy_keeps_every_switch(duplicate: Any) -> None:
+    parameters = make_parameters([(5, 3)])
+    optimizer = Lamb(parameters, bias_correction=False, max_grad_norm=0.5, skip_nonfinite=False, backend="eager")
+    copied = duplicate(optimizer)
+    for each in (optimizer, copied):
+        give_gradients(each.param_groups[0]["params"], 1)
+        each.step()
+    assert torch.equal(copied.param_groups[0]["params"][0], parameters[0])
+
+
+def test_a_description_names_what_matters() -> None:
+    groups: list[dict[str, Any]] = [
+        {"params": make_parameters([(5, 3)])},
+        {"params": make_parameters([(4,)]), "lr": 0.5},
+    ]
+    text = Lamb(groups).describe()
+    assert "2 tensors, 19 elements" in text
+    assert "0 collectives a step" in text
+    assert "group 1: 1 tensors, 4 elements, lr=0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("settings_", "error", "message"),
+    [
+        ({"lr": -1.0}, ValueError, "lr is -1.0; it must be finite and 0 or more"),
+        ({"lr": float("nan")}, ValueError, "lr is nan"),
+        ({"lr": "0.1"}, TypeError, "lr is '0.1'; it must be a number"),
+        ({"betas": (0.9, 1.0)}, ValueError, r"betas is \(0.9, 1.0\); each must be in"),
+        ({"betas": 0.9}, TypeError, "betas is 0.9; it must be a pair"),
+        ({"eps": -1e-8}, ValueError, "eps is -1e-08"),
+        ({"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
+        ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm is -1.0"),
+        ({"weight_norm_bounds": (2.0, 1.0)}, ValueError, r"weight_norm_bounds is \(2.0, 1.0\); it must be \(low, high"),
+        ({"trust_ratio_bounds": (-1.0, 1.0)}, ValueError, "trust_ratio_bounds is"),
+        ({"trust_ratio_bounds": 10.0}, TypeError, "trust_ratio_bounds is 10.0; it must be None or a pair"),
+        ({"backend": "cuda"}, ValueError, "backend is 'cuda'; it must be one of 'auto', 'eager'"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name_value_and_remedy(
+    settings_: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Lamb(make_parameters([(3,)]), **settings_)
+
+
+def test_a_switch_of_the_whole_optimizer_is_refused_in_a_group() -> None:
+    with pytest.raises(ValueError, match=r"max_grad_norm=1.0 in a parameter group: it is one for all"):
+        Lamb([{"params": make_parameters([(3,)]), "max_grad_norm": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.ones(3, dtype=torch.complex64), "parameter 'w' is torch.complex64.*view_as_real"),
+        (torch.ones(3, dtype=torch.int64), "parameter 'w' is torch.int64"),
+        (torch.eye(3).to_sparse(), "parameter 'w' is torch.sparse_coo; .* use to_dense"),
+    ],
+)
+def test_a_parameter_that_is_not_dense_and_real_is_refused(tensor: Tensor, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Lamb([("w", tensor)])
+
+
+def test_a_bad_group_added_later_is_refused_and_leaves_the_optimizer_whole() -> None:
+    optimizer = Lamb(make_parameters([(3,)]))
+    with pytest.raises(ValueError, match=r"lr is -1\.0"):
+        optimizer.add_param_group({"params": make_parameters([(4,)]), "lr": -1.0})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_sparse_gradient_is_refused_before_anything_is_written() -> None:
+    parameters = make_parameters([(4,), (3, 3)])
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = Lamb(parameters)
+    give_gradients(parameters, 1)
+    parameters[1].grad = torch.eye(3, dtype=torch.float64).to_sparse()
+    with pytest.raises(TypeError, match=r"the gradient of '1' is torch.sparse_coo; .* sparse=False"):
+        optimizer.step()
+    assert not optimizer.state
+    assert all(torch.equal(p.detach(), was) for p, was in zip(parameters, before, strict=True))
