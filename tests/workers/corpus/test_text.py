@@ -2,7 +2,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.corpus import CorpusError
@@ -107,6 +107,7 @@ def test_sentences_end_where_a_reader_would_end_them(paragraph: str, sentences: 
     assert split_sentences(paragraph) == sentences
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aB1. !?\"'()\u201c\u201d\u2026\u00a0Mr", max_size=80))
 def test_splitting_loses_nothing_but_blanks(paragraph: str) -> None:
     sentences = split_sentences(paragraph)

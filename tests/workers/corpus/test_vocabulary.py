@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -7,13 +5,6 @@ import pytest
 from workers.corpus import CorpusError
 from workers.corpus.text import documents, resolve
 from workers.corpus.vocabulary import SPECIAL_TOKENS, load, save, tokenizer, train
-
-TRAIN = """
-import itertools
-from workers.corpus.text import documents, resolve
-from workers.corpus.vocabulary import train
-print(train(lambda: itertools.chain.from_iterable(documents(resolve("builtin:austen-valid"))), 400))
-"""
 
 
 def paragraphs() -> list[str]:
@@ -28,9 +19,9 @@ def test_training_gives_the_size_asked_for_and_the_special_tokens_first() -> Non
     assert tokens == [token.lower() if token not in SPECIAL_TOKENS else token for token in tokens]
 
 
-def test_training_gives_the_same_vocabulary_in_another_process() -> None:
-    elsewhere = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
-    assert elsewhere.stdout.strip() == str(train(paragraphs, 400)) == str(train(paragraphs, 400))
+def test_training_gives_the_same_vocabulary_each_time() -> None:
+    # The trainer's hash maps are seeded anew for each training: unordered pieces would differ already here.
+    assert train(paragraphs, 400) == train(paragraphs, 400) == train(paragraphs, 400)
 
 
 def test_a_size_that_cannot_spell_the_text_is_refused_with_the_smallest_that_can() -> None:
