@@ -94,7 +94,7 @@ def serve(*, home: _Home, host: _Host = "127.0.0.1", port: _Port = 8000) -> None
     """
     from .serve import serve as run
 
-    run(Settings(home=home, host=host, port=port))
+    raise typer.Exit(run(Settings(home=home, host=host, port=port)))
 
 
 @app.command()
@@ -225,7 +225,11 @@ def demo(
     from . import demo as demonstration
 
     document, _ = _read(file)
-    job = demonstration.run(document, home, host, port, Console(), as_json=as_json)
+    settings = Settings(home=home, host=host, port=port)
+    try:
+        job = demonstration.run(document, settings, Console(), as_json=as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     raise typer.Exit(0 if job["status"] == "SUCCEEDED" else 1)
 
 

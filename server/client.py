@@ -37,6 +37,7 @@ class UnreachableError(ClientError):
     """No server answers."""
 
     def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
         super().__init__(
             f"no bigbatch server answers at {url} ({reason}). Start one with `bigbatch serve`, or name another one "
             "with --url or --home."
@@ -91,10 +92,10 @@ class Client:
         """Return the dashboard's address, with the token that lets a browser in."""
         return f"{self.url}{path}?token={self.token}"
 
-    def is_ready(self) -> bool:
-        """Whether the server answers and can take jobs."""
+    def answers(self, path: str) -> bool:
+        """Whether the server says yes: `/healthz` asks if it runs, `/readyz` if it can start jobs."""
         try:
-            return self._http.get("/readyz").is_success
+            return self._http.get(path).is_success
         except httpx.TransportError:
             return False
 

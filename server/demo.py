@@ -7,18 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
 from .client import Client, ClientError, JsonObject
+from .cluster import ClusterProcess
 from .doctor import holder, is_free
 from .progress import watch
+from .settings import Settings
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-START_S = 60.0
+START_S = 90.0
 STOP_S = 60.0
 
 
@@ -28,57 +28,65 @@ class DemoError(ClientError):
     exit_code = 2
 
 
-def run(document: JsonObject, home: Path, host: str, port: int, console: Console, *, as_json: bool) -> JsonObject:
-    """Serve, train and show it; return the job as it ended, with the server still up while somebody looks on.
+def run(document: JsonObject, settings: Settings, console: Console, *, as_json: bool) -> JsonObject:
+    """Serve, train and show it; return the job as it ended. In a terminal, serve on until Ctrl-C.
 
     Raises:
-        DemoError: the port is taken; nothing was started.
+        DemoError: the port or the home is in use; nothing was started.
     """
-    check_port(home, host, port)
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    with _server(home, host, port) as server:
-        client = _when_ready(server, home)
-        job = client.submit(document)
-        notes = Console(stderr=True) if as_json else console
-        notes.print(f"Dashboard: {client.link('/jobs/' + job['id'])}", soft_wrap=True, highlight=False)
-        try:
-            job = watch(client, job["id"], console, as_json=as_json)
-        except KeyboardInterrupt:
-            _cancel(client, job["id"], notes)
-            raise
-        if sys.stdin.isatty() and console.is_terminal:
-            notes.print("The dashboard stays up until you press Ctrl-C.")
-            with suppress(KeyboardInterrupt):
-                server.wait()
+    check(settings)
+    signal.signal(signal.SIGTERM, _interrupt)
+    notes = Console(stderr=True) if as_json else console
+    job: JsonObject | None = None
+    try:
+        with _server(settings) as server:
+            notes.print("Starting the server and its local Ray cluster …")
+            client = _when_ready(server, settings)
+            job = client.submit(document)
+            notes.print(f"Dashboard: {client.link('/jobs/' + job['id'])}", soft_wrap=True, highlight=False)
+            try:
+                job = watch(client, job["id"], console, as_json=as_json)
+            except BaseException:
+                job = _cancel(client, job["id"], notes)
+                raise
+            if sys.stdin.isatty() and console.is_terminal:
+                notes.print("The dashboard stays up until you press Ctrl-C.")
+                with suppress(KeyboardInterrupt):
+                    server.wait()
+    finally:
+        # A cluster at work outlives its server, but not the demonstration.
+        if job is None or job["finished_at"] is None:
+            ClusterProcess(settings.ray).stop()
     return job
 
 
-def check_port(home: Path, host: str, port: int) -> None:
-    """Refuse a port where something listens already.
+def check(settings: Settings) -> None:
+    """Refuse a home or a port that is in use.
 
     Raises:
-        DemoError: the port is taken; says by whom and how to choose another.
+        DemoError: says by whom, and what to do.
     """
-    if is_free(host, port):
-        return
-    client = Client(home)
-    if client.is_ready():
+    client = Client(settings.home)
+    if client.answers("/healthz"):
         raise DemoError(
-            f"a bigbatch server already runs at {client.url}. Give it the job with "
+            f"a bigbatch server on {settings.home} runs already, at {client.url}. Give it the job with "
             "`bigbatch submit configs/demo.yaml --watch`, or stop it first."
         )
-    raise DemoError(
-        f"port {port} on {host} is taken by {holder(port)}. Choose another one: make demo PORT={port + 1}, "
-        f"or bigbatch demo --port {port + 1}."
-    )
+    if not is_free(settings.host, settings.port):
+        other = settings.port % 65_535 + 1
+        raise DemoError(
+            f"port {settings.port} on {settings.host} is taken by {holder(settings.port)}. Choose another one: "
+            f"`make demo PORT={other}` or `bigbatch demo --port {other}`."
+        )
 
 
 @contextmanager
-def _server(home: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `bigbatch serve`; what it prints goes to server.log in `home`."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    command = [sys.executable, "-m", "server.cli", "serve", "--home", str(home), "--host", host, "--port", str(port)]
-    with (home / "server.log").open("wb") as log:
+def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `bigbatch serve`; what it prints goes to server.log in its home."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = {"--home": settings.home, "--host": settings.host, "--port": settings.port}
+    command = [sys.executable, "-m", "server.cli", "serve", *(str(part) for pair in options.items() for part in pair)]
+    with _log(settings).open("wb") as log:
         # A session of its own, else Ctrl-C would stop the server before the job could be cancelled.
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -86,29 +94,46 @@ def _server(home: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes
         try:
             yield server
         finally:
-            server.terminate()
-            server.wait(STOP_S)
+            _stop(server)
 
 
-def _when_ready(server: subprocess.Popen[bytes], home: Path) -> Client:
+def _log(settings: Settings) -> Path:
+    return settings.home / "server.log"
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _when_ready(server: subprocess.Popen[bytes], settings: Settings) -> Client:
     deadline = time.monotonic() + START_S
     while server.poll() is None and time.monotonic() < deadline:
-        client = Client(home)
-        if client.is_ready():
+        client = Client(settings.home, settings.url)  # made anew: a new server first makes its token
+        if client.answers("/readyz"):
             return client
         time.sleep(0.2)
-    log = home / "server.log"
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise ClientError(f"the server did not start within {START_S:.0f} s; the end of {log}:\n{tail}")
+    tail = "\n".join(_log(settings).read_text(errors="replace").splitlines()[-15:])
+    how = "is not ready" if server.poll() is None else "has ended"
+    raise ClientError(f"the server {how}; the end of {_log(settings)}:\n{tail}")
 
 
-def _cancel(client: Client, job_id: str, notes: Console) -> None:
+def _cancel(client: Client, job_id: str, notes: Console) -> JsonObject | None:
+    """Cancel the job and wait for its end; None where the server does not tell."""
     notes.print("\nCancelling the job and stopping the server …")
-    client.cancel(job_id)
     deadline = time.monotonic() + STOP_S
-    while client.job(job_id)["finished_at"] is None and time.monotonic() < deadline:
-        time.sleep(0.5)
+    with suppress(ClientError):  # what went wrong first is what gets reported
+        job = client.cancel(job_id)
+        while job["finished_at"] is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+            job = client.job(job_id)
+        return job
+    return None
 
 
-def _as_interrupt(_signal: int, _frame: "FrameType | None") -> NoReturn:
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt

@@ -74,7 +74,7 @@ class Course:
         parts = [
             f"loss {_number(self.last.get('loss'), '.3f')}",
             f"{_number(rate, ',.0f')} tokens/s",
-            f"trust ratio {_number(self.median_trust_ratio, '.3g')}",
+            f"ratio {_number(self.median_trust_ratio, '.3g')}",
             f"{_duration(left)} left" if left is not None else "",
         ]
         return "  ".join(part for part in parts if part) if self.last else ""
@@ -133,7 +133,7 @@ def watch(client: Client, job_id: str, console: Console, *, as_json: bool = Fals
     with _display(course, console, as_json=as_json) as display:
 
         def on_lost(error: UnreachableError) -> None:
-            display.say(f"The connection is gone, and comes back when the server does. The job goes on. {error}")
+            display.say(f"{error.url} is gone ({error.reason}); the job goes on, and so do we when the server is back.")
 
         for event in client.follow(job_id, on_lost):
             course.take(event)
@@ -161,8 +161,13 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
 
 @contextmanager
 def _bar(course: Course, console: Console) -> Iterator[_Bar]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}")
-    with Progress(*columns, console=console) as progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console, expand=True) as progress:
         yield _Bar(progress, course)
 
 
