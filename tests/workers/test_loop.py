@@ -15,34 +15,13 @@ from workers.reporter import Reporter
 from workers.spec import Phase
 
 from .control_plane import ControlPlane
-
-PHASE = {"seq_len": 32, "global_batch_size": 8, "micro_batch_size": 2, "steps": 6, "lr": 5e-3, "warmup": 0.5}
+from .small_job import PHASE, document
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the text of these tests is prepared once."""
     return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "stories.txt"
-    who, does = ("The cat", "A dog", "My aunt", "No one", "The sea"), ("sleeps", "runs home", "sees the moon", "waits")
-    stories = [" ".join(f"{a} {b}." for a in who[i % 3 :] for b in does[: 2 + i % 3]) for i in range(40)]
-    path.write_text("\n\n".join(stories))
-    return path
-
-
-def document(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": "loop",
-        "model": {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 32, "max_positions": 32, "dropout": 0.0},
-        "data": {"corpus": [str(text)], "vocab": 90},
-        "phases": [PHASE],
-        "parallel": {"workers": workers, "zero_stage": zero_stage},
-        "checkpoint": {"every_steps": 2, "keep": 9},
-    } | changes
 
 
 def train(document: dict[str, Any], folder: Path, home: Path) -> RunStatus:

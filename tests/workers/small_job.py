@@ -1,0 +1,17 @@
+"""A job that trains in a second."""
+
+from pathlib import Path
+from typing import Any
+
+PHASE = {"seq_len": 32, "global_batch_size": 8, "micro_batch_size": 2, "steps": 6, "lr": 5e-3, "warmup": 0.5}
+
+
+def document(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "loop",
+        "model": {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 32, "max_positions": 32, "dropout": 0.0},
+        "data": {"corpus": [str(text)], "vocab": 90},
+        "phases": [PHASE],
+        "parallel": {"workers": workers, "zero_stage": zero_stage},
+        "checkpoint": {"every_steps": 2, "keep": 9},
+    } | changes
