@@ -1,0 +1,104 @@
+// The REST API as the pages use it. The cookie that the link with the token set goes along by itself.
+
+/** A refused request: the title and detail of the server's problem document. */
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem.detail || problem.title || `the server answered ${status}`);
+    this.status = status;
+  }
+}
+
+async function request(path, options = {}) {
+  const response = await fetch(`/v1${path}`, options);
+  if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
+  return response;
+}
+
+const json = async (path, options) => (await request(path, options)).json();
+const enc = encodeURIComponent;
+
+export const listJobs = (cursor = "") => json(`/jobs?limit=100${cursor && `&cursor=${enc(cursor)}`}`);
+export const readJob = (id) => json(`/jobs/${enc(id)}`);
+export const cancelJob = (id) => json(`/jobs/${enc(id)}/cancel`, { method: "POST" });
+export const readMetrics = (id, series) => json(`/jobs/${enc(id)}/metrics?series=${series.join(",")}&buckets=2000`);
+/** The newest checkpoints, alerts, changes of status and lines of text, and the number of the last record of all. */
+export const readNotes = (id) => json(`/jobs/${enc(id)}/records?kind=status&kind=checkpoint&kind=alert&kind=log`);
+
+/** The numbers that the 65,536 patterns of a half-precision float stand for; not every browser has Float16Array. */
+const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => {
+  const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction);
+});
+
+/** The matrix so far: {names, adapted, columns: [{step, ratios}]}. The numbers come packed, a third of their JSON. */
+export async function readRatios(id) {
+  const path = `/jobs/${enc(id)}/trust-ratios`;
+  const [{ names, adapted }, packed] = await Promise.all([
+    json(`${path}?columns=1`),
+    request(`${path}?columns=2048`, { headers: { Accept: "application/octet-stream" } }),
+  ]);
+  const [width, first, last, stride] = ["Columns", "First-Step", "Last-Step", "Stride"].map((name) =>
+    Number(packed.headers.get(`Bigbatch-${name}`)));
+  const bits = new Uint16Array(await packed.arrayBuffer());
+  const columns = Array.from({ length: width }, (_, k) => ({
+    step: Math.min(first + (k + 1) * stride - 1, last),
+    ratios: names.map((_, row) => HALVES[bits[row * width + k]]),
+  }));
+  return { names, adapted, columns };
+}
+
+const RETRY_MS = 3000;
+
+/**
+ * Follows a job's records from behind `after`. `take(kind, record)` gets each one, `state(text)` gets "live",
+ * "reconnecting" or "ended". The browser resumes by Last-Event-ID when the line breaks; where it gives up, as on an
+ * error page of a proxy, a new stream takes over behind the last record seen. Returns a function that stops.
+ */
+export function follow(id, after, kinds, take, state) {
+  let source;
+  let timer;
+  const open = () => {
+    source = new EventSource(`/v1/jobs/${enc(id)}/events?after=${after}`);
+    source.onopen = () => state("live");
+    source.onerror = () => {
+      state("reconnecting");
+      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
+    };
+    for (const kind of kinds) {
+      source.addEventListener(kind, (event) => {
+        after = Number(event.lastEventId) || after;
+        take(kind, JSON.parse(event.data));
+      });
+    }
+    source.addEventListener("end", () => {
+      source.close();
+      state("ended");
+    });
+  };
+  open();
+  return () => {
+    clearTimeout(timer);
+    source.close();
+  };
+}
+
+/** Follows all jobs: `read` whenever the stream begins anew, `take(job)` for each job that changed. */
+export function followJobs(read, take, fail) {
+  let source;
+  let timer;
+  const open = () => {
+    source = new EventSource("/v1/events");
+    source.onopen = read;
+    source.onerror = () => {
+      fail(new ApiError(0, { detail: "The server cannot be reached." }));
+      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
+    };
+    source.addEventListener("job", (event) => take(JSON.parse(event.data)));
+  };
+  open();
+  return () => {
+    clearTimeout(timer);
+    source.close();
+  };
+}

@@ -1,0 +1,11 @@
+// Which page the address asks for. Links are plain links: each page loads anew and leaves nothing running.
+
+import { render } from "./vendor/preact.js";
+import { html } from "./html.js";
+import { JobPage } from "./job.js";
+import { JobsPage } from "./jobs.js";
+
+const job = location.pathname.match(/^\/jobs\/([^/]+)\/?$/);
+const page = job ? html`<${JobPage} id=${decodeURIComponent(job[1])} />` : html`<${JobsPage} />`;
+
+render(page, document.getElementById("app"));

@@ -1,0 +1,127 @@
+// The page of one job.
+
+import { useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact-hooks.js";
+import { cancelJob } from "./api.js";
+import { Chart } from "./charts.js";
+import { compact, count, duration, elapsed, number, percent, when } from "./format.js";
+import { TrustRatios } from "./heatmap.js";
+import { html } from "./html.js";
+import { Notes } from "./notes.js";
+import { Bar, Problem, Progress, Status, TERMINAL } from "./parts.js";
+import { ROW, Run, SPREAD } from "./run.js";
+import { Shared } from "./shared.js";
+
+/** The run, and a render for each frame in which it changed. */
+function useRun(id) {
+  const run = useMemo(() => new Run(id), [id]);
+  const [, render] = useReducer((count) => count + 1, 0);
+  useEffect(() => {
+    const off = run.subscribe(render);
+    run.start();
+    return () => {
+      off();
+      run.stop();
+    };
+  }, [run]);
+  return run;
+}
+
+function Cancel({ run }) {
+  const dialog = useRef();
+  const [error, setError] = useState(null);
+  const cancel = async () => {
+    try {
+      await cancelJob(run.id);
+      run.refresh();
+    } catch (problem) {
+      setError(problem);
+    }
+  };
+  return html`<button type="button" class="danger" onClick=${() => dialog.current.showModal()}>Cancel job…</button>
+    ${error && html`<${Problem} error=${error} />`}
+    <dialog ref=${dialog} aria-labelledby="cancel-title" onClose=${() => dialog.current.returnValue === "cancel-job" && cancel()}>
+      <form method="dialog">
+        <h2 id="cancel-title">Cancel ${run.job.name}?</h2>
+        <p>The workers write a checkpoint and stop. What was recorded stays.</p>
+        <div class="choices"><button value="keep" autofocus>Keep running</button>
+          <button value="cancel-job" class="danger">Cancel job</button></div>
+      </form>
+    </dialog>`;
+}
+
+function Fact({ name, children }) {
+  return html`<div class="fact"><dt>${name}</dt><dd>${children}</dd></div>`;
+}
+
+function Facts({ run }) {
+  const { job } = run;
+  const over = TERMINAL.has(job.status);
+  const last = (name) => run.metrics.at(run.metrics.length - 1, ROW[name]);
+  return html`<dl class="facts">
+    <${Fact} name="Step">${count(job.step)}<span class="dim"> / ${count(job.total_steps)}</span></${Fact}>
+    <${Fact} name=${over ? "Took" : "Time left"}>${duration(over ? elapsed(job.started_at, job.finished_at) : run.secondsLeft)}</${Fact}>
+    <${Fact} name="Loss">${number(last("loss"))}</${Fact}>
+    <${Fact} name="Masked accuracy">${percent(last("mlm_accuracy"))}</${Fact}>
+    <${Fact} name="Tokens/s">${compact(last("tokens_per_s"))}</${Fact}>
+    <${Fact} name="Workers">${count(job.world_size)}</${Fact}>
+    <${Fact} name="Attempt">${count(job.attempt)}</${Fact}>
+    <${Fact} name="Created">${when(job.created_at)}</${Fact}>
+  </dl>`;
+}
+
+function Header({ run }) {
+  const { job } = run;
+  return html`<section class="panel head">
+    <div class="headline"><h1>${job.name}</h1><code class="dim">${job.id}</code><${Status} status=${job.status} />
+      <span class="spring"></span>${!TERMINAL.has(job.status) && html`<${Cancel} run=${run} />`}</div>
+    <${Progress} job=${job} />
+    <${Facts} run=${run} />
+    ${job.error && html`<pre class="error" role="alert">${job.error}</pre>`}
+  </section>`;
+}
+
+function Charts({ run, shared }) {
+  const [log, setLog] = useState(false);
+  const entropy = run.job.unigram_entropy_nats;
+  const line = (name, ink) => ({ label: name, row: ROW[name], band: [ROW[`${name}_min`], ROW[`${name}_max`]], ink });
+  const reference = { label: `unigram entropy ${number(entropy)}`, constant: entropy, dash: true, ink: "muted" };
+  const small = { ...shared, timeline: run.metrics, height: 118 };
+  const spread = { label: "median", row: SPREAD.median, band: [SPREAD.low, SPREAD.high], ink: "line-ratio" };
+  return html`<section class="panel charts" aria-label="Metrics">
+    <div class="tall"><${Chart} title="Loss" unit="nats" ...${small} height=${278} log=${log}
+      lines=${[line("loss", "line-loss"), ...(entropy ? [reference] : [])]}>
+      <label class="toggle"><input type="checkbox" checked=${log} onChange=${(event) => setLog(event.target.checked)} /> log</label></${Chart}></div>
+    <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
+    <${Chart} title="Throughput" unit="tokens/s" show=${compact} ...${small} lines=${[line("tokens_per_s", "line-speed")]} />
+    <${Chart} title="Gradient norm" unit="before clipping" log=${true} ...${small} lines=${[line("grad_norm", "line-norm")]} />
+    <${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} timeline=${run.spread} lines=${[spread]} />
+  </section>`;
+}
+
+const WAITING = {
+  QUEUED: "The job waits for free processors.",
+  STARTING: "The workers start and prepare the text. The first step follows.",
+  RUNNING: "The first step is on its way.",
+};
+
+function Waiting({ job }) {
+  return html`<section class="panel waiting dim">${WAITING[job.status] ?? "The job recorded no steps."}</section>`;
+}
+
+const LINKS = { live: "live", reconnecting: "reconnecting…", ended: "complete", connecting: "connecting…" };
+
+export function JobPage({ id }) {
+  const run = useRun(id);
+  const [cursor, window] = useMemo(() => [new Shared(null), new Shared(null)], [id]);
+  const { job, error, version } = run;
+  const shared = { version, cursor, window };
+  if (job) document.title = `${TERMINAL.has(job.status) ? job.status.toLowerCase() : `${Math.floor((100 * job.step) / job.total_steps)} %`} · ${job.name}`;
+  return html`<${Bar} end=${html`<span class="link" data-link=${run.link} role="status">${LINKS[run.link]}</span>`}>
+      <span aria-hidden="true">/</span><span class="here">${job ? job.name : id}</span></${Bar}>
+    <main>
+      ${error && html`<${Problem} error=${error} />`}
+      ${job && html`<${Header} run=${run} />
+        ${run.metrics.length ? html`<${Charts} run=${run} shared=${shared} />` : html`<${Waiting} job=${job} />`}
+        ${run.names.length > 0 && html`<${TrustRatios} run=${run} ...${shared} />`}<${Notes} run=${run} />`}
+    </main>`;
+}

@@ -1,0 +1,98 @@
+// The list of jobs.
+
+import { useEffect, useState } from "./vendor/preact-hooks.js";
+import { followJobs, listJobs } from "./api.js";
+import { compact, count, duration, elapsed, number, when } from "./format.js";
+import { html } from "./html.js";
+import { Bar, Problem, Progress, Status, TERMINAL } from "./parts.js";
+
+/** The newest jobs, live, and older ones on demand. */
+function useJobs() {
+  const [state, setState] = useState({ jobs: null, cursor: null, error: null });
+  const read = async () => {
+    try {
+      const { jobs, next_cursor: next } = await listJobs();
+      setState((old) => ({ jobs: merge(jobs, old.jobs), cursor: old.cursor ?? next, error: null }));
+    } catch (error) {
+      setState((old) => ({ ...old, error }));
+    }
+  };
+  const take = (job) => setState((old) => ({ ...old, jobs: merge([job], old.jobs) }));
+  useEffect(() => {
+    read();
+    return followJobs(read, take, (error) => setState((old) => ({ ...old, error })));
+  }, []);
+  const more = async () => {
+    const { jobs, next_cursor: next } = await listJobs(state.cursor);
+    setState((old) => ({ ...old, jobs: merge(old.jobs, jobs), cursor: next ?? "" }));
+  };
+  return { ...state, more };
+}
+
+/** Both lists in one, the newest job first; what `jobs` says of a job is newer than what `others` says. */
+function merge(jobs, others) {
+  const known = new Map([...(others ?? []), ...jobs].map((job) => [job.id, job]));
+  return [...known.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
+}
+
+function Row({ job }) {
+  const ran = elapsed(job.started_at, job.finished_at);
+  return html`<tr>
+    <th scope="row"><a href="/jobs/${encodeURIComponent(job.id)}">${job.name}</a><small>${job.id}</small></th>
+    <td><${Status} status=${job.status} /></td>
+    <td class="grow"><${Progress} job=${job} /></td>
+    <td class="num">${count(job.step)}<span class="dim"> / ${count(job.total_steps)}</span></td>
+    <td class="num">${number(job.loss)}</td>
+    <td class="num wide">${compact(TERMINAL.has(job.status) ? null : job.tokens_per_s)}</td>
+    <td class="num wide"><time datetime=${job.created_at}>${when(job.created_at)}</time></td>
+    <td class="num wide">${duration(ran)}</td>
+  </tr>`;
+}
+
+function Table({ jobs }) {
+  return html`<table class="jobs">
+    <thead><tr>
+      <th scope="col">Job</th><th scope="col">Status</th><th scope="col">Progress</th><th scope="col" class="num">Step</th>
+      <th scope="col" class="num">Loss</th><th scope="col" class="num wide">Tokens/s</th>
+      <th scope="col" class="num wide">Created</th><th scope="col" class="num wide">Duration</th>
+    </tr></thead>
+    <tbody>${jobs.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</tbody>
+  </table>`;
+}
+
+function Snippet({ text }) {
+  const [copied, setCopied] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setCopied(true);
+  };
+  return html`<div class="snippet"><pre><code>${text}</code></pre>
+    <button type="button" onClick=${copy}>${copied ? "Copied" : "Copy"}</button></div>`;
+}
+
+function Empty() {
+  const curl = `curl ${location.origin}/v1/jobs \\
+  -H "Authorization: Bearer $(cat ~/.bigbatch/admin.token)" \\
+  -H "Content-Type: application/yaml" --data-binary @configs/demo.yaml`;
+  return html`<section class="empty">
+    <h2>No jobs yet</h2>
+    <p>Submit one from a terminal. The demo trains a small BERT on four novels, in about two minutes on two cores.</p>
+    <${Snippet} text="bigbatch submit configs/demo.yaml" />
+    <p>Or send the same file to the REST API:</p>
+    <${Snippet} text=${curl} />
+    <p class="dim">The job appears here by itself. The API is described at <a href="/docs">/docs</a>.</p>
+  </section>`;
+}
+
+export function JobsPage() {
+  const { jobs, cursor, error, more } = useJobs();
+  const active = jobs?.filter((job) => !TERMINAL.has(job.status)).length ?? 0;
+  document.title = active ? `(${active}) bigbatch` : "bigbatch";
+  return html`<${Bar} end=${html`<a href="/docs">API</a>`} />
+    <main>
+      <div class="headline"><h1>Jobs</h1>${jobs && html`<span class="dim">${active} active, ${jobs.length} shown</span>`}</div>
+      ${error && html`<${Problem} error=${error} />`}
+      ${jobs && (jobs.length ? html`<${Table} jobs=${jobs} />` : html`<${Empty} />`)}
+      ${cursor && html`<button type="button" onClick=${more}>Older jobs</button>`}
+    </main>`;
+}

@@ -1,0 +1,29 @@
+// What happened: checkpoints, alerts, changes of status, lines of text; the newest first.
+
+import { bytes, count, duration, when } from "./format.js";
+import { html } from "./html.js";
+
+const SAY = {
+  status: ({ status, attempt, world_size: workers, error }) => [
+    `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} workers` : ""}`, error],
+  checkpoint: ({ step, size_bytes: size, seconds, path }) => [
+    `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, path],
+  alert: ({ title, detail }) => [title, detail],
+  log: ({ text }) => [text, ""],
+};
+
+function Note({ note }) {
+  const [title, detail] = SAY[note.kind](note);
+  return html`<li data-kind=${note.kind} data-level=${note.level ?? (note.status === "FAILED" ? "error" : "info")}>
+    <time datetime=${note.time}>${when(note.time)}</time><span class="note-kind">${note.kind}</span>
+    <span class="note-text">${title}${detail && html`<small class="dim">${detail}</small>`}</span></li>`;
+}
+
+export function Notes({ run }) {
+  const notes = [...run.notes.values()].sort((a, b) => b.seq - a.seq);
+  return html`<section class="panel" aria-labelledby="notes-title">
+    <h2 id="notes-title">Events</h2>
+    ${notes.length ? html`<ol class="notes" tabindex="0" aria-labelledby="notes-title">${notes.map((note) => html`<${Note} key=${note.seq} note=${note} />`)}</ol>`
+      : html`<p class="dim">Checkpoints, alerts and changes of status are listed here.</p>`}
+  </section>`;
+}

@@ -1,0 +1,31 @@
+// Small parts that both pages show.
+
+import { html } from "./html.js";
+import { count } from "./format.js";
+
+export const TERMINAL = new Set(["SUCCEEDED", "FAILED", "CANCELLED"]);
+
+export function Bar({ children, end }) {
+  return html`<header class="bar">
+    <nav aria-label="Breadcrumb"><a class="brand" href="/">bigbatch</a>${children}</nav>
+    <div class="bar-end">${end}</div>
+  </header>`;
+}
+
+/** A status as a word with a mark before it: never by colour alone. */
+export function Status({ status }) {
+  return html`<span class="status" data-status=${status}>${status.toLowerCase()}</span>`;
+}
+
+export function Progress({ job }) {
+  const share = job.total_steps ? job.step / job.total_steps : 0;
+  return html`<progress class="progress" data-status=${job.status} max="1" value=${share}
+    aria-label="Progress" title="${count(job.step)} of ${count(job.total_steps)} steps">${Math.round(100 * share)} %</progress>`;
+}
+
+export function Problem({ error }) {
+  const hint = error.status === 401
+    ? "Open the link with the token that “bigbatch serve” printed; it signs this browser in."
+    : "The page tries again by itself as soon as the server answers.";
+  return html`<div class="problem" role="alert"><strong>${error.message}</strong><span>${hint}</span></div>`;
+}

@@ -1,0 +1,144 @@
+// One job as its page sees it: read once, then kept up to date by the stream of its records.
+
+import { follow, readJob, readMetrics, readNotes, readRatios } from "./api.js";
+import { Timeline } from "./timeline.js";
+
+const SERIES = ["loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s"];
+/** Rows of `metrics`: each series, then the lower and upper bound of its bucket. */
+export const ROW = Object.fromEntries(
+  SERIES.flatMap((name, i) => [[name, 3 * i], [`${name}_min`, 3 * i + 1], [`${name}_max`, 3 * i + 2]]),
+);
+/** Rows of `spread`: quantiles over the adapted tensors of a step. */
+export const SPREAD = { median: 0, low: 1, high: 2 };
+const KINDS = ["status", "tensors", "step", "checkpoint", "alert", "log"];
+const NOTES = new Set(["status", "checkpoint", "alert", "log"]);
+const MAX_NOTES = 200;
+const PACE_STEPS = 20;
+
+export class Run {
+  constructor(id) {
+    this.id = id;
+    this.job = null;
+    this.error = null;
+    this.link = "connecting";
+    this.metrics = new Timeline(3 * SERIES.length);
+    this.setTensors([], []);
+    this.notes = new Map();
+    this.skipped = new Set();
+    this.latest = null;
+    this.pace = [];
+    this.version = 0;
+    this.listeners = new Set();
+    this.stop = () => {};
+  }
+
+  /** Reads what there is, then follows. What arrives twice takes its own place again. */
+  async start() {
+    try {
+      // The number of the last record first: histories read after it have at least all records up to it.
+      const { records, last_seq: seen } = await readNotes(this.id);
+      const [job, metrics, ratios] = await Promise.all([readJob(this.id), readMetrics(this.id, SERIES), readRatios(this.id)]);
+      this.job = job;
+      for (const record of records) this.notes.set(record.seq, record);
+      this.takeHistory(metrics, ratios);
+      this.stop = follow(this.id, seen, KINDS, (kind, record) => this.take(kind, record),
+        (link) => this.setLink(link));
+    } catch (error) {
+      this.error = error;
+    }
+    this.changed();
+  }
+
+  takeHistory(metrics, ratios) {
+    metrics.steps.forEach((step, i) => {
+      this.metrics.put(step, SERIES.flatMap((name) => ["last", "min", "max"].map((k) => metrics.series[name][k][i])));
+    });
+    this.setTensors(ratios.names, ratios.adapted);
+    for (const { step, ratios: column } of ratios.columns) this.putRatios(step, column);
+  }
+
+  setTensors(names, adapted) {
+    this.names = names;
+    this.adapted = adapted;
+    this.ratios = new Timeline(names.length);
+    this.spread = new Timeline(3);
+    this.range = [Infinity, 0];
+  }
+
+  take(kind, record) {
+    if (kind === "step") this.takeStep(record);
+    else if (kind === "tensors") this.takeTensors(record);
+    else if (kind === "status") this.refresh();
+    if (NOTES.has(kind) && record.seq) this.notes.set(record.seq, record); // the server's own words have no number
+    if (this.notes.size > MAX_NOTES) this.notes.delete(this.notes.keys().next().value);
+    this.changed();
+  }
+
+  takeTensors({ names, adapted }) {
+    if (names.join() !== this.names.join() || adapted.join() !== this.adapted.join()) this.setTensors(names, adapted);
+  }
+
+  takeStep(record) {
+    this.metrics.put(record.step, SERIES.flatMap((name) => Array(3).fill(record[name])));
+    if (record.trust_ratio.length === this.names.length) this.putRatios(record.step, record.trust_ratio);
+    if (record.skipped) this.skipped.add(record.step);
+    else this.skipped.delete(record.step);
+    this.latest = record;
+    this.pace = [...this.pace.slice(1 - PACE_STEPS), record.step_s];
+    this.job = { ...this.job, step: record.step };
+  }
+
+  putRatios(step, column) {
+    this.ratios.put(step, column);
+    const sorted = column.filter((ratio, row) => this.adapted[row] && ratio > 0).sort((a, b) => a - b);
+    if (!sorted.length) {
+      if (this.adapted.includes(true)) this.skipped.add(step); // a step that changed nothing has no ratios
+      this.spread.put(step, []);
+      return;
+    }
+    const quantile = (share) => sorted[Math.round(share * (sorted.length - 1))];
+    this.spread.put(step, [quantile(0.5), quantile(0.1), quantile(0.9)]);
+    this.range = [Math.min(this.range[0], sorted[0]), Math.max(this.range[1], sorted.at(-1))];
+  }
+
+  setLink(link) {
+    this.link = link;
+    if (link !== "reconnecting") this.refresh();
+    this.changed();
+  }
+
+  /** The job anew: a status says more than its record, such as when it ended. */
+  async refresh() {
+    try {
+      this.job = await readJob(this.id);
+      this.error = null;
+    } catch (error) {
+      this.error = error;
+    }
+    this.changed();
+  }
+
+  /** Seconds left at the pace of the last steps, or at the pace of the whole run. */
+  get secondsLeft() {
+    const { step, total_steps: total, started_at: started } = this.job;
+    const mean = this.pace.length
+      ? this.pace.reduce((sum, seconds) => sum + seconds, 0) / this.pace.length
+      : (Date.now() - Date.parse(started)) / 1000 / step;
+    return step && Number.isFinite(mean) ? mean * (total - step) : null;
+  }
+
+  subscribe(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** However many records arrive, the page is drawn once a frame. */
+  changed() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      this.version++;
+      for (const listener of this.listeners) listener();
+    });
+  }
+}
