@@ -81,12 +81,11 @@ class ClusterProcess:
         self.stop()
         self.temp_dir.mkdir(mode=0o700)
         secret(self._folder / "ray.token")
-        # Only loopback and what Ray itself picks as it starts can clash; a clash ends the head process.
-        dashboard, agent, *others = _free_ports(9)
+        dashboard, agent, gcs, metrics, *others = _free_ports(9)
         with (self._folder / "ray.log").open("wb") as log:
             process = subprocess.Popen(
-                self._command(dashboard, agent, others[:6]),
-                env=self._environment(others[6]),
+                self._command(dashboard, agent, gcs, others),
+                env=self._environment(gcs, metrics),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -122,18 +121,18 @@ class ClusterProcess:
         log = self._folder / "ray.log"
         return log.read_text(errors="replace")[-characters:].strip() if log.exists() else ""
 
-    def _command(self, dashboard: int, agent: int, ports: list[int]) -> list[str]:
+    def _command(self, dashboard: int, agent: int, gcs: int, others: list[int]) -> list[str]:
         options = {
             "node-ip-address": _NODE_IP,
             "dashboard-host": "127.0.0.1",
             "dashboard-port": dashboard,
             "dashboard-agent-listen-port": agent,
-            "port": ports[0],
-            "dashboard-agent-grpc-port": ports[1],
-            "runtime-env-agent-port": ports[2],
-            "ray-client-server-port": ports[3],
-            "object-manager-port": ports[4],
-            "node-manager-port": ports[5],
+            "port": gcs,
+            "dashboard-agent-grpc-port": others[0],
+            "runtime-env-agent-port": others[1],
+            "ray-client-server-port": others[2],
+            "object-manager-port": others[3],
+            "node-manager-port": others[4],
             "num-cpus": self._num_cpus,
             "object-store-memory": _OBJECT_STORE_BYTES,
             "temp-dir": self.temp_dir,
@@ -143,15 +142,16 @@ class ClusterProcess:
         named = [f"--{name}={value}" for name, value in options.items()]
         return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *named]
 
-    def _environment(self, metrics_port: int) -> dict[str, str]:
-        # A RAY_ADDRESS of the user would lead the drivers to another cluster.
+    def _environment(self, gcs: int, metrics: int) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         return inherited | {
             _MARK: str(self._folder),
+            # Actors that look for "the" cluster of this machine must find this one, and no other that runs beside it.
+            "RAY_ADDRESS": f"{_NODE_IP}:{gcs}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "ray.token"),
             "RAY_USAGE_STATS_ENABLED": "0",
-            "AUTOSCALER_METRIC_PORT": str(metrics_port),
+            "AUTOSCALER_METRIC_PORT": str(metrics),
             "DASHBOARD_METRIC_PORT": "0",
         }
 

@@ -17,7 +17,7 @@ import httpx
 from .cluster import ClusterProcess, ClusterState
 from .errors import ClusterUnreachableError, SubmissionRefusedError
 
-START_S = 120.0
+START_S = 300.0
 """A cluster that was started and has not answered for so long is started anew."""
 
 

@@ -1,7 +1,6 @@
 """Histories of a job, pooled to what a screen can show."""
 
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.encoders import jsonable_encoder
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
 from server.bell import Listener
 from server.errors import ParameterError
@@ -22,6 +23,8 @@ from .context import NamedJob, Server, ServerParts
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
+EVENT_STREAM = "text/event-stream"
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}}
 _KEEP_ALIVE_S = 15.0
 _BATCH = 500
 _OVERVIEW_S = 0.25
@@ -38,29 +41,31 @@ async def push(job_id: str, request: Request, server: ServerParts) -> PushReply:
     return await run_in_threadpool(server.store.ingest, job_id, pushed.records)
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_STREAM)
 async def watch(
     job: NamedJob,
     server: ServerParts,
     last_event_id: Annotated[int, Header(ge=0)] = 0,
     after: Annotated[int, Query(ge=0)] = 0,
-) -> EventSourceResponse:
+) -> StreamingResponse:
     """Stream a job's records from the first, or from behind `Last-Event-ID` or `after`, and go on live.
 
     `event` is the record's kind, `id` its number, `data` the record. A `status` event without `id` tells the state
     of the job as the server knows it; one comes when the stream has caught up, and one whenever the state changes by
     itself. When the job is over and everything was sent, `event: end` closes the stream: do not connect again.
     """
-    return EventSourceResponse(_job_events(server, job.id, max(last_event_id, after)), headers=_STREAM)
+    return _stream(_job_events(server, job.id, max(last_event_id, after)))
 
 
-@router.get("/events", response_class=EventSourceResponse)
-async def watch_all(server: ServerParts) -> EventSourceResponse:
+@router.get("/events", response_class=StreamingResponse, responses=_STREAM)
+async def watch_all(server: ServerParts) -> StreamingResponse:
     """Stream every job that changes, as `event: job` without `id`, at most four times a second each."""
-    return EventSourceResponse(_overview(server), headers=_STREAM)
+    return _stream(_overview(server))
 
 
-_STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    # Cache-Control is set for every answer; this header keeps an nginx in between from holding events back.
+    return StreamingResponse(events, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
 
 
 async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[bytes]:

@@ -1,0 +1,47 @@
+"""Fixtures that more than one folder of tests uses."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.errors import ClusterUnreachableError
+from server.launcher import LocalCluster
+
+from .serving import Served, serving
+
+START_S = 240
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A real server whose cluster nobody can reach."""
+    with serving(tmp_path / "home") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A real local Ray cluster, ready to take jobs; one for the whole session."""
+    cluster = LocalCluster(tmp_path_factory.mktemp("cluster") / "ray", num_cpus=2)
+    try:
+        wait_until_ready(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        cluster.close()
+
+
+def wait_until_ready(cluster: LocalCluster) -> None:
+    """Wait until a cluster takes jobs; fail with its reason when it does not."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            cluster.ensure()
+        except ClusterUnreachableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return

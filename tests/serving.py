@@ -1,0 +1,169 @@
+"""A real server in a thread of the test, on a free port and in a folder of its own."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from server.app import create_app
+from server.errors import ClusterUnreachableError
+from server.launcher import Resources, Run
+from server.routes.context import Server
+from server.scheduler import Cluster
+from server.settings import Settings
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "model": {"preset": "bert-tiny", "max_positions": 64},
+    "data": {"corpus": ["builtin:austen"], "vocab": 1024},
+    "phases": [{"seq_len": 64, "global_batch_size": 8, "micro_batch_size": 4, "steps": 20, "lr": 0.01}],
+}
+NAMES = ["embeddings.weight", "layer.0.bias", "layer.0.weight"]
+
+
+class Nowhere:
+    """A cluster that nobody can reach: jobs wait, and whatever runs pushes by itself."""
+
+    def ensure(self) -> None:
+        raise ClusterUnreachableError("there is no cluster in this test")
+
+    def resources(self) -> Resources:
+        raise ClusterUnreachableError
+
+    def run_of(self, submission_id: str) -> Run:
+        raise ClusterUnreachableError(submission_id)
+
+    def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
+        raise ClusterUnreachableError(f"{submission_id} {entrypoint} {folder}")
+
+    def kill(self, submission_id: str) -> None:
+        raise ClusterUnreachableError(submission_id)
+
+    def log_tail(self, submission_id: str) -> str:
+        raise ClusterUnreachableError(submission_id)
+
+    def shutdown(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server as its clients see it: over HTTP and by its files."""
+
+    settings: Settings
+    http: httpx.Client
+    """Shows the admin token."""
+    parts: Server
+
+    @property
+    def url(self) -> str:
+        return self.settings.url
+
+    @property
+    def token(self) -> str:
+        return self.settings.admin_token.read_text().strip()
+
+    def submit(self, **changes: Any) -> dict[str, Any]:
+        answer = self.http.post("/v1/jobs", json=TINY | changes)
+        assert answer.status_code == 201, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.http.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+        return answer
+
+    def push(self, job_id: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Push records as the job's run would: with the address and token of its control file."""
+        control = json.loads((self.settings.run_folder(job_id) / "control.json").read_text())
+        headers = {"Authorization": f"Bearer {control['token']}"}
+        answer = httpx.post(control["url"], json={"records": records}, headers=headers, trust_env=False)
+        reply: dict[str, Any] = answer.raise_for_status().json()
+        return reply
+
+
+@contextmanager
+def serving(home: Path, cluster: Cluster | None = None, port: int | None = None) -> Iterator[Served]:
+    """Serve on `home` until the block ends; without a cluster, jobs wait."""
+    settings = Settings(home, port=port or free_port())
+    app = create_app(settings, cluster or Nowhere())
+    server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_config=None, timeout_graceful_shutdown=2))
+    ready = threading.Event()
+    startup = server.startup
+
+    async def startup_and_tell(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets=sockets)
+        ready.set()
+
+    server.startup = startup_and_tell
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        assert ready.wait(30)
+        headers = {"Authorization": f"Bearer {settings.admin_token.read_text().strip()}"}
+        with httpx.Client(base_url=settings.url, headers=headers, trust_env=False, timeout=20) as http:
+            yield Served(settings, http, app.state.server)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def status(seq: int, state: str, **fields: Any) -> dict[str, Any]:
+    """Make a status record."""
+    return _record(seq, "status", status=state, **{"attempt": 1, "world_size": 1} | fields)
+
+
+def tensors(seq: int) -> dict[str, Any]:
+    """Make the record that names the tensors."""
+    return _record(seq, "tensors", names=NAMES, adapted=[True, False, True])
+
+
+def step(
+    seq: int, number: int, *, loss: float | None = None, ratios: Sequence[float | None] | None = None
+) -> dict[str, Any]:
+    """Make a step record; the loss falls with the step, and the ratios tell the step."""
+    return _record(
+        seq,
+        "step",
+        step=number,
+        phase=0,
+        loss=10 / number if loss is None else loss,
+        mlm_loss=9 / number,
+        nsp_loss=1 / number,
+        mlm_accuracy=0.1,
+        lr=0.01,
+        grad_norm=1.5,
+        clip_coef=0.5,
+        skipped=False,
+        tokens_per_s=1000.0,
+        step_s=0.1,
+        trust_ratio=[number / 10, 1.0, None] if ratios is None else list(ratios),
+    )
+
+
+def run_records(steps: int) -> list[dict[str, Any]]:
+    """Make all records of a run that succeeds."""
+    begin = [status(1, "RUNNING", unigram_entropy_nats=6.0), tensors(2)]
+    taken = [step(number + 2, number) for number in range(1, steps + 1)]
+    return [*begin, *taken, status(steps + 3, "SUCCEEDED")]
+
+
+def _record(seq: int, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"seq": seq, "time": datetime.now(UTC).isoformat(), "kind": kind} | fields
