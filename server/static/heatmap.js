@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
 import { Chart } from "./charts.js";
 import { FIXED, logTicks, LogScale, TABLE } from "./colors.js";
 import { Field } from "./field.js";
-import { tensorName, tick } from "./format.js";
+import { number, tensorName, tick } from "./format.js";
 import { html } from "./html.js";
 import { useShared } from "./shared.js";
 
@@ -69,7 +69,7 @@ function Controls({ filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setF
     <span class="dim num">${shown} of ${total} tensors</span>
     <label><input type="checkbox" checked=${adaptedOnly} onChange=${(event) => setAdaptedOnly(event.target.checked)} /> adapted only</label>
     <label><input type="checkbox" checked=${fitted} onChange=${(event) => setFitted(event.target.checked)} /> fit colours to data</label>
-    ${zoomed && html`<button type="button" onClick=${() => window.set(null)}>Steps ${zoomed[0]}–${zoomed[1]} ✕<span class="unseen"> show all steps</span></button>`}
+    ${zoomed && html`<button type="button" onClick=${() => window.set(null)}>Steps ${zoomed[0]} to ${zoomed[1]} ✕<span class="unseen"> show all steps</span></button>`}
   </div>`;
 }
 
@@ -92,7 +92,7 @@ export function TrustRatios({ run, version, cursor, window }) {
       <${Names} run=${run} ...${layout} selected=${selected} onSelect=${select} />
       <${Field} run=${run} version=${version} ...${layout} scale=${scale} cursor=${cursor} window=${window} selected=${selected} onSelect=${select} />
     </div>
-    ${selected !== null && run.names[selected] && html`<${Chart} title=${run.names[selected]} unit="trust ratio" log=${true} height=${170}
+    ${selected !== null && run.names[selected] && html`<${Chart} title=${run.names[selected]} unit="trust ratio" show=${(ratio) => number(ratio, 3)} log=${true} height=${170}
       timeline=${run.ratios} lines=${[{ label: run.names[selected], row: selected, ink: "line-ratio" }]}
       version=${version} cursor=${cursor} window=${window} />`}
     ${selected === null && html`<p class="dim hint">Select a row to draw its line. Drag across steps to zoom in, double-click to zoom out.</p>`}

@@ -94,7 +94,7 @@ function Charts({ run, shared }) {
     <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
     <${Chart} title="Throughput" unit="tokens/s" show=${compact} ...${small} lines=${[line("tokens_per_s", "line-speed")]} />
     <${Chart} title="Gradient norm" unit="before clipping" log=${true} ...${small} lines=${[line("grad_norm", "line-norm")]} />
-    <${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} timeline=${run.spread} lines=${[spread]} />
+    <${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} show=${(ratio) => number(ratio, 3)} timeline=${run.spread} lines=${[spread]} />
   </section>`;
 }
 

@@ -8,6 +8,7 @@ export class Timeline {
     this.steps = new Float64Array(capacity);
     this.values = new Float32Array(rows * capacity);
     this.length = 0;
+    this.stride = 1; // steps a column, once the run is longer than the capacity
   }
 
   get first() {
@@ -37,22 +38,30 @@ export class Timeline {
   put(step, column) {
     let index = this.seek(step);
     if (index < this.length && this.steps[index] !== step) return;
-    if (index === this.capacity) {
-      this.thin();
+    while (index === this.capacity) {
+      this.stride *= 2;
+      this.pool();
       index = this.length;
     }
+    if (index === this.length && index > 0 && this.bucket(step) === this.bucket(this.last)) index--;
     this.steps[index] = step;
     for (let row = 0; row < this.rows; row++) this.values[index * this.rows + row] = column[row] ?? NaN;
-    if (index === this.length) this.length++;
+    this.length = Math.max(this.length, index + 1);
   }
 
-  /** Halves the resolution: each pair of columns keeps its later one. */
-  thin() {
-    const kept = this.length >> 1;
-    for (let index = 0; index < kept; index++) {
-      const source = 2 * index + 1;
-      this.steps[index] = this.steps[source];
-      this.values.copyWithin(index * this.rows, source * this.rows, (source + 1) * this.rows);
+  bucket(step) {
+    return Math.ceil(step / this.stride);
+  }
+
+  /** Of each bucket of `stride` steps the last column is kept: the whole run stays in view, evenly thinned. */
+  pool() {
+    let kept = 0;
+    for (let index = 0; index < this.length; index++) {
+      const next = index + 1 < this.length ? this.bucket(this.steps[index + 1]) : Infinity;
+      if (this.bucket(this.steps[index]) === next) continue;
+      this.steps[kept] = this.steps[index];
+      this.values.copyWithin(kept * this.rows, index * this.rows, (index + 1) * this.rows);
+      kept++;
     }
     this.length = kept;
   }

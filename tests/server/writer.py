@@ -1,0 +1,75 @@
+"""Records of a run, numbered as the run itself numbers them."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+NAMES = [
+    "bert.embeddings.word_embeddings.weight",
+    "bert.embeddings.LayerNorm.weight",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "bert.encoder.layer.0.attention.self.query.bias",
+    "bert.encoder.layer.1.output.dense.weight",
+]
+ADAPTED = [True, False, True, False, True]
+
+Record = dict[str, Any]
+
+
+def ratio(step: int, row: int) -> float:
+    """The ratio that a writer gives a tensor: its own at the first step, growing with the steps."""
+    return 0.02 * (1 + row) * (1 + step / 10) if ADAPTED[row] else 1.0
+
+
+class Writer:
+    """Writes the records of one run."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+
+    def begin(self) -> list[Record]:
+        """What a run says before its first step."""
+        status = self._record("status", status="RUNNING", attempt=1, world_size=2, unigram_entropy_nats=6.06)
+        return [status, self._record("tensors", names=NAMES, adapted=ADAPTED)]
+
+    def end(self, status: str, error: str | None = None) -> Record:
+        """The last word of a run."""
+        return self._record("status", status=status, attempt=1, error=error)
+
+    def step(self, step: int, ratios: Sequence[float] | None = None, *, skipped: bool = False) -> Record:
+        """A step on a smooth loss curve."""
+        loss = None if skipped else 6 + 3 * math.exp(-step / 20)
+        usual = [None if skipped else ratio(step, row) for row in range(len(NAMES))]
+        return self._record(
+            "step",
+            step=step,
+            phase=0,
+            loss=loss,
+            mlm_loss=loss,
+            nsp_loss=0.69,
+            mlm_accuracy=0.1,
+            lr=step / 10_000,
+            grad_norm=None if skipped else 1.5,
+            clip_coef=None if skipped else 0.66,
+            skipped=skipped,
+            tokens_per_s=12_345.0,
+            step_s=0.5,
+            trust_ratio=list(ratios or usual),
+        )
+
+    def steps(self, first: int, last: int) -> list[Record]:
+        """The steps from `first` to `last`."""
+        return [self.step(step) for step in range(first, last + 1)]
+
+    def checkpoint(self, step: int) -> Record:
+        """A checkpoint of 50 MiB."""
+        return self._record("checkpoint", step=step, path=f"checkpoints/{step}", size_bytes=50 * 2**20, seconds=0.8)
+
+    def alert(self, title: str) -> Record:
+        """A warning."""
+        return self._record("alert", level="warning", title=title, detail="Look at the learning rate.")
+
+    def _record(self, kind: str, **fields: Any) -> Record:
+        self._seq += 1
+        return {"kind": kind, "seq": self._seq, "time": datetime.now(UTC).isoformat()} | fields
