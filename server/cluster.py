@@ -24,7 +24,7 @@ _MARK = "BIGBATCH_CLUSTER"
 _NODE_IP = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that other machines reach
 _OBJECT_STORE_BYTES = 100 * 2**20
 _LONGEST_TEMP_DIR = 30  # Ray appends 75 characters, and the path of a unix socket has at most 107
-_TERM_S, _KILL_S = 10.0, 5.0
+_TERM_S, _KILL_S = 3.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tests.serving import NAMES, Served, run_records, status, step, tensors
+
+
+@pytest.fixture
+def job_id(served: Served) -> str:
+    """A job of 100 steps, whose loss is 10 / step and whose first trust ratio is step / 10."""
+    job_id: str = served.submit()["id"]
+    served.push(job_id, run_records(100))
+    return job_id
+
+
+def test_series_are_whole_where_the_buckets_suffice(served: Served, job_id: str) -> None:
+    found = served.http.get(f"/v1/jobs/{job_id}/metrics", params={"series": "loss,lr"}).json()
+    assert found["steps"] == list(range(1, 101))
+    assert set(found["series"]) == {"loss", "lr"}
+    loss = found["series"]["loss"]
+    assert loss["min"] == loss["max"] == loss["last"] == pytest.approx([10 / n for n in range(1, 101)])
+
+
+def test_buckets_keep_the_extremes_and_the_last_value(served: Served, job_id: str) -> None:
+    found = served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss&buckets=4&from=11&to=50").json()
+    assert found["steps"] == [20, 30, 40, 50]
+    edges = list(pairwise([10, 20, 30, 40, 50]))
+    loss = found["series"]["loss"]
+    assert loss["max"] == pytest.approx([10 / (low + 1) for low, _ in edges])
+    assert loss["min"] == loss["last"] == pytest.approx([10 / high for _, high in edges])
+
+
+def test_a_missing_number_is_null_and_does_not_hide_its_neighbours(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, [step(1, 1), step(2, 2) | {"loss": None, "skipped": True}])
+    for buckets, least, last in ((2, [10, None], [10, None]), (1, [10], [None])):
+        found = served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss&buckets={buckets}").json()
+        assert (found["series"]["loss"]["min"], found["series"]["loss"]["last"]) == (least, last)
+
+
+def test_an_unknown_series_is_refused_with_the_names_of_those_there_are(served: Served, job_id: str) -> None:
+    answer = served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss,los")
+    assert answer.status_code == 422
+    assert "there is no series los; the series are loss, mlm_loss" in answer.json()["detail"]
+
+
+def test_a_job_without_steps_has_empty_histories(served: Served) -> None:
+    job_id = served.submit()["id"]
+    metrics = served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss").json()
+    assert metrics == {"steps": [], "series": {"loss": {"min": [], "max": [], "last": []}}}
+    ratios = served.http.get(f"/v1/jobs/{job_id}/trust-ratios").json()
+    assert ratios == {"steps": [], "names": [], "adapted": [], "values": []}
+    packed = served.http.get(f"/v1/jobs/{job_id}/trust-ratios", headers={"Accept": "application/octet-stream"})
+    assert (packed.content, packed.headers["Bigbatch-Columns"]) == (b"", "0")
+
+
+def test_trust_ratios_come_by_name_and_step(served: Served, job_id: str) -> None:
+    found = served.http.get(f"/v1/jobs/{job_id}/trust-ratios").json()
+    assert found["names"] == NAMES
+    assert found["adapted"] == [True, False, True]
+    assert found["steps"] == list(range(1, 101))
+    assert found["values"][0] == pytest.approx([n / 10 for n in range(1, 101)])
+    assert found["values"][2] == [None] * 100
+
+
+@pytest.mark.parametrize(
+    ("query", "steps"),
+    [
+        ("columns=4", [25, 50, 75, 100]),
+        ("columns=3", [34, 68, 100]),
+        ("columns=1", [100]),
+        ("from=10&to=20&columns=2", [15, 20]),
+        ("from=99&to=500", [99, 100]),
+    ],
+)
+def test_each_column_is_the_last_step_of_its_bucket(served: Served, job_id: str, query: str, steps: list[int]) -> None:
+    found = served.http.get(f"/v1/jobs/{job_id}/trust-ratios?{query}").json()
+    assert found["steps"] == steps
+    assert found["values"][0] == pytest.approx([n / 10 for n in steps])
+
+
+def test_packed_ratios_are_those_of_the_document(served: Served, job_id: str) -> None:
+    path = f"/v1/jobs/{job_id}/trust-ratios?columns=7"
+    packed = served.http.get(path, headers={"Accept": "application/octet-stream"})
+    names = ("Rows", "Columns", "First-Step", "Last-Step", "Stride")
+    rows, columns, first, last, stride = (int(packed.headers[f"Bigbatch-{name}"]) for name in names)
+    document = served.http.get(path).json()
+    assert [min(first + (k + 1) * stride - 1, last) for k in range(columns)] == document["steps"]
+    values = np.frombuffer(packed.content, dtype="<f2").reshape(rows, columns)
+    expected = np.array(document["values"], dtype=np.float64)
+    np.testing.assert_allclose(values, expected, rtol=1e-3)
+
+
+def test_a_step_that_was_taken_again_shows_its_second_values(served: Served) -> None:
+    job_id = served.submit()["id"]
+    first = [status(1, "RUNNING"), tensors(2), step(3, 1), step(4, 2)]
+    served.push(job_id, [*first, step(5, 2, loss=3.0, ratios=[7.0, 1.0, 1.0])])
+    found = served.http.get(f"/v1/jobs/{job_id}/trust-ratios").json()
+    assert [row[1] for row in found["values"]] == [7.0, 1.0, 1.0]
+    assert served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss").json()["series"]["loss"]["last"] == [10.0, 3.0]
