@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+BLOCK = 65536
+"""Elements that are worked on at a time."""
+
 
 def sum_squares(tensors: list[Tensor]) -> Tensor:
     """Return Σx² of each tensor, float64 [T]."""
@@ -30,18 +33,24 @@ def lamb_update(
     bias_correction: bool,
 ) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]; `clip` and `skip` are scalars."""
-    torch._foreach_add_(steps, (~skip).to(torch.float32))
-    # Where skip holds every factor is 1 and every summand -0.0, the one number whose addition changes no bit.
+    torch._foreach_add_(steps, [(~skip).to(torch.float32)] * len(steps))
     dtype = _wide_dtype(weights[0])
+    # Where skip holds every factor is 1 and every summand -0.0, the one number whose addition changes no bit.
     keep1, keep2 = (torch.where(skip, 1.0, clip.new_full((), beta)).to(dtype) for beta in (beta1, beta2))
     clip = clip.to(dtype)
-    for grad, m, v in zip(grads, exp_avgs, exp_avg_sqs, strict=True):
-        g = torch.where(skip, -0.0, _wide(grad) * clip)
-        m.copy_((_wide(m) * keep1).add_(g, alpha=beta3))
-        v.copy_((_wide(v) * keep2).addcmul_(g, g, value=1 - beta2))
-    directions = _directions(weights, exp_avgs, exp_avg_sqs, steps, beta1, beta2, eps, weight_decay, bias_correction)
-    update_norms = [torch.linalg.vector_norm(u, dtype=torch.float64) for u in directions]
-    return torch.stack((sum_squares(weights), torch.stack(update_norms).square()))
+    corrections = _corrections(steps, beta1, beta2, bias_correction, dtype)
+    norms = []
+    lists = zip(grads, weights, exp_avgs, exp_avg_sqs, strict=True)
+    for tensors, correction in zip(lists, corrections, strict=True):
+        parts = []
+        for grad, w, m, v in _blocks(tensors):
+            g = torch.where(skip, -0.0, _wide(grad) * clip)
+            m.copy_((_wide(m) * keep1).add_(g, alpha=beta3))
+            v.copy_((_wide(v) * keep2).addcmul_(g, g, value=1 - beta2))
+            u = _direction(w, m, v, correction, eps, weight_decay)
+            parts += [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in (w, u)]
+        norms.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
+    return torch.stack(norms, dim=1).square()
 
 
 def lamb_apply(
@@ -57,32 +66,39 @@ def lamb_apply(
     bias_correction: bool,
 ) -> None:
     """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    directions = _directions(weights, exp_avgs, exp_avg_sqs, steps, beta1, beta2, eps, weight_decay, bias_correction)
-    scales = scale.to(_wide_dtype(weights[0])).unbind()
-    still = (scale == 0).unbind()
-    for w, u, factor, keep in zip(weights, directions, scales, still, strict=True):
-        w.sub_(torch.where(keep, 0.0, u * factor))
-
-
-def _directions(
-    weights: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    steps: list[Tensor],
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    bias_correction: bool,
-) -> Iterator[Tensor]:
-    """Yield u of each tensor; both passes compute it, so that it is never stored for all tensors at once."""
     dtype = _wide_dtype(weights[0])
+    corrections = _corrections(steps, beta1, beta2, bias_correction, dtype)
+    scalars = zip(corrections, scale.to(dtype).unbind(), (scale == 0).unbind(), strict=True)
+    lists = zip(weights, exp_avgs, exp_avg_sqs, strict=True)
+    for tensors, (correction, factor, still) in zip(lists, scalars, strict=True):
+        for w, m, v in _blocks(tensors):
+            w.sub_(torch.where(still, 0.0, _direction(w, m, v, correction, eps, weight_decay).mul_(factor)))
+
+
+def _corrections(
+    steps: list[Tensor], beta1: float, beta2: float, bias_correction: bool, dtype: torch.dtype
+) -> list[tuple[Tensor, Tensor]]:
+    """Return what m and sqrt(v) are divided by, for each tensor."""
     t = torch.stack(steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
-    correction1 = (1 - beta1**t if bias_correction else torch.ones_like(t)).to(dtype).unbind()
-    correction2 = (1 - beta2**t if bias_correction else torch.ones_like(t)).sqrt().to(dtype).unbind()
-    for w, m, v, c1, c2 in zip(weights, exp_avgs, exp_avg_sqs, correction1, correction2, strict=True):
-        denominator = _wide(v).sqrt().div_(c2).add_(eps)
-        yield (_wide(m) / c1).div_(denominator).add_(w, alpha=weight_decay)
+    first, second = (1 - beta**t if bias_correction else torch.ones_like(t) for beta in (beta1, beta2))
+    return list(zip(first.to(dtype).unbind(), second.sqrt().to(dtype).unbind(), strict=True))
+
+
+def _direction(
+    w: Tensor, m: Tensor, v: Tensor, correction: tuple[Tensor, Tensor], eps: float, weight_decay: float
+) -> Tensor:
+    """Return u; both passes compute it, so it is stored nowhere."""
+    denominator = _wide(v).sqrt().div_(correction[1]).add_(eps)
+    return (_wide(m) / correction[0]).div_(denominator).add_(w, alpha=weight_decay)
+
+
+def _blocks(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """Yield matching rows of tensors of one shape, so few that what is computed from them stays in cache."""
+    first = tensors[0]
+    if first.numel() <= BLOCK:
+        return iter((tensors,))
+    rows = max(1, BLOCK * len(first) // first.numel())
+    return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
 
 
 def _wide(tensor: Tensor) -> Tensor:

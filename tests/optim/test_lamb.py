@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from optim import Lamb
 from tests.optim.oracle import Oracle, make_tensors
@@ -417,3 +418,23 @@ def test_a_sparse_gradient_is_refused_before_anything_is_written() -> None:
         optimizer.step()
     assert not optimizer.state
     assert all(torch.equal(p.detach(), was) for p, was in zip(parameters, before, strict=True))
+
+
+class NoReadBack(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what would make the host wait for the device."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        assert func not in {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_nothing_back_from_the_device() -> None:
+    parameters = make_parameters([(5, 3), (4,)])
+    optimizer = Lamb(parameters, max_grad_norm=1.0, trust_ratio_bounds=(0.01, 10.0), backend="eager")
+    give_gradients(parameters, 1)
+    with NoReadBack():  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with pytest.raises(AssertionError):
+            float(parameters[0].detach().sum())
