@@ -113,14 +113,14 @@ def submit(
     Example: bigbatch submit configs/demo.yaml --watch
     """
     document, _ = _read(file, name)
-    client = _client(home, url, token)
-    job = client.submit(document)
-    if as_json:
-        _print_json(job)
-    else:
-        typer.echo(f"{job['id']} is {job['status']}: {client.link('/jobs/' + job['id'])}")
-    if watch:
-        _watch(client, job["id"], as_json=as_json)
+    with _client(home, url, token) as client:
+        job = client.submit(document)
+        if as_json:
+            _print_json(job)
+        else:
+            typer.echo(f"{job['id']} is {job['status']}: {client.link('/jobs/' + job['id'])}")
+        if watch:
+            _watch(client, job["id"], as_json=as_json)
 
 
 @app.command()
@@ -154,7 +154,8 @@ def jobs(
 
     Example: bigbatch jobs --status RUNNING
     """
-    found = list(_client(home, url, token).jobs(status.upper() if status else None, limit))
+    with _client(home, url, token) as client:
+        found = list(client.jobs(status.upper() if status else None, limit))
     if as_json:
         _print_json(found)
         return
@@ -171,8 +172,8 @@ def show(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None, 
 
     Example: bigbatch show 0f3a
     """
-    client = _client(home, url, token)
-    job = client.job(job_id)
+    with _client(home, url, token) as client:
+        job, link = client.job(job_id), client.link()
     if as_json:
         _print_json(job)
         return
@@ -181,7 +182,7 @@ def show(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None, 
     from .tables import job_table
 
     Console().print(job_table(job))
-    typer.echo(client.link(f"/jobs/{job['id']}"))
+    typer.echo(link)
 
 
 @app.command()
@@ -190,8 +191,8 @@ def watch(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None,
 
     Example: bigbatch watch 0f3a
     """
-    client = _client(home, url, token)
-    _watch(client, client.job(job_id)["id"], as_json=as_json)
+    with _client(home, url, token) as client:
+        _watch(client, client.job(job_id)["id"], as_json=as_json)
 
 
 @app.command()
@@ -200,7 +201,8 @@ def cancel(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None
 
     Example: bigbatch cancel 0f3a
     """
-    job = _client(home, url, token).cancel(job_id)
+    with _client(home, url, token) as client:
+        job = client.cancel(job_id)
     if as_json:
         _print_json(job)
     else:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -78,15 +79,18 @@ class Client:
 
     def __init__(self, home: Path, url: str | None = None, token: str | None = None) -> None:
         self._settings, self._given = Settings(home), (url, token)
-        self.connect()
+        self._connect()
 
-    def connect(self) -> None:
-        """Look again for the server: it may have come back on another port."""
-        url, token = self._given
-        self.url = (url or _recorded_url(self._settings) or self._settings.url).rstrip("/")
-        self.token = token or _recorded_token(self._settings.admin_token)
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def reconnect(self) -> None:
+        """Look for the server again: it may have come back on another port, or have made its token by now."""
+        self._http.close()
+        self._connect()
 
     def link(self, path: str = "/") -> str:
         """Return the dashboard's address, with the token that lets a browser in."""
@@ -107,17 +111,10 @@ class Client:
         except UnreachableError:
             return self._request("POST", "/v1/jobs", json=document, headers=headers)
 
-    def jobs(self, status: str | None = None, limit: int | None = None) -> Iterator[JsonObject]:
-        """Yield jobs, the newest first, page by page."""
-        left = limit if limit is not None else float("inf")
-        query: dict[str, str | int] = {"status": status} if status else {}
-        while left > 0:
-            page = self._request("GET", "/v1/jobs", params=query | {"limit": int(min(left, 100))})
-            yield from page["jobs"]
-            left -= len(page["jobs"])
-            if not page.get("next_cursor"):
-                return
-            query["cursor"] = page["next_cursor"]
+    def jobs(self, status: str | None = None, limit: int | None = None, page: int = 100) -> Iterator[JsonObject]:
+        """Yield jobs, the newest first, in pages of so many."""
+        query: dict[str, str | int] = {"limit": min(limit or page, page)} | ({"status": status} if status else {})
+        return islice(self._pages(query), limit)
 
     def job(self, prefix: str) -> JsonObject:
         """Return the job whose id is `prefix`, or begins with it and no other does.
@@ -181,7 +178,22 @@ class Client:
             if time.monotonic() - lost > PATIENCE.total_seconds():
                 raise error
             time.sleep(PAUSE_S)
-            self.connect()
+            self.reconnect()
+
+    def _connect(self) -> None:
+        url, token = self._given
+        self.url = (url or _recorded_url(self._settings) or self._settings.url).rstrip("/")
+        self.token = token or _recorded_token(self._settings.admin_token)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY)
+
+    def _pages(self, query: dict[str, str | int]) -> Iterator[JsonObject]:
+        while True:
+            answer = self._request("GET", "/v1/jobs", params=query)
+            yield from answer["jobs"]
+            if answer["next_cursor"] is None:
+                return
+            query["cursor"] = answer["next_cursor"]
 
     def _request(self, method: str, path: str, **options: Any) -> JsonObject:
         try:

@@ -39,9 +39,9 @@ def run(document: JsonObject, settings: Settings, console: Console, *, as_json: 
     notes = Console(stderr=True) if as_json else console
     job: JsonObject | None = None
     try:
-        with _server(settings) as server:
+        with _server(settings) as server, Client(settings.home, settings.url) as client:
             notes.print("Starting the server and its local Ray cluster …")
-            client = _when_ready(server, settings)
+            _wait_until_ready(server, client, settings)
             job = client.submit(document)
             notes.print(f"Dashboard: {client.link('/jobs/' + job['id'])}", soft_wrap=True, highlight=False)
             try:
@@ -66,12 +66,12 @@ def check(settings: Settings) -> None:
     Raises:
         DemoError: says by whom, and what to do.
     """
-    client = Client(settings.home)
-    if client.answers("/healthz"):
-        raise DemoError(
-            f"a bigbatch server on {settings.home} runs already, at {client.url}. Give it the job with "
-            "`bigbatch submit configs/demo.yaml --watch`, or stop it first."
-        )
+    with Client(settings.home) as client:
+        if client.answers("/healthz"):
+            raise DemoError(
+                f"a bigbatch server on {settings.home} runs already, at {client.url}. Give it the job with "
+                "`bigbatch submit configs/demo.yaml --watch`, or stop it first."
+            )
     if not is_free(settings.host, settings.port):
         other = settings.port % 65_535 + 1
         raise DemoError(
@@ -110,12 +110,12 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def _when_ready(server: subprocess.Popen[bytes], settings: Settings) -> Client:
+def _wait_until_ready(server: subprocess.Popen[bytes], client: Client, settings: Settings) -> None:
     deadline = time.monotonic() + START_S
     while server.poll() is None and time.monotonic() < deadline:
-        client = Client(settings.home, settings.url)  # made anew: a new server first makes its token
+        client.reconnect()  # a server on a new home makes its token first
         if client.answers("/readyz"):
-            return client
+            return
         time.sleep(0.2)
     tail = "\n".join(_log(settings).read_text(errors="replace").splitlines()[-15:])
     how = "is not ready" if server.poll() is None else "has ended"

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .client import Client, Event, JsonObject, UnreachableError
 
-LINE_EVERY_S = 3.0
+LINE_EVERY_S = 5.0
 
 
 @dataclass
@@ -73,8 +73,8 @@ class Course:
         rate, left = self.last.get("tokens_per_s"), self.remaining
         parts = [
             f"loss {_number(self.last.get('loss'), '.3f')}",
-            f"{_number(rate, ',.0f')} tokens/s",
-            f"ratio {_number(self.median_trust_ratio, '.3g')}",
+            f"{_number(rate, '7,.0f')} tokens/s",
+            f"ratio {_number(self.median_trust_ratio, '.3f')}",
             f"{_duration(left)} left" if left is not None else "",
         ]
         return "  ".join(part for part in parts if part) if self.last else ""
@@ -112,7 +112,9 @@ class _Lines:
         is_due = time.monotonic() - self._printed >= LINE_EVERY_S
         if course.status != self._status or (event.name == "step" and (is_due or course.step == course.total)):
             self._printed, self._status = time.monotonic(), course.status
-            self.say(f"{course.status:<9}  step {course.step}/{course.total}  {course.figures()}".rstrip())
+            figures = course.figures() if event.name == "step" else ""
+            width = len(str(course.total))
+            self.say(f"{course.status:<9}  step {course.step:>{width}}/{course.total}  {figures}".rstrip())
 
     def say(self, text: str) -> None:
         print(text, flush=True)  # noqa: T201 -- this is the output
