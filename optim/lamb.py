@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from .ops import BACKENDS, Operators
-from .sharding import Groups, all_reduce, distinct, local_part, shard_groups, sum_over_shards
+from .sharding import Groups, distinct, local_part, shard_groups, sum_over_shards, total_over_shards
 from .validation import SWITCHES, check_gradient, check_group, check_non_negative, check_parameter
 
 Bounds = tuple[float, float] | None
@@ -164,14 +164,7 @@ class Lamb(Optimizer):
         if not (self.max_grad_norm or self.skip_nonfinite):
             return None
         squares = [self._ops.sum_squares(batch.grads).sum() for batch in batches]
-        groups = [batch.groups for batch in batches]
-        total = torch.stack([torch.zeros_like(squares[0]), *(s for s, g in zip(squares, groups, strict=True) if not g)])
-        total = total.sum()
-        for key in distinct(groups):
-            here = torch.stack([s for s, g in zip(squares, groups, strict=True) if g == key]).sum()
-            # 0 · total is NaN if this rank alone found an Inf or NaN in a tensor that is not cut, and 0 otherwise.
-            total = total + all_reduce(here + 0 * total, key)
-        return total.sqrt()
+        return total_over_shards(squares, [batch.groups for batch in batches]).sqrt()
 
     def _clip(self, batches: list[_Batch], grad_norm: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the factor on the gradients and whether the step is skipped, both scalars on the device."""
@@ -306,5 +299,7 @@ def _clamp(tensor: Tensor, bounds: Bounds) -> Tensor:
 def _without_repeats(params: Any) -> Any:
     if isinstance(params, Tensor | set):
         return params
-    entries = {id(entry[1] if isinstance(entry, tuple) else entry): entry for entry in reversed(list(params))}
-    return list(reversed(entries.values()))
+    entries: dict[int, Any] = {}
+    for entry in params:
+        entries.setdefault(id(entry[1] if isinstance(entry, tuple) else entry), entry)
+    return list(entries.values())

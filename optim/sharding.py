@@ -54,14 +54,29 @@ def sum_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> list[Te
     whole = list(sums)
     for key in distinct(groups):
         chosen = [i for i, each in enumerate(groups) if each == key]
-        together = all_reduce(torch.cat([sums[i] for i in chosen], dim=-1), key)
+        together = _all_reduce(torch.cat([sums[i] for i in chosen], dim=-1), key)
         parts = torch.split(together, [sums[i].shape[-1] for i in chosen], dim=-1)
         for i, part in zip(chosen, parts, strict=True):
             whole[i] = part
     return whole
 
 
-def all_reduce(tensor: Tensor, groups: Groups) -> Tensor:
+def total_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> Tensor:
+    """Return the sum of scalars, `sums[i]` added up over `groups[i]` first; what is not cut is added once.
+
+    An Inf or NaN in any summand of any rank makes every rank's total Inf or NaN.
+    """
+    total = torch.zeros_like(sums[0])
+    for key in [(), *distinct(groups)]:
+        here = torch.zeros_like(total)
+        for each, its_groups in zip(sums, groups, strict=True):
+            here = here + each if its_groups == key else here
+        # 0 · total is NaN where this rank alone has met an Inf or NaN, and 0 otherwise.
+        total = total + _all_reduce(here + 0 * total, key)
+    return total
+
+
+def _all_reduce(tensor: Tensor, groups: Groups) -> Tensor:
     """Add `tensor` up in place over each group in turn."""
     for group in groups:
         dist.all_reduce(tensor, group=group)

@@ -292,14 +292,14 @@ def test_names_come_from_named_parameters() -> None:
 
 
 def test_tied_weights_count_once() -> None:
-    shared = make_parameters([(4, 3)])[0]
-    optimizer = Lamb([("decoder.weight", shared), ("embedding.weight", shared)], max_grad_norm=1.0)
-    shared.grad = torch.ones_like(shared)
+    shared, bias = make_parameters([(4, 3), (4,)])
+    optimizer = Lamb([("embedding", shared), ("bias", bias), ("decoder", shared)], max_grad_norm=1.0)
+    shared.grad, bias.grad = torch.ones_like(shared), torch.ones_like(bias)
     optimizer.step()
     assert optimizer.last_step is not None
-    assert optimizer.last_step.names == ("decoder.weight",)
+    assert optimizer.last_step.names == ("embedding", "bias")
     assert optimizer.last_step.grad_norm is not None
-    assert optimizer.last_step.grad_norm.item() == pytest.approx(12**0.5)
+    assert optimizer.last_step.grad_norm.item() == pytest.approx(4.0)
     assert optimizer.state[shared]["step"].item() == 1.0
 
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -38,23 +40,24 @@ def train(
     cuts: Sequence[Cut],
     switches: dict[str, Any] = SETTINGS,
     dtype: torch.dtype = torch.float64,
+    shapes: Sequence[Sequence[int]] = SHAPES,
 ) -> Trained:
     mesh = init_device_mesh("cpu", mesh_shape)
 
     def cut(tensor: Tensor, placements: Cut) -> Tensor:
         return tensor if placements is None else distribute_tensor(tensor, mesh, placements)
 
-    parameters = [nn.Parameter(cut(t, c)) for t, c in zip(make_tensors(SHAPES, 0, dtype), cuts, strict=True)]
+    parameters = [nn.Parameter(cut(t, c)) for t, c in zip(make_tensors(shapes, 0, dtype), cuts, strict=True)]
     optimizer = Lamb(parameters, **switches)
     ratios, collectives = [], []
     for step in range(1, 4):
-        for parameter, gradient, placements in zip(parameters, make_tensors(SHAPES, step, dtype), cuts, strict=True):
+        for parameter, gradient, placements in zip(parameters, make_tensors(shapes, step, dtype), cuts, strict=True):
             parameter.grad = cut(gradient, placements)
         with CommDebugMode() as counted:  # type: ignore[no-untyped-call]
             optimizer.step()
         assert optimizer.last_step is not None
         by_name = dict(zip(optimizer.last_step.names, optimizer.last_step.trust_ratio.tolist(), strict=True))
-        ratios.append([by_name[str(i)] for i in range(len(SHAPES))])
+        ratios.append([by_name[str(i)] for i in range(len(shapes))])
         collectives.append(counted.get_total_counts())
     sizes = [p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters]
     return Trained([whole(p) for p in parameters], ratios, collectives, sizes)
@@ -64,10 +67,15 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
-def check(ranks: Sequence[Trained], collectives: int, switches: dict[str, Any] = SETTINGS) -> None:
+def check(
+    ranks: Sequence[Trained],
+    collectives: int,
+    switches: dict[str, Any] = SETTINGS,
+    shapes: Sequence[Sequence[int]] = SHAPES,
+) -> None:
     """Every rank's numbers are the oracle's, and each step had so many collectives."""
-    oracle = Oracle(make_tensors(SHAPES, 0))
-    made = [oracle.step(make_tensors(SHAPES, step), **switches) for step in range(1, 4)]
+    oracle = Oracle(make_tensors(shapes, 0))
+    made = [oracle.step(make_tensors(shapes, step), **switches) for step in range(1, 4)]
     for trained in ranks:
         for weight, expected in zip(trained.weights, oracle.weights, strict=True):
             torch.testing.assert_close(weight, expected, rtol=1e-12, atol=1e-14)
@@ -116,6 +124,41 @@ def test_the_number_of_ranks_moves_float32_by_last_bits_only() -> None:
         for trained in run_on_ranks(world, train, (world,), cuts, SETTINGS, torch.float32):
             for weight, expected in zip(trained.weights, alone.weights, strict=True):
                 torch.testing.assert_close(weight, expected, rtol=2.4e-7, atol=0)  # two units in the last place
+
+
+def cuts_of(shape: Sequence[int]) -> st.SearchStrategy[Cut]:
+    cuts: list[Cut] = [None, (ALL,), *((Shard(dim),) for dim in range(len(shape)))]
+    return st.sampled_from(cuts)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> tuple[list[list[int]], list[Cut]]:
+    shapes = draw(st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4))
+    return shapes, [draw(cuts_of(shape)) for shape in shapes]
+
+
+@given(
+    world=st.integers(1, 4),
+    model=models(),
+    switches=st.fixed_dictionaries(
+        {
+            "lr": st.just(0.05),
+            "bias_correction": st.booleans(),
+            "grad_averaging": st.booleans(),
+            "max_grad_norm": st.sampled_from([0.3, 1e6]),
+            "weight_norm_bounds": st.sampled_from([None, (1e-3, 10.0)]),
+            "trust_ratio_bounds": st.sampled_from([None, (0.01, 0.3)]),
+        }
+    ),
+)
+@settings(max_examples=12, deadline=None)
+def test_any_model_cut_in_any_way_follows_the_oracle(
+    world: int, model: tuple[list[list[int]], list[Cut]], switches: dict[str, Any]
+) -> None:
+    shapes, cuts = model
+    any_cut = world > 1 and any(cut is not None and cut[0] is not ALL for cut in cuts)
+    ranks = run_on_ranks(world, train, (world,), cuts, switches, torch.float64, shapes)
+    check(ranks, 2 if any_cut else 0, switches, shapes)
 
 
 class Outcome(NamedTuple):
