@@ -87,14 +87,14 @@ def _bigbatch(
 
 
 @app.command()
-def serve(*, home: _Home, host: _Host = "127.0.0.1", port: _Port = 8000) -> None:
+def serve(*, home: _Home, host: _Host = "127.0.0.1", port: _Port = 8000, as_json: _Json = False) -> None:
     """Run the server: REST API, dashboard and scheduler.
 
     Example: bigbatch serve --port 8001 --home /data/bigbatch
     """
     from .serve import serve as run
 
-    raise typer.Exit(run(Settings(home=home, host=host, port=port)))
+    raise typer.Exit(run(Settings(home=home, host=host, port=port), as_json=as_json))
 
 
 @app.command()
@@ -173,7 +173,8 @@ def show(job_id: _Id, *, as_json: _Json = False, home: _Home, url: _Url = None, 
     Example: bigbatch show 0f3a
     """
     with _client(home, url, token) as client:
-        job, link = client.job(job_id), client.link()
+        job = client.job(job_id)
+        link = client.link(f"/jobs/{job['id']}")
     if as_json:
         _print_json(job)
         return

@@ -125,7 +125,7 @@ def shared_memory() -> Finding:
 
 def chromium() -> Finding:
     """Look for the browser that the tests drive."""
-    path = shutil.which("chromium")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if path is None:
         remedy = "only the tests need it (Debian: apt-get install chromium)"
         return Finding(Mark.WARNING, "Chromium", "not found", remedy)

@@ -4,13 +4,13 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
 
 from .app import create_app
 from .files import secret, write_private
@@ -25,25 +25,24 @@ class CannotServeError(Exception):
     """The server cannot start, for a reason that the user can remove."""
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, as_json: bool = False) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
     try:
         with _sole_server(settings):
             _check_port(settings)
-            _run(settings)
+            _run(settings, as_json=as_json)
     except CannotServeError as error:
         print(f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201 -- the terminal is the interface
         return BAD_USAGE
     return 0
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, *, as_json: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        create_app(settings),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -51,16 +50,18 @@ def _run(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_STREAMS_S,
     )
-    _Server(config, settings).run()
-    _say_what_goes_on(app)
+    # Once it has stopped, uvicorn raises the signal that stopped it again, and the last word would not be said.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    _Server(config, settings, as_json=as_json).run()
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvicorn
     """Says where it listens once it does, and lets streams end before it waits for connections."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings, *, as_json: bool) -> None:
         super().__init__(config)
-        self._settings = settings
+        self._settings, self._as_json = settings, as_json
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -68,21 +69,15 @@ class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvic
             settings = self._settings
             write_private(settings.server_file, json.dumps({"url": settings.url, "pid": os.getpid()}))
             link = f"{settings.url}/?token={secret(settings.admin_token)}"
-            print(f"bigbatch serves {settings.home}\nDashboard: {link}", flush=True)  # noqa: T201
+            told = {"home": str(settings.home), "url": settings.url, "dashboard": link, "pid": os.getpid()}
+            text = f"bigbatch serves {settings.home}\nDashboard: {link}"
+            print(json.dumps(told) if self._as_json else text, flush=True)  # noqa: T201
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._settings.server_file.unlink(missing_ok=True)
         parts: Server = self.config.app.state.server
         parts.bell.close()
         await super().shutdown(sockets)
-
-
-def _say_what_goes_on(app: FastAPI) -> None:
-    parts: Server = app.state.server
-    active = [job for job in parts.store.unfinished() if job.status.is_active]
-    if active:
-        names = ", ".join(f"{job.name} ({job.id})" for job in active)
-        print(f"The server has stopped. On the local cluster goes on: {names}. `bigbatch serve` finds it again.")  # noqa: T201
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from server.cli import app
+from server.files import write_private
+from tests.serving import TINY, Served, free_port, run_records, status
 
 COMMANDS = ["serve", "submit", "train", "jobs", "show", "watch", "cancel", "demo", "doctor"]
 DEMO = Path(__file__).parent.parent.parent / "configs" / "demo.yaml"
@@ -73,7 +76,110 @@ def test_without_a_server_every_command_says_where_it_looked(command: list[str],
     assert "bigbatch serve" in result.stderr
 
 
-def test_doctor_answers_in_json(tmp_path: Path) -> None:
+def test_doctor_finds_here_what_the_tests_need(tmp_path: Path) -> None:
     result = _run("doctor", "--json", "--home", tmp_path)
     assert result.exit_code == 0
-    assert {"mark", "what", "found", "remedy"} == set(json.loads(result.stdout)[0])
+    findings = {finding["what"]: finding for finding in json.loads(result.stdout)}
+    assert {"Python", "torch", "C++ compiler", "Ray", "disk", "Chromium"} < set(findings)
+    assert "CUDA" in findings["torch"]["found"]
+    assert [one["what"] for one in findings.values() if one["mark"] == "missing"] == []
+
+
+@pytest.fixture
+def home(served: Served) -> list[str]:
+    """The options that lead to a running server."""
+    return ["--home", str(served.settings.home), "--url", served.url]
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text("It is a truth universally acknowledged.\n")
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(TINY | {"data": {"corpus": ["text.txt"], "vocab": 100}}))
+    return path
+
+
+def test_a_submitted_job_stands_in_the_list(served: Served, home: list[str], job_file: Path) -> None:
+    result = _run("submit", job_file, "--name", "mine", *home)
+    assert result.exit_code == 0
+    (job,) = served.http.get("/v1/jobs").json()["jobs"]
+    assert result.stdout == f"{job['id']} is QUEUED: {served.url}/jobs/{job['id']}?token={served.token}\n"
+    assert "mine" in _run("jobs", *home).stdout
+    assert json.loads(_run("jobs", "--json", "--status", "queued", *home).stdout) == [job]
+    assert "No jobs" in _run("jobs", "--status", "running", *home).stdout
+
+
+def test_relative_paths_are_seen_from_the_folder_of_the_file(home: list[str], job_file: Path) -> None:
+    job = json.loads(_run("submit", job_file, "--json", *home).stdout)
+    assert job["spec"]["data"]["corpus"] == [str(job_file.parent / "text.txt")]
+
+
+def test_what_the_server_refuses_is_told_like_what_we_refuse(home: list[str], job_file: Path) -> None:
+    (job_file.parent / "text.txt").unlink()
+    result = _run("submit", job_file, *home)
+    assert result.exit_code == 2
+    assert "data.corpus[0] = " in result.stderr
+    assert "check the path" in result.stderr
+
+
+def test_show_tells_the_state_and_the_link(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    shown = _run("show", job["id"], *home)
+    assert "QUEUED" in shown.stdout
+    assert f"{served.url}/jobs/{job['id']}?token=" in shown.stdout
+    assert json.loads(_run("show", job["id"], "--json", *home).stdout) == served.job(job["id"])
+
+
+def test_an_unknown_status_or_id_is_bad_input(home: list[str]) -> None:
+    assert _run("jobs", "--status", "odd", *home).exit_code == 2
+    unknown = _run("show", "nothing", *home)
+    assert unknown.exit_code == 2
+    assert "bigbatch jobs" in unknown.stderr
+
+
+def test_a_cancelled_job_ends_and_a_finished_one_cannot_be_cancelled(served: Served, home: list[str]) -> None:
+    first, second = served.submit(), served.submit(name="second")
+    assert _run("cancel", first["id"], *home).stdout == f"{first['id']} is CANCELLED\n"
+    served.push(second["id"], run_records(2))
+    refused = _run("cancel", second["id"], *home)
+    assert refused.exit_code == 2
+    assert "SUCCEEDED" in refused.stderr
+
+
+def test_watch_ends_with_a_summary_and_says_by_its_exit_code_how_the_job_ended(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    served.push(job["id"], run_records(20))
+    watched = _run("watch", job["id"], *home)
+    assert watched.exit_code == 0
+    assert "SUCCEEDED after 20 of 20 steps" in watched.stdout
+    assert "word frequency alone: 6.000" in watched.stdout
+    failed = served.submit()
+    served.push(failed["id"], [status(1, "RUNNING"), status(2, "FAILED", error="the loss is [not] finite")])
+    watched = _run("watch", failed["id"], *home)
+    assert watched.exit_code == 1
+    assert "the loss is [not] finite" in watched.stdout
+
+
+def test_watch_in_json_prints_every_record_as_a_line(served: Served, home: list[str]) -> None:
+    job, records = served.submit(), run_records(3)
+    served.push(job["id"], records)
+    lines = [json.loads(line) for line in _run("watch", job["id"], "--json", *home).stdout.splitlines()]
+    assert [line["seq"] for line in lines if "seq" in line] == [record["seq"] for record in records]
+    assert lines[2]["loss"] == records[2]["loss"]
+
+
+def test_the_demo_starts_nothing_where_the_port_is_taken(served: Served, tmp_path: Path) -> None:
+    other_home = tmp_path / "other"
+    result = _run("demo", "--home", other_home, "--port", str(served.settings.port))
+    assert result.exit_code == 2
+    assert f"port {served.settings.port}" in result.stderr
+    assert f"make demo PORT={served.settings.port + 1}" in result.stderr
+    assert not other_home.exists()
+
+
+def test_the_demo_leaves_a_running_server_alone(served: Served) -> None:
+    write_private(served.settings.server_file, json.dumps({"url": served.url, "pid": os.getpid()}))
+    result = _run("demo", "--home", served.settings.home, "--port", str(free_port()))
+    assert result.exit_code == 2
+    assert f"runs already, at {served.url}" in result.stderr
+    assert served.http.get("/v1/jobs").json()["jobs"] == []

@@ -15,16 +15,6 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_everything_the_tests_need_is_found_here(tmp_path: Path) -> None:
-    findings = list(doctor.examine(tmp_path, "127.0.0.1", 0))
-    assert [finding.what for finding in findings if finding.mark is Mark.MISSING] == []
-    assert {"Python", "torch", "C++ compiler", "Ray", "disk", "Chromium"} < {one.what for one in findings}
-
-
-def test_torch_is_asked_in_another_process() -> None:
-    assert "CUDA" in doctor.torch().found
-
-
 def test_a_taken_port_names_its_holder_and_the_option(taken_port: int) -> None:
     finding = doctor.listening("127.0.0.1", taken_port)
     assert finding.mark is Mark.WARNING
