@@ -1,15 +1,25 @@
 // The REST API as the pages use it. The cookie that the link with the token set goes along by itself.
 
-/** A refused request: the title and detail of the server's problem document. */
+/** A refused request: the title and detail of the server's problem document. Status 0: there was no answer. */
 export class ApiError extends Error {
   constructor(status, problem) {
-    super(problem.detail || problem.title || `the server answered ${status}`);
+    super(problem.detail || problem.title || `The server answered ${status}.`);
     this.status = status;
+  }
+
+  /** Whether the same request may succeed later. */
+  get passes() {
+    return this.status === 0 || this.status >= 500;
   }
 }
 
+const AWAY = { detail: "The server does not answer." };
+export const RETRY_MS = 3000;
+
 async function request(path, options = {}) {
-  const response = await fetch(`/v1${path}`, options);
+  const response = await fetch(`/v1${path}`, options).catch(() => {
+    throw new ApiError(0, AWAY);
+  });
   if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
   return response;
 }
@@ -31,12 +41,13 @@ const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => {
   return sign * (exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction);
 });
 
-/** The matrix so far: {names, adapted, columns: [{step, ratios}]}. The numbers come packed, a third of their JSON. */
-export async function readRatios(id) {
+/** The matrix so far, or in a window of steps: {names, adapted, columns: [{step, ratios}]}. The numbers come packed, a third of their JSON. */
+export async function readRatios(id, window = null) {
   const path = `/jobs/${enc(id)}/trust-ratios`;
+  const within = window ? `&from=${window[0]}&to=${window[1]}` : "";
   const [{ names, adapted }, packed] = await Promise.all([
     json(`${path}?columns=1`),
-    request(`${path}?columns=2048`, { headers: { Accept: "application/octet-stream" } }),
+    request(`${path}?columns=2048${within}`, { headers: { Accept: "application/octet-stream" } }),
   ]);
   const [width, first, last, stride] = ["Columns", "First-Step", "Last-Step", "Stride"].map((name) =>
     Number(packed.headers.get(`Bigbatch-${name}`)));
@@ -47,8 +58,6 @@ export async function readRatios(id) {
   }));
   return { names, adapted, columns };
 }
-
-const RETRY_MS = 3000;
 
 /**
  * Follows a job's records from behind `after`. `take(kind, record)` gets each one, `state(text)` gets "live",
@@ -91,7 +100,7 @@ export function followJobs(read, take, fail) {
     source = new EventSource("/v1/events");
     source.onopen = read;
     source.onerror = () => {
-      fail(new ApiError(0, { detail: "The server cannot be reached." }));
+      fail(new ApiError(0, AWAY));
       if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
     };
     source.addEventListener("job", (event) => take(JSON.parse(event.data)));

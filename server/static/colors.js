@@ -18,17 +18,7 @@ function linearRgb(lightness, chroma, hue) {
   ];
 }
 
-function rgb(lightness, chroma, hue) {
-  let channels = linearRgb(lightness, chroma, hue);
-  while (chroma > 0 && channels.some((c) => c < 0 || c > 1)) {
-    chroma -= 0.002; // out of sRGB: give up saturation, never lightness, which carries the order
-    channels = linearRgb(lightness, chroma, hue);
-  }
-  return channels.map((c) => {
-    const clamped = Math.min(1, Math.max(0, c));
-    return Math.round(255 * (clamped <= 0.0031308 ? 12.92 * clamped : 1.055 * clamped ** (1 / 2.4) - 0.055));
-  });
-}
+const gamma = (channel) => Math.round(255 * (channel <= 0.0031308 ? 12.92 * channel : 1.055 * channel ** (1 / 2.4) - 0.055));
 
 /**
  * 256 colours of evenly rising perceptual lightness, violet over teal to pale yellow. Lightness alone tells the order,
@@ -36,7 +26,8 @@ function rgb(lightness, chroma, hue) {
  */
 export const TABLE = Array.from({ length: SIZE }, (_, i) => {
   const t = i / (SIZE - 1);
-  return rgb(0.27 + 0.67 * t, 0.11 + 0.03 * Math.sin(Math.PI * t), 300 - 195 * t);
+  const chroma = 0.098 + 0.16 * (t - 0.42) ** 2; // as much as sRGB holds throughout; teal, in the middle, holds least
+  return linearRgb(0.27 + 0.67 * t, chroma, 300 - 195 * t).map(gamma);
 });
 
 /** The table as RGBA words in the machine's byte order, ready for an ImageData buffer. */

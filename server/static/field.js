@@ -10,8 +10,8 @@ const DRAG_PX = 4;
 const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0], PageDown: [10, 0] };
 
 /** What stands in a cell, in words. */
-export function reading(run, row, step) {
-  const ratio = run.ratios.value(step, row);
+function reading(run, ratios, row, step) {
+  const ratio = ratios.value(step, row);
   if (run.skipped.has(step)) return "step skipped";
   if (Number.isNaN(ratio)) return "no data";
   return run.adapted[row] ? number(ratio, 3) : "1, not adapted";
@@ -32,7 +32,7 @@ function ticks({ from, slots, width }) {
   return Array.from({ length: Math.max(0, Math.floor((from + slots - 1 - first) / stride) + 1) }, (_, i) => first + i * stride);
 }
 
-function Tip({ run, at, steps, rowHeight, rows }) {
+function Tip({ run, ratios, at, steps, rowHeight, rows }) {
   if (!at || rows[at.line] === undefined) return null;
   const row = rows[at.line];
   const right = steps.x(at.step) > steps.width * 0.6;
@@ -42,11 +42,11 @@ function Tip({ run, at, steps, rowHeight, rows }) {
   };
   return html`<div class="tip" style=${style}>
     <div class="tip-name">${run.names[row]}</div>
-    <div><span class="dim">step</span> ${count(at.step)} <span class="dim">ratio</span> <strong>${reading(run, row, at.step)}</strong></div>
+    <div><span class="dim">step</span> ${count(at.step)} <span class="dim">ratio</span> <strong>${reading(run, ratios, row, at.step)}</strong></div>
   </div>`;
 }
 
-export function Field({ run, version, rows, rowHeight, breaks, scale, cursor, window, selected, onSelect }) {
+export function Field({ run, ratios, version, rows, rowHeight, breaks, scale, cursor, window, selected, onSelect }) {
   const box = useRef();
   const canvas = useRef();
   const press = useRef(null);
@@ -56,16 +56,16 @@ export function Field({ run, version, rows, rowHeight, breaks, scale, cursor, wi
   const theme = useTheme();
   const range = useShared(window);
   const step = useShared(cursor);
-  const [from, to] = range ?? [run.ratios.first || 1, run.ratios.last || 1];
+  const [from, to] = range ?? [ratios.first || 1, ratios.last || 1];
   const steps = new Steps(from, to, width);
   const height = STRIP_PX + rows.length * rowHeight;
 
   useEffect(() => {
     if (!width) return;
     const checkpoints = [...run.notes.values()].filter(({ kind }) => kind === "checkpoint").map((note) => note.step);
-    const { ratios, adapted, skipped } = run;
+    const { adapted, skipped } = run;
     paint(canvas.current, { ratios, adapted, rows, rowHeight, breaks, scale, steps, skipped, checkpoints, inks: inks() });
-  }, [version, width, theme, from, to, rows, rowHeight, scale.low, scale.high]);
+  }, [version, ratios, width, theme, from, to, rows, rowHeight, scale.low, scale.high]);
 
   const locate = (event) => {
     const frame = box.current.getBoundingClientRect();
@@ -117,11 +117,11 @@ export function Field({ run, version, rows, rowHeight, breaks, scale, cursor, wi
       ${at && html`<div class="cross-row" style=${line(at.line)}></div>`}
       ${step !== null && step >= from && step <= to && html`<div class="cross-step" style=${{ left: `${steps.x(step)}px` }}></div>`}
       ${brush && html`<div class="brush" style=${{ left: `${brush[0]}px`, width: `${brush[1] - brush[0]}px` }}></div>`}
-      <${Tip} run=${run} at=${at} steps=${steps} rowHeight=${rowHeight} rows=${rows} />
+      <${Tip} run=${run} ratios=${ratios} at=${at} steps=${steps} rowHeight=${rowHeight} rows=${rows} />
     </div>
     <div class="steps" aria-hidden="true">${ticks(steps).map((tick) =>
       html`<span key=${tick} style=${{ left: `${steps.x(tick)}px` }}>${count(tick)}</span>`)}</div>
     <div class="unseen" role="status">${at && rows[at.line] !== undefined &&
-      `${run.names[rows[at.line]]}, step ${at.step}: ${reading(run, rows[at.line], at.step)}`}</div>
+      `${run.names[rows[at.line]]}, step ${at.step}: ${reading(run, ratios, rows[at.line], at.step)}`}</div>
   </div>`;
 }

@@ -73,6 +73,22 @@ function Controls({ filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setF
   </div>`;
 }
 
+/** The ratios to draw: of a zoomed window all steps, once they are fetched, where the run at large has pooled them. */
+function useRatios(run, window) {
+  const range = useShared(window);
+  const [detail, setDetail] = useState(null);
+  useEffect(() => {
+    setDetail(null);
+    if (!range || run.ratios.count(...range) === range[1] - range[0] + 1) return undefined;
+    let wanted = true;
+    run.detail(range).then((found) => wanted && setDetail(found), (error) => run.fail(error));
+    return () => {
+      wanted = false;
+    };
+  }, [range, run.ratios]);
+  return detail ?? run.ratios;
+}
+
 export function TrustRatios({ run, version, cursor, window }) {
   const [filter, setFilter] = useState("");
   const [choice, setAdaptedOnly] = useState(null);
@@ -81,6 +97,7 @@ export function TrustRatios({ run, version, cursor, window }) {
   const [selected, setSelected] = useState(null);
   const layout = useMemo(() => arrange(run, filter, adaptedOnly), [run.names, filter, adaptedOnly]);
   const scale = fitted ? LogScale.around(...run.range) : new LogScale(FIXED);
+  const ratios = useRatios(run, window);
   const select = (row) => setSelected((old) => (old === row ? null : row));
   const controls = { filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setFitted, window };
   useEffect(() => setSelected(null), [run.names]);
@@ -90,10 +107,10 @@ export function TrustRatios({ run, version, cursor, window }) {
     <${Controls} ...${controls} shown=${layout.rows.length} total=${run.names.length} />
     <div class="matrix-body">
       <${Names} run=${run} ...${layout} selected=${selected} onSelect=${select} />
-      <${Field} run=${run} version=${version} ...${layout} scale=${scale} cursor=${cursor} window=${window} selected=${selected} onSelect=${select} />
+      <${Field} run=${run} ratios=${ratios} version=${version} ...${layout} scale=${scale} cursor=${cursor} window=${window} selected=${selected} onSelect=${select} />
     </div>
     ${selected !== null && run.names[selected] && html`<${Chart} title=${run.names[selected]} unit="trust ratio" show=${(ratio) => number(ratio, 3)} log=${true} height=${170}
-      timeline=${run.ratios} lines=${[{ label: run.names[selected], row: selected, ink: "line-ratio" }]}
+      timeline=${ratios} lines=${[{ label: run.names[selected], row: selected, ink: "line-ratio" }]}
       version=${version} cursor=${cursor} window=${window} />`}
     ${selected === null && html`<p class="dim hint">Select a row to draw its line. Drag across steps to zoom in, double-click to zoom out.</p>`}
   </section>`;

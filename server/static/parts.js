@@ -23,9 +23,11 @@ export function Progress({ job }) {
     aria-label="Progress" title="${count(job.step)} of ${count(job.total_steps)} steps">${Math.round(100 * share)} %</progress>`;
 }
 
+function hint(error) {
+  if (error.status === 401) return "Open the link with the token that “bigbatch serve” printed; it signs this browser in.";
+  return error.passes ? "The page goes on by itself as soon as the server answers." : "";
+}
+
 export function Problem({ error }) {
-  const hint = error.status === 401
-    ? "Open the link with the token that “bigbatch serve” printed; it signs this browser in."
-    : "The page tries again by itself as soon as the server answers.";
-  return html`<div class="problem" role="alert"><strong>${error.message}</strong><span>${hint}</span></div>`;
+  return html`<div class="problem" role="alert"><strong>${error.message}</strong><span>${hint(error)}</span></div>`;
 }

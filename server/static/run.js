@@ -1,6 +1,6 @@
 // One job as its page sees it: read once, then kept up to date by the stream of its records.
 
-import { follow, readJob, readMetrics, readNotes, readRatios } from "./api.js";
+import { follow, readJob, readMetrics, readNotes, readRatios, RETRY_MS } from "./api.js";
 import { Timeline } from "./timeline.js";
 
 const SERIES = ["loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s"];
@@ -39,13 +39,20 @@ export class Run {
       const { records, last_seq: seen } = await readNotes(this.id);
       const [job, metrics, ratios] = await Promise.all([readJob(this.id), readMetrics(this.id, SERIES), readRatios(this.id)]);
       this.job = job;
+      this.error = null;
       for (const record of records) this.notes.set(record.seq, record);
       this.takeHistory(metrics, ratios);
       this.stop = follow(this.id, seen, KINDS, (kind, record) => this.take(kind, record),
         (link) => this.setLink(link));
+      this.changed();
     } catch (error) {
-      this.error = error;
+      this.fail(error);
+      if (error.passes) setTimeout(() => this.start(), RETRY_MS);
     }
+  }
+
+  fail(error) {
+    this.error = error;
     this.changed();
   }
 
@@ -88,6 +95,14 @@ export class Run {
     this.job = { ...this.job, step: record.step };
   }
 
+  /** The matrix in a window of steps, with the columns that the matrix of the whole run has no room for. */
+  async detail(window) {
+    const { names, columns } = await readRatios(this.id, window);
+    const detail = new Timeline(names.length);
+    for (const { step, ratios } of columns) detail.put(step, ratios);
+    return detail;
+  }
+
   putRatios(step, column) {
     this.ratios.put(step, column);
     const sorted = column.filter((ratio, row) => this.adapted[row] && ratio > 0).sort((a, b) => a - b);
@@ -112,10 +127,10 @@ export class Run {
     try {
       this.job = await readJob(this.id);
       this.error = null;
+      this.changed();
     } catch (error) {
-      this.error = error;
+      this.fail(error);
     }
-    this.changed();
   }
 
   /** Seconds left at the pace of the last steps, or at the pace of the whole run. */

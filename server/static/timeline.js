@@ -31,6 +31,11 @@ export class Timeline {
     return low;
   }
 
+  /** How many columns there are from one step to another, both included. */
+  count(from, to) {
+    return this.seek(to + 1) - this.seek(from);
+  }
+
   /**
    * Adds a column, or replaces the one of the same step. A step between two columns that were pooled is no column of
    * its own and is passed over.

@@ -87,12 +87,12 @@ def fact(page: Page, name: str) -> Any:
     return page.locator(".fact").filter(has_text=name).locator("dd")
 
 
-def cell(page: Page, row: int, step: int, last: int) -> list[int]:
-    return list(page.evaluate(CELL, [row, step, 1, last]))
+def cell(page: Page, row: int, step: int, last: int, first: int = 1) -> list[int]:
+    return list(page.evaluate(CELL, [row, step, first, last]))
 
 
-def expect_cell(page: Page, ratio: float, row: int, step: int, last: int) -> None:
-    assert cell(page, row, step, last) == page.evaluate(EXPECTED, ratio)
+def expect_cell(page: Page, ratio: float, row: int, step: int, last: int, first: int = 1) -> None:
+    assert cell(page, row, step, last, first) == page.evaluate(EXPECTED, ratio)
 
 
 def settle(page: Page) -> None:
@@ -392,3 +392,30 @@ def test_a_long_run_fits_in_bounded_memory_from_its_first_step_to_its_last(page:
     gaps = [after - before for before, after in pairwise([0, *found["steps"]])]
     assert 0 < min(gaps) <= max(gaps) == 128  # evenly, in buckets of a power of two
     assert 32 <= len(found["steps"]) <= 64
+
+
+def test_an_unknown_job_is_said_to_be_unknown(page: Page, shared: Served, complaints: list[str]) -> None:
+    page.goto(f"{shared.url}/jobs/nowhere")
+    expect(page.get_by_role("alert")).to_contain_text("there is no job 'nowhere'")
+    complaints.clear()  # the browser reports the 404 that was asked for
+
+
+def test_zooming_into_a_long_run_fetches_the_steps_that_were_pooled(page: Page, shared: Served) -> None:
+    job_id, writer = begin(shared)
+    for first in range(11, 2200, 100):
+        shared.push(job_id, writer.steps(first, first + 99))
+    open_job(shared, page, job_id)
+    box = page.locator(".field").bounding_box()
+    assert box is not None
+    settle(page)
+    with page.expect_response(re.compile("trust-ratios.*from=")) as response:
+        page.mouse.move(box["x"] + 200, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 205, box["y"] + 20)
+        page.mouse.move(box["x"] + 206, box["y"] + 20)
+        page.mouse.up()
+    first, last = (int(response.value.header_value(f"bigbatch-{end}-step") or 0) for end in ("first", "last"))
+    expect(page.get_by_role("button", name=f"Steps {first} to {last}")).to_be_visible()
+    settle(page)
+    for step in range(first, last + 1):
+        expect_cell(page, ratio(step, 2), row=2, step=step, first=first, last=last)
