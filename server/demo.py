@@ -18,7 +18,7 @@ from .doctor import holder, is_free
 from .progress import watch
 from .settings import Settings
 
-START_S = 90.0
+START_S = 180.0
 STOP_S = 60.0
 
 
