@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
@@ -24,6 +25,7 @@ from .series import Histories
 from .settings import Settings
 from .store import Store
 
+log = logging.getLogger(__name__)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'",
@@ -74,7 +76,11 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
 
 def _leave(store: Store, cluster: Cluster) -> None:
     """End the cluster with the server, unless a job is on it: that goes on, and the next server finds it again."""
-    if not any(job.status.is_active for job in store.unfinished()):
+    active = [job for job in store.unfinished() if job.status.is_active]
+    if active:
+        names = ", ".join(f"{job.name} ({job.id})" for job in active)
+        log.warning("%s goes on on its cluster; the next `bigbatch serve` finds it again", names)
+    else:
         cluster.shutdown()
     cluster.close()
 

@@ -72,7 +72,7 @@ class ClusterProcess:
         state = ClusterState(**found)
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(state.pid)
-            if process.create_time() == state.create_time and process.status() != psutil.STATUS_ZOMBIE:
+            if process.create_time() == state.create_time and _is_alive(process):
                 return state
         return None
 
@@ -103,7 +103,9 @@ class ClusterProcess:
 
     def processes(self) -> list[psutil.Process]:
         """Return every living process of this cluster, orphans too."""
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
+        # Ray's Python processes write their titles over the mark; their parents are known by it.
+        marked = {process for process in psutil.process_iter() if self._is_marked(process)}
+        return [process for process in marked | _descendants(marked) if _is_alive(process)]
 
     def stop(self) -> None:
         """End every process of this cluster, and no other, and remove what they left in the temporary folder."""
@@ -155,14 +157,28 @@ class ClusterProcess:
             "DASHBOARD_METRIC_PORT": "0",
         }
 
-    def _is_ours(self, process: psutil.Process) -> bool:
+    def _is_marked(self, process: psutil.Process) -> bool:
         try:
-            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == str(self._folder)
+            return process.environ().get(_MARK) == str(self._folder)
         except psutil.Error:  # it ended meanwhile, or belongs to somebody else
             return False
 
     def _save(self, state: ClusterState) -> None:
         write_private(self._state_file, json.dumps(asdict(state)))
+
+
+def _descendants(processes: set[psutil.Process]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.update(process.children(recursive=True))
+    return found
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _signal(processes: list[psutil.Process], how: str) -> None:

@@ -20,6 +20,7 @@ from .launcher import Resources, Run
 from .runs import RunFolders, read_events
 from .store import Store
 
+_PROGRAM = (sys.executable, "-m", "workers.launch")
 _TURN_S = 1.0
 _SUBMIT_S = 120.0
 log = logging.getLogger(__name__)
@@ -145,8 +146,8 @@ def _never_fits(spec: JobSpec, total: Resources) -> str:
 class Scheduler:
     """Carries the decisions out, one turn a second while there is anything to do."""
 
-    def __init__(self, store: Store, cluster: Cluster, folders: RunFolders) -> None:
-        self._store, self._cluster, self._folders = store, cluster, folders
+    def __init__(self, store: Store, cluster: Cluster, folders: RunFolders, program: Sequence[str] = _PROGRAM) -> None:
+        self._store, self._cluster, self._folders, self._program = store, cluster, folders, program
         self._woken = asyncio.Event()
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
@@ -217,7 +218,7 @@ class Scheduler:
 
     def _submit(self, job: Job) -> None:
         folder = self._folders.folder(job.id)
-        entrypoint = [sys.executable, "-m", "workers.launch", str(folder), "--attempt", str(job.attempt)]
+        entrypoint = [*self._program, str(folder), "--attempt", str(job.attempt)]
         since = self._submitting_since.setdefault(job.submission_id, time.monotonic())
         try:
             self._cluster.submit(job.submission_id, entrypoint, folder)

@@ -1,0 +1,132 @@
+"""The scheduler on a real cluster, with small programs in the place of training."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.database import Database
+from server.jobs import Job, JobStatus
+from server.launcher import LocalCluster
+from server.runs import RunFolders
+from server.scheduler import Cluster, Scheduler
+from server.settings import Settings
+from server.store import Store
+from tests.serving import TINY, Nowhere
+from workers.documents import parse_spec
+
+# The program gets RUN_DIR --attempt N, as workers.launch does, and writes its records without pushing any.
+SUCCEEDS = """
+import json, sys
+from tests.serving import run_records
+with open(sys.argv[1] + "/events.jsonl", "w") as file:
+    file.writelines(json.dumps({**r, **({"attempt": int(sys.argv[3])} if "attempt" in r else {})}) + "\\n"
+                    for r in run_records(5))
+"""
+CRASHES = "import sys; sys.exit('the disk is full')"
+SLEEPS = "import time; time.sleep(600)"
+
+
+class House:
+    """A store, folders and a scheduler on one home."""
+
+    def __init__(self, home: Path, cluster: Cluster) -> None:
+        self.home, self.cluster = home, cluster
+        self.database = Database(home / "test.db")
+        self.store = Store(self.database)
+        self.folders = RunFolders(Settings(home), self.store)
+
+    def job(self, **changes: Any) -> Job:
+        job, _ = self.store.create(parse_spec(TINY | changes))
+        self.folders.prepare(job)
+        return job
+
+    def running(self, **changes: Any) -> Job:
+        """Return a job that runs, as far as the server knows."""
+        job = self.job(**changes)
+        now = datetime.now(UTC)
+        return self.store.change(job.id, lambda job: job.admit(1, now).become(JobStatus.RUNNING, now))
+
+    def program(self, code: str) -> Scheduler:
+        root = str(Path(__file__).parent.parent.parent)
+        program: Sequence[str] = (sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}")
+        return Scheduler(self.store, self.cluster, self.folders, program)
+
+    def turn_until(self, scheduler: Scheduler, job: Job, *states: JobStatus) -> Job:
+        deadline = time.monotonic() + 90
+        while (now := self.store.get(job.id)).status not in states:
+            assert time.monotonic() < deadline, (now, scheduler.obstacle)
+            scheduler.turn()
+            time.sleep(0.1)
+        return now
+
+
+@pytest.fixture
+def house(tmp_path: Path, cluster: LocalCluster) -> Iterator[House]:
+    house = House(tmp_path, cluster)
+    yield house
+    house.database.close()
+
+
+def test_a_job_whose_records_never_arrived_is_settled_from_its_file(house: House) -> None:
+    job = house.job()
+    done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
+    assert (done.status, done.step, done.attempt, done.world_size) == (JobStatus.SUCCEEDED, 5, 1, 1)
+    assert len(house.store.news(job.id, 0, 100).records) == 8
+
+
+def test_a_run_that_ends_without_a_word_fails_with_the_end_of_its_log(house: House) -> None:
+    failed = house.turn_until(house.program(CRASHES), house.job(), JobStatus.FAILED)
+    assert failed.error is not None
+    assert "the disk is full" in failed.error
+    assert failed.finished_at is not None
+
+
+def test_a_run_that_the_cluster_lost_is_started_again(house: House) -> None:
+    job = house.running()  # and this cluster never saw it
+    done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
+    assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2)
+
+
+def test_a_run_that_was_lost_too_often_fails(house: House) -> None:
+    job = house.running(failures={"max_restarts": 0})
+    failed = house.turn_until(house.program(SUCCEEDS), job, JobStatus.FAILED, JobStatus.SUCCEEDED)
+    assert failed.status is JobStatus.FAILED
+    assert "failures.max_restarts = 0" in (failed.error or "")
+
+
+def test_a_job_that_was_admitted_before_the_server_died_is_submitted_by_the_next_one(house: House) -> None:
+    job = house.job()
+    house.store.change(job.id, lambda job: job.admit(1, datetime.now(UTC)))
+    done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
+    assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
+
+
+def test_a_run_that_has_not_begun_to_report_is_ended_by_the_cluster(house: House) -> None:
+    scheduler = house.program(SLEEPS)
+    job = house.turn_until(scheduler, house.job(), JobStatus.STARTING)
+    house.store.change(job.id, lambda job: job.cancel(datetime.now(UTC)))
+    cancelled = house.turn_until(scheduler, job, JobStatus.CANCELLED, JobStatus.FAILED)
+    assert cancelled.status is JobStatus.CANCELLED
+
+
+def test_a_job_that_fits_no_cluster_is_refused(house: House) -> None:
+    job = house.job(parallel={"gpus_per_worker": 8})
+    refused = house.turn_until(house.program(SLEEPS), job, JobStatus.FAILED)
+    assert "8 GPUs" in (refused.error or "")
+
+
+@pytest.mark.parametrize("state", [JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.STOPPING])
+def test_while_nobody_reaches_the_cluster_no_job_changes(tmp_path: Path, state: JobStatus) -> None:
+    house = House(tmp_path, Nowhere())
+    job = house.store.change(house.job().id, lambda job: replace(job, status=state, attempt=1))
+    scheduler = house.program(SUCCEEDS)
+    scheduler.turn()
+    assert house.store.get(job.id) == job
+    assert scheduler.obstacle == "there is no cluster in this test"
+    house.database.close()
