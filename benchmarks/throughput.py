@@ -67,6 +67,7 @@ class StepTimes(transformers.TrainerCallback):  # type: ignore[misc]  # transfor
         self.moments: list[float] = []
 
     def on_step_end(self, *_: object, **__: object) -> None:
+        """Note the moment at which an optimizer step ended."""
         self.moments.append(time.perf_counter())
 
 
@@ -81,6 +82,7 @@ def ours(spec: JobSpec, home: Path, folder: Path) -> list[float]:
 
 
 def counted(events: Path) -> list[float]:
+    """Tokens a second of the counted steps in a run folder's records."""
     records = [json.loads(line) for line in events.read_text().splitlines()]
     rates = [record["tokens_per_s"] for record in records if record["kind"] == "step"]
     return rates[WARM_UP:]
@@ -157,6 +159,7 @@ def main() -> None:
 
 
 def report(rates: dict[str, list[float]], arguments: argparse.Namespace) -> None:
+    """Print the medians and how many times faster our loop is."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {name: medians["bigbatch"] / median for name, median in medians.items()}
     if arguments.json:
