@@ -69,7 +69,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         Guard, token=secret(settings.admin_token), cookie=f"bigbatch-{settings.port}", job_digest=store.token_digest
     )
     if settings.is_loopback:  # a page elsewhere may not reach us by a name that it makes point here
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
     app.add_middleware(_Headers)
     return app
 

@@ -22,6 +22,10 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
 
+    def __post_init__(self) -> None:
+        # Runs have another working folder.
+        object.__setattr__(self, "home", self.home.expanduser().absolute())
+
     @property
     def url(self) -> str:
         """Where a process on this machine reaches the server."""

@@ -1,6 +1,7 @@
 """From the text of a job file or of a request to a checked JobSpec."""
 
 import gzip
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,13 @@ def _file_problem(field: str, source: str) -> Problem | None:
     path = Path(source)
     if not path.is_absolute():
         return Problem(field, repr(source), "a relative path means nothing to the server", "write an absolute path")
+    try:
+        return _text_problem(field, source, path)
+    except (OSError, EOFError, zlib.error) as error:
+        return Problem(field, repr(source), f"cannot be read: {error}", "check the file and its permissions")
+
+
+def _text_problem(field: str, source: str, path: Path) -> Problem | None:
     if not path.exists():
         return Problem(field, repr(source), "no such file on this machine", "check the path, or copy the file there")
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.name.endswith((".txt", ".txt.gz"))]

@@ -43,9 +43,12 @@ async def read_job_document(request: Request) -> Any:
     body = await read_body(request)
     try:
         text = body.decode()
-        return json.loads(text) if media in _JSON else read_document(text)
+        document = json.loads(text) if media in _JSON else read_document(text)
+        # Half a surrogate pair can be written as an escape, but neither stored nor answered.
+        json.dumps(document, ensure_ascii=False, default=repr, skipkeys=True).encode()
     except SpecError:
         raise
     except (ValueError, RecursionError) as error:
         kind = "JSON" if media in _JSON else "YAML"
         raise MalformedError(f"the body is not valid {kind} in UTF-8: {error}; mend it, or set Content-Type") from None
+    return document

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from server.client import Event, parse_events
+from server.routes import events as events_route
 from tests.serving import Served, run_records, serving, status, step, tensors
 
 
@@ -104,6 +105,13 @@ def test_streams_end_when_the_server_stops_and_go_on_with_the_next_one(tmp_path:
     with serving(tmp_path) as second:
         second.push(job_id, run_records(3)[4:])
         assert [event.id for event in _all(second, job_id, **{"Last-Event-ID": "4"})] == [5, 6, None]
+
+
+def test_a_silent_stream_shows_that_it_is_alive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_route, "_KEEP_ALIVE_S", 0.05)
+    with served.http.stream("GET", "/v1/events") as answer:
+        lines = answer.iter_lines()
+        assert [line for _ in range(6) if (line := next(lines))] == [": ping"] * 3
 
 
 def test_the_stream_of_all_jobs_shows_those_that_change(served: Served) -> None:

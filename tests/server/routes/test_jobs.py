@@ -1,4 +1,6 @@
+import json
 import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +92,23 @@ def test_a_bad_field_is_named_with_its_value_and_a_remedy(served: Served, change
     assert answer.status_code == 422
     assert [set(each) for each in answer.json()["errors"]] == [{"field", "value", "problem", "remedy"}]
     assert answer.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize("name", ["torn.txt.gz", "n" * 300, "folder"])
+def test_a_corpus_that_cannot_be_read_is_named(served: Served, tmp_path: Path, name: str) -> None:
+    (tmp_path / "torn.txt.gz").write_bytes(b"\x1f\x8b\x08\x00 not what it seems")
+    (tmp_path / "folder").mkdir()
+    answer = served.http.post("/v1/jobs", json=TINY | {"data": {"corpus": [str(tmp_path / name)]}})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "data.corpus[0]"
+
+
+@pytest.mark.parametrize(("text", "status"), [("\\ud800", 400), ("\\u0000", 201), ("\\u2028", 201)])
+def test_odd_characters_in_a_label_do_no_harm(served: Served, text: str, status: int) -> None:
+    body = json.dumps(TINY)[:-1] + f', "labels": {{"odd": "{text}"}}}}'
+    answer = served.http.post("/v1/jobs", content=body, headers=JSON)
+    assert answer.status_code == status
+    assert served.http.get("/v1/jobs?label=odd").status_code == 200
 
 
 def test_jobs_are_listed_page_by_page(served: Served) -> None:
