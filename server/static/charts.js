@@ -126,6 +126,7 @@ export function Chart(props) {
       read(step);
       if (source !== u) aim(u, step);
     });
+    read(cursor.value); // it may have moved before there was a width to draw in
     return () => {
       off();
       u.destroy();

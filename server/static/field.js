@@ -46,7 +46,7 @@ function Tip({ run, ratios, at, steps, rowHeight, rows }) {
   </div>`;
 }
 
-export function Field({ run, ratios, version, rows, rowHeight, breaks, scale, cursor, window, selected, onSelect }) {
+export function Field({ run, ratios, busy, version, rows, rowHeight, breaks, scale, cursor, window, selected, onSelect }) {
   const box = useRef();
   const canvas = useRef();
   const press = useRef(null);
@@ -107,7 +107,7 @@ export function Field({ run, ratios, version, rows, rowHeight, breaks, scale, cu
   const chosen = rows.indexOf(selected);
   const line = (top, extra) => ({ top: `${STRIP_PX + top * rowHeight}px`, height: `${rowHeight}px`, ...extra });
   return html`<div class="field-column">
-    <div class="field" ref=${box} tabindex="0" role="application" aria-roledescription="heat map"
+    <div class="field" ref=${box} tabindex="0" role="application" aria-busy=${String(busy)} aria-roledescription="heat map"
       aria-label="Trust ratio by tensor and step. Arrow keys move, Enter draws the tensor's line, Escape clears it."
       style=${{ height: `${height}px` }} onPointerMove=${move} onPointerDown=${down} onPointerUp=${up}
       onPointerLeave=${() => { point(null); }} onBlur=${() => point(null)} onDblClick=${() => window.set(null)} onKeyDown=${key}>

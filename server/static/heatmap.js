@@ -53,7 +53,7 @@ function Legend({ scale }) {
     });
   }, []);
   return html`<div class="legend">
-    <div class="ramp"><canvas ref=${canvas} width="256" height="1" role="img" aria-label="Colour scale of the trust ratio"></canvas>
+    <div class="ramp"><canvas ref=${canvas} width="256" height="1" role="img" aria-label="Colours of trust ratios from ${tick(scale.low)} to ${tick(scale.high)}"></canvas>
       ${logTicks(scale.low, scale.high).map((value) =>
         html`<span key=${value} style=${{ left: `${100 * scale.fraction(value)}%` }}>${tick(value)}</span>`)}</div>
     <span class="swatch still">not adapted</span><span class="swatch hatch">no data</span>
@@ -77,16 +77,24 @@ function Controls({ filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setF
 function useRatios(run, window) {
   const range = useShared(window);
   const [detail, setDetail] = useState(null);
+  const [busy, setBusy] = useState(false);
   useEffect(() => {
+    const pooled = range !== null && run.ratios.count(...range) < range[1] - range[0] + 1;
     setDetail(null);
-    if (!range || run.ratios.count(...range) === range[1] - range[0] + 1) return undefined;
+    setBusy(pooled);
+    if (!pooled) return undefined;
     let wanted = true;
-    run.detail(range).then((found) => wanted && setDetail(found), (error) => run.fail(error));
+    const show = (found) => {
+      if (!wanted) return;
+      setDetail(found);
+      setBusy(false);
+    };
+    run.detail(range).then(show, (error) => run.fail(error));
     return () => {
       wanted = false;
     };
   }, [range, run.ratios]);
-  return detail ?? run.ratios;
+  return [detail ?? run.ratios, busy];
 }
 
 export function TrustRatios({ run, version, cursor, window }) {
@@ -97,7 +105,7 @@ export function TrustRatios({ run, version, cursor, window }) {
   const [selected, setSelected] = useState(null);
   const layout = useMemo(() => arrange(run, filter, adaptedOnly), [run.names, filter, adaptedOnly]);
   const scale = fitted ? LogScale.around(...run.range) : new LogScale(FIXED);
-  const ratios = useRatios(run, window);
+  const [ratios, busy] = useRatios(run, window);
   const select = (row) => setSelected((old) => (old === row ? null : row));
   const controls = { filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setFitted, window };
   useEffect(() => setSelected(null), [run.names]);
@@ -107,7 +115,7 @@ export function TrustRatios({ run, version, cursor, window }) {
     <${Controls} ...${controls} shown=${layout.rows.length} total=${run.names.length} />
     <div class="matrix-body">
       <${Names} run=${run} ...${layout} selected=${selected} onSelect=${select} />
-      <${Field} run=${run} ratios=${ratios} version=${version} ...${layout} scale=${scale} cursor=${cursor} window=${window} selected=${selected} onSelect=${select} />
+      <${Field} run=${run} ratios=${ratios} busy=${busy} version=${version} ...${layout} scale=${scale} cursor=${cursor} window=${window} selected=${selected} onSelect=${select} />
     </div>
     ${selected !== null && run.names[selected] && html`<${Chart} title=${run.names[selected]} unit="trust ratio" show=${(ratio) => number(ratio, 3)} log=${true} height=${170}
       timeline=${ratios} lines=${[{ label: run.names[selected], row: selected, ink: "line-ratio" }]}
