@@ -18,6 +18,7 @@ from optim import Lamb, LastStep, Schedule
 
 from . import checkpoint, parallel
 from .corpus import Batch, PreTrainingData, prepare
+from .corpus.shards import read_manifest
 from .events import Command, RunStatus
 from .model import PretrainingBert, build
 from .reporter import Reporter
@@ -66,10 +67,10 @@ def train(spec: JobSpec, folder: Path, home: Path, *, reporter: Reporter | None,
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
     corpus = prepare(spec.data, home)
-    run = _set_up(spec, folder, corpus, reporter)
+    manifest = read_manifest(corpus)
+    run = _set_up(spec, folder, manifest.vocab_size, reporter)
     done = _resume(run)
-    entropy = _data(spec, spec.phases[0], corpus).unigram_entropy_nats
-    _announce(run, attempt, entropy)
+    _announce(run, attempt, manifest.unigram_entropy_nats)
     outcome = RunStatus.SUCCEEDED
     first = 0
     for number, phase in enumerate(spec.phases):
@@ -83,11 +84,11 @@ def train(spec: JobSpec, folder: Path, home: Path, *, reporter: Reporter | None,
     return outcome
 
 
-def _set_up(spec: JobSpec, folder: Path, corpus: Path, reporter: Reporter | None) -> Run:
+def _set_up(spec: JobSpec, folder: Path, vocab_size: int, reporter: Reporter | None) -> Run:
     device = parallel.device_of(spec)
     if device.type == "cpu":
         torch.set_num_threads(spec.parallel.cpus_per_worker)
-    module = build(spec.model, _data(spec, spec.phases[0], corpus).vocab_size, spec.seed)
+    module = build(spec.model, vocab_size, spec.seed)
     model = parallel.parallelize(module, spec, device)
     optimizer = build_optimizer(spec, module)
     return Run(spec, folder, device, module, model, optimizer, Telemetry(device, reporter), reporter)
