@@ -216,7 +216,7 @@ def test_a_cancelled_job_ends_at_a_checkpoint(service: Service, text: Path) -> N
     job = service.until_ended(job_id)
     assert job["status"] == "CANCELLED"
     assert job["checkpoint_step"] == job["step"]
-    assert service.workers() == []
+    wait_for(lambda: not service.workers(), "the end of the ranks")
 
 
 def test_a_job_that_cannot_learn_fails_once_and_says_why(service: Service, text: Path) -> None:
