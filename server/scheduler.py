@@ -22,7 +22,7 @@ from .store import Store
 
 _PROGRAM = (sys.executable, "-m", "workers.launch")
 _TURN_S = 1.0
-_SUBMIT_S = 120.0
+_SUBMIT_S = 300.0
 log = logging.getLogger(__name__)
 
 
@@ -174,8 +174,7 @@ class Scheduler:
     def turn(self) -> None:
         """Look once at the jobs and the cluster, and do what is to be done."""
         try:
-            self._cluster.ensure()
-            self.obstacle = None
+            self._ensure()
             for decision in decide(self._facts()):
                 self._carry_out(decision)
         except ClusterUnreachableError as error:
@@ -185,6 +184,14 @@ class Scheduler:
             self.obstacle = error.detail
         except Exception:
             log.exception("a turn of the scheduler failed; the next one follows")
+
+    def _ensure(self) -> None:
+        try:
+            self._cluster.ensure()
+        except ClusterUnreachableError:
+            self._submitting_since.clear()  # patience is measured with a cluster that answers
+            raise
+        self.obstacle = None
 
     def _facts(self) -> Facts:
         jobs = self._store.unfinished()
@@ -231,7 +238,7 @@ class Scheduler:
             raise
 
     def _restart(self, job: Job) -> None:
-        """The cluster lost the run. What it wrote before that counts; then the next attempt, if one is left."""
+        """Start the next attempt of a run that the cluster lost, unless it had ended before or none is left."""
         job = self._read_rest(job)
         if not job.status.is_active:
             return
@@ -243,7 +250,7 @@ class Scheduler:
         self._submit(self._store.change(job.id, lambda job: job.admit(world_size, _now())))
 
     def _settle(self, job: Job) -> None:
-        """The run ended. Its own last word counts; where there is none, the driver's log must do."""
+        """End a job whose run ended: by the run's own last word, or where there is none with the driver's log."""
         stopping = job.status is JobStatus.STOPPING
         job = self._read_rest(job)
         if not job.status.is_active:

@@ -18,7 +18,7 @@ from .routes.context import Server
 from .settings import Settings
 
 _STREAMS_S = 3
-BAD_USAGE = 2
+FAILED, BAD_USAGE = 1, 2
 
 
 class CannotServeError(Exception):
@@ -30,14 +30,13 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
     try:
         with _sole_server(settings):
             _check_port(settings)
-            _run(settings, as_json=as_json)
+            return _run(settings, as_json=as_json)
     except CannotServeError as error:
         print(f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201 -- the terminal is the interface
         return BAD_USAGE
-    return 0
 
 
-def _run(settings: Settings, *, as_json: bool) -> None:
+def _run(settings: Settings, *, as_json: bool) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -53,7 +52,9 @@ def _run(settings: Settings, *, as_json: bool) -> None:
     # Once it has stopped, uvicorn raises the signal that stopped it again, and the last word would not be said.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    _Server(config, settings, as_json=as_json).run()
+    server = _Server(config, settings, as_json=as_json)
+    server.run()
+    return 0 if server.started else FAILED
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvicorn
