@@ -23,7 +23,7 @@ from .files import read_json, secret, write_private
 _MARK = "BIGBATCH_CLUSTER"
 _NODE_IP = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that other machines reach
 _OBJECT_STORE_BYTES = 100 * 2**20
-_LONGEST_TEMP_DIR = 30  # Ray appends 75 characters, and the path of a unix socket has at most 107
+_LONGEST_TMP = 20  # our folder and Ray's sockets add 86 characters, and a path of a unix socket has at most 107
 _TERM_S, _KILL_S = 3.0, 5.0
 
 
@@ -57,7 +57,7 @@ class ClusterProcess:
         self._num_cpus = num_cpus or max(2, os.cpu_count() or 2)
         digest = hashlib.sha256(str(self._folder).encode()).hexdigest()[:10]
         system = tempfile.gettempdir()
-        self.temp_dir = Path(system if len(system) <= _LONGEST_TEMP_DIR - 20 else "/tmp") / f"bigbatch-{digest}"  # noqa: S108
+        self.temp_dir = Path(system if len(system) <= _LONGEST_TMP else "/tmp") / f"bigbatch-{digest}"  # noqa: S108
 
     @property
     def token(self) -> str:
@@ -137,7 +137,7 @@ class ClusterProcess:
             "node-manager-port": others[4],
             "num-cpus": self._num_cpus,
             "object-store-memory": _OBJECT_STORE_BYTES,
-            "temp-dir": self.temp_dir,
+            "temp-dir": self.temp_dir / "r",  # Ray opens its own folder to everybody
             "log-style": "record",
             "log-color": "false",
         }

@@ -1,4 +1,5 @@
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_a_cluster_is_found_again_and_ended_without_a_trace(cluster: LocalCluste
 
         second.ensure()  # it is ready at once, so nothing was started
         assert second.run_of("left-a1") in {Run.PENDING, Run.RUNNING}
+        assert stat.S_IMODE(second.process.temp_dir.stat().st_mode) == 0o700
         state = second.process.find()
         assert state is not None
         tree = [psutil.Process(state.pid), *psutil.Process(state.pid).children(recursive=True)]
