@@ -1,0 +1,207 @@
+"""LAMB with the arguments, states and results of MXNet 2."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from optim.ops import BACKENDS, Operators
+from optim.validation import check_non_negative
+
+from .optimizer import Index, Moments, Multipliers, Optimizer, Scheduler, State
+from .validation import HALF, check_call, check_count, check_decay, check_numbers, is_on
+
+
+class _Tensor(NamedTuple):
+    """One tensor of a call. `master` is float32 and `weight` itself, unless that is of half precision."""
+
+    grad: Tensor
+    weight: Tensor
+    master: Tensor
+    mean: Tensor
+    var: Tensor
+    update: int  # its number, 1 at the first
+    lr: float
+
+
+class LAMB(Optimizer):
+    """The optimizer `LAMB` of MXNet 2 on torch tensors.
+
+    `step` computes one tensor after another in plain PyTorch, `fused_step` up to `aggregate_num` in a launch of the
+    fastest operators that their device has; `update` is the one that `use_fused_step` says. All take lists of indices,
+    weights, gradients and states, and change weights and states in place. Results are MXNet's own but for these
+    deliberate differences, where it has defects or its two paths disagree:
+
+    * `fused_step` counts an update once whatever `aggregate_num` is, and float16 master weights always move.
+    * `clip_gradient`, `lower_bound` and `upper_bound` of 0 or less are off in `step` too.
+    * A trust ratio that is not a finite number is 1 in `fused_step` too, so that NaN stays in the elements it is in;
+      squares are summed in float64, so that norms neither vanish nor overflow.
+    * The counts of all tensors of a call advance before the scheduler is read, in `step` too.
+    * Gradients are never written to.
+    * Tensors without dimensions, states with master weights, and any number of tensors work in every call.
+    * `multi_precision` covers bfloat16 as it does float16.
+    * A scheduler whose warm-up is as long as it lasts ends at its peak, not in a division by zero.
+    * Wrong settings raise ValueError (`aggregate_num` above 45 too) or TypeError when they are given. Tensors that
+      cannot be updated raise before anything is written: float16 without master weights, float64, sparse, sharded.
+    * There is no argument `sym`. A scheduler's rate that `learning_rate` replaces is logged, not printed.
+    * `Updater.get_states` is no pickle, and `set_states` keeps the `param_dict` that is there.
+
+    With a scheduler pass `learning_rate=None`: any other, the default included, replaces the scheduler's `base_lr`.
+
+    Args:
+        learning_rate: None is the scheduler's, or 0.01 without one.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        epsilon: added outside the square root.
+        lower_bound: least norm of a weight that the trust ratio is taken of.
+        upper_bound: greatest such norm; it wins over `lower_bound`.
+        bias_correction: divide the moments by 1 - beta^t.
+        aggregate_num: tensors in a launch of `fused_step`, at most 45; 0 is 1.
+        use_fused_step: whether `update` is `fused_step`.
+        rescale_grad: multiplied with every gradient, before it is clipped.
+        param_idx2name: names of the indices, for multipliers by name.
+        wd: weight decay, under the trust ratio.
+        clip_gradient: every element of the gradients is clipped to this absolute value.
+        lr_scheduler: called with the number of updates, returns the learning rate.
+        begin_num_update: updates before the first.
+        multi_precision: keep float32 master weights for those of half precision.
+        param_dict: parameters by index, whose `lr_mult` and `wd_mult` are read at every step.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
+        lower_bound: float | None = None,
+        upper_bound: float | None = None,
+        bias_correction: bool = True,
+        aggregate_num: int = 4,
+        use_fused_step: bool | None = True,
+        *,
+        rescale_grad: float = 1.0,
+        param_idx2name: Mapping[Index, str] | None = None,
+        wd: float = 0.0,
+        clip_gradient: float | None = None,
+        lr_scheduler: Scheduler | None = None,
+        begin_num_update: int = 0,
+        multi_precision: bool = False,
+        param_dict: Mapping[Index, Multipliers] | None = None,
+    ) -> None:
+        check_decay(beta1=beta1, beta2=beta2)
+        check_non_negative("epsilon", epsilon)
+        check_numbers(lower_bound=lower_bound, upper_bound=upper_bound)
+        check_count("aggregate_num", aggregate_num, 45)
+        super().__init__(
+            learning_rate,
+            rescale_grad,
+            param_idx2name,
+            wd,
+            clip_gradient,
+            lr_scheduler,
+            begin_num_update,
+            multi_precision,
+            param_dict,
+        )
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.epsilon = epsilon
+        self.lower_bound = lower_bound
+        self.upper_bound = upper_bound
+        self.bias_correction = bias_correction
+        self.aggregate_num = aggregate_num
+        self.use_fused_step = bool(use_fused_step)
+
+    def create_state(self, index: Index, weight: Tensor) -> Moments:  # noqa: ARG002 - MXNet's signature
+        """Return (mean, var) for a weight: zeros of its shape, in float32."""
+        mean = torch.zeros_like(weight, dtype=torch.float32, requires_grad=False)
+        return mean, torch.zeros_like(mean)
+
+    def create_state_multi_precision(self, index: Index, weight: Tensor) -> State:
+        """Return (weight32, (mean, var)) for half precision under `multi_precision`, else (mean, var)."""
+        moments = self.create_state(index, weight)
+        return (weight.detach().float(), moments) if self.multi_precision and weight.dtype in HALF else moments
+
+    def step(
+        self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
+    ) -> None:
+        """Update tensor by tensor, in plain PyTorch."""
+        self._run(BACKENDS["eager"], 1, indices, weights, grads, states)
+
+    def fused_step(
+        self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
+    ) -> None:
+        """Update `aggregate_num` tensors in a launch; a launch holds one device and one weight decay."""
+        self._run(BACKENDS["auto"], max(1, self.aggregate_num), indices, weights, grads, states)
+
+    def update(
+        self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
+    ) -> None:
+        """Update by `fused_step` or `step`, as `use_fused_step` says."""
+        run = self.fused_step if self.use_fused_step else self.step
+        run(indices, weights, grads, states)
+
+    def update_multi_precision(
+        self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
+    ) -> None:
+        """Update; the states say which tensors have master weights."""
+        self.update(indices, weights, grads, states)
+
+    @torch.no_grad()
+    def _run(
+        self,
+        operators: Operators,
+        size: int,
+        indices: Sequence[Index],
+        weights: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        states: Sequence[State],
+    ) -> None:
+        check_call(indices, weights, grads, states)
+        self._update_count(indices)
+        rates = zip(self._get_lrs(indices), self._get_wds(indices), strict=True)
+        alike: dict[tuple[torch.device, float], list[_Tensor]] = {}
+        for index, weight, grad, state, (lr, wd) in zip(indices, weights, grads, states, rates, strict=True):
+            master, (mean, var) = (weight, state) if isinstance(state[1], Tensor) else state
+            tensor = _Tensor(grad, weight, master, mean, var, self._index_update_count[index], lr)
+            alike.setdefault((weight.device, wd), []).append(tensor)
+        for (_, wd), tensors in alike.items():
+            for start in range(0, len(tensors), size):
+                self._launch(operators, wd, tensors[start : start + size])
+
+    def _launch(self, operators: Operators, wd: float, tensors: list[_Tensor]) -> None:
+        _, weights, masters, means, variances, updates, lrs = map(list, zip(*tensors, strict=True))
+        device = masters[0].device
+        grads, factor = self._gradients(tensors)
+        clip = torch.full((), factor, dtype=torch.float64, device=device)
+        skip = torch.zeros((), dtype=torch.bool, device=device)
+        before = torch.tensor([update - 1 for update in updates], dtype=torch.float32, device=device)
+        moments = (means, variances, list(before.unbind()))
+        betas, rest = (self.beta1, self.beta2), (self.epsilon, wd, self.bias_correction)
+        sums = operators.lamb_update(grads, masters, *moments, clip, skip, *betas, 1 - self.beta1, *rest)
+        scale = self._trust_ratio(sums) * torch.tensor(lrs, dtype=torch.float64, device=device)
+        operators.lamb_apply(masters, *moments, scale, *betas, *rest)
+        for weight, master in zip(weights, masters, strict=True):
+            if weight is not master:
+                weight.copy_(master)
+
+    def _gradients(self, tensors: list[_Tensor]) -> tuple[list[Tensor], float]:
+        """Return gradients in float32 and what is still to be multiplied with them."""
+        grads = [tensor.grad.detach().float() for tensor in tensors]
+        if not is_on(self.clip_gradient):
+            return grads, self.rescale_grad
+        bound = self.clip_gradient
+        return [(grad * self.rescale_grad).clamp_(-bound, bound) for grad in grads], 1.0
+
+    def _trust_ratio(self, sums: Tensor) -> Tensor:
+        """Return the ratios of a launch, float64 [T], from Σw² and Σu², float64 [2, T]."""
+        weight_norm, update_norm = sums.sqrt().unbind()
+        if is_on(self.lower_bound):
+            weight_norm = weight_norm.clamp(min=self.lower_bound)
+        if is_on(self.upper_bound):
+            weight_norm = weight_norm.clamp(max=self.upper_bound)
+        ratio = (weight_norm / update_norm).float()
+        # Either norm being 0, too great or NaN shows in the ratio, as 0, Inf or NaN.
+        return ratio.masked_fill(~ratio.isfinite() | (ratio == 0), 1.0).double()
