@@ -21,7 +21,7 @@ import psutil
 from .files import read_json, secret, write_private
 
 _MARK = "BIGBATCH_CLUSTER"
-_NODE_IP = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that other machines reach
+_NODE_IP = "127.0.0.1"
 _OBJECT_STORE_BYTES = 100 * 2**20
 _LONGEST_TMP = 20  # our folder and Ray's sockets add 86 characters, and a path of a unix socket has at most 107
 _TERM_S, _KILL_S = 3.0, 5.0
@@ -153,6 +153,8 @@ class ClusterProcess:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "ray.token"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # By default Ray replaces a loopback address by one that other machines reach, and listens there.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "AUTOSCALER_METRIC_PORT": str(metrics),
             "DASHBOARD_METRIC_PORT": "0",
         }

@@ -32,7 +32,7 @@ def test_a_submitted_command_runs_in_its_folder_and_its_log_can_be_read(cluster:
     cluster.submit("first-a1", [PYTHON, "-c", script], folder)
     _wait_for_end(cluster, "first-a1")
     assert f"ran in {folder}" in cluster.log_tail("first-a1")
-    assert (folder / "proof").read_text().startswith("127.0.0.2:")
+    assert (folder / "proof").read_text().startswith("127.0.0.1:")
 
 
 def test_the_same_submission_runs_once(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -64,6 +64,13 @@ def test_a_killed_run_ends(cluster: LocalCluster, tmp_path: Path) -> None:
 def test_the_cluster_leaves_the_environment_of_the_server_alone(cluster: LocalCluster) -> None:
     cluster.ensure()
     assert not [name for name in os.environ if name.startswith(("RAY_ADDRESS", "RAY_AUTH", "BIGBATCH_CLUSTER"))]
+
+
+def test_nothing_of_the_cluster_listens_beyond_this_machine(cluster: LocalCluster) -> None:
+    sockets = [each for process in cluster.process.processes() for each in process.net_connections("inet")]
+    listening = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert listening
 
 
 def test_a_cluster_is_found_again_and_ended_without_a_trace(cluster: LocalCluster, tmp_path: Path) -> None:
