@@ -1,7 +1,7 @@
 """LAMB with the arguments, states and results of MXNet 2."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,13 +82,13 @@ class LAMB(Optimizer):
         use_fused_step: bool | None = True,
         *,
         rescale_grad: float = 1.0,
-        param_idx2name: Mapping[Index, str] | None = None,
+        param_idx2name: Mapping[Any, str] | None = None,
         wd: float = 0.0,
         clip_gradient: float | None = None,
         lr_scheduler: Scheduler | None = None,
         begin_num_update: int = 0,
         multi_precision: bool = False,
-        param_dict: Mapping[Index, Multipliers] | None = None,
+        param_dict: Mapping[Any, Multipliers] | None = None,
     ) -> None:
         check_decay(beta1=beta1, beta2=beta2)
         check_non_negative("epsilon", epsilon)

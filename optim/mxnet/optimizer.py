@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -45,13 +45,13 @@ class Optimizer:
         self,
         learning_rate: float | None,
         rescale_grad: float,
-        param_idx2name: Mapping[Index, str] | None,
+        param_idx2name: Mapping[Any, str] | None,
         wd: float,
         clip_gradient: float | None,
         lr_scheduler: Scheduler | None,
         begin_num_update: int,
         multi_precision: bool,
-        param_dict: Mapping[Index, Multipliers] | None,
+        param_dict: Mapping[Any, Multipliers] | None,
     ) -> None:
         check_non_negative("wd", wd)
         check_count("begin_num_update", begin_num_update)
@@ -95,11 +95,11 @@ class Optimizer:
         check_non_negative("lr", lr)
         self.lr = lr
 
-    def set_lr_mult(self, args_lr_mult: Mapping[Index, float]) -> None:
+    def set_lr_mult(self, args_lr_mult: Mapping[Any, float]) -> None:
         """Replace the multipliers of the learning rate, by index or by name."""
         self.lr_mult = dict(args_lr_mult)
 
-    def set_wd_mult(self, args_wd_mult: Mapping[Index, float]) -> None:
+    def set_wd_mult(self, args_wd_mult: Mapping[Any, float]) -> None:
         """Replace the multipliers of the weight decay, by index or by name."""
         self.wd_mult = dict(args_wd_mult)
 

@@ -15,6 +15,7 @@ from .schedulers import CosineScheduler, FactorScheduler, MultiFactorScheduler, 
 _SCHEDULERS: dict[str, Any] = {
     made.__name__: made for made in (CosineScheduler, FactorScheduler, MultiFactorScheduler, PolyScheduler)
 }
+_ZIP = b"PK\x03\x04"  # what torch.save begins a file with
 # The settings that a file holds. Plain types: torch.load(weights_only=True) refuses a scalar of numpy.
 _SETTINGS: dict[str, type] = {
     "lr": float,
@@ -87,9 +88,11 @@ class Updater:
         Raises:
             ValueError: `states` is something else; a pickle is not run to find out.
         """
+        if not states.startswith(_ZIP):
+            raise _not_ours(states)
         try:
             held = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError) as error:
+        except (UnpicklingError, RuntimeError) as error:
             raise _not_ours(states) from error
         if not isinstance(held, dict) or held.keys() != {"states", "optimizer"}:
             raise _not_ours(states)
@@ -132,7 +135,7 @@ def _dump_scheduler(scheduler: Scheduler | None) -> dict[str, Any] | None:
     return {"class": name, "values": vars(scheduler)}
 
 
-def _restore(dump: Mapping[str, Any], param_dict: Mapping[Index, Multipliers]) -> LAMB:
+def _restore(dump: Mapping[str, Any], param_dict: Mapping[Any, Multipliers]) -> LAMB:
     optimizer = LAMB(param_dict=param_dict)
     for name in _SETTINGS:
         setattr(optimizer, name, dump[name])

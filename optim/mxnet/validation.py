@@ -51,7 +51,7 @@ def check_call(indices: object, weights: object, grads: object, states: object) 
     given = {"indices": indices, "weights": weights, "grads": grads, "states": states}
     lists: list[Sequence[Any]] = []
     for name, value in given.items():
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, Sequence):
             raise TypeError(f"{name} is {type(value).__name__}; it must be a list with an entry for each tensor")
         lists.append(value)
     if len({len(value) for value in lists}) > 1:
