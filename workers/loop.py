@@ -88,6 +88,8 @@ def _set_up(spec: JobSpec, folder: Path, vocab_size: int, reporter: Reporter | N
     device = parallel.device_of(spec)
     if device.type == "cpu":
         torch.set_num_threads(spec.parallel.cpus_per_worker)
+    else:
+        torch.cuda.set_device(device)
     module = build(spec.model, vocab_size, spec.seed)
     model = parallel.parallelize(module, spec, device)
     optimizer = build_optimizer(spec, module)
