@@ -27,7 +27,7 @@ from .workers.small_job import document
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 
 PATIENCE_S = 240
-PHASE = {"seq_len": 32, "global_batch_size": 16, "micro_batch_size": 4, "lr": 2e-2, "warmup": 0.1}
+PHASE = {"seq_len": 32, "global_batch_size": 16, "micro_batch_size": 8, "lr": 2e-2, "warmup": 0.1}
 
 
 class Service:
@@ -139,13 +139,13 @@ def expect_every_step_once(service: Service, job_id: str, steps: int) -> None:
 @pytest.fixture(scope="module")
 def trained(service: Service, text: Path) -> dict[str, Any]:
     """A job of two workers that came in as YAML and ran to its end."""
-    return service.until_ended(service.submit(job_of(text, 300, name="whole-path")))
+    return service.until_ended(service.submit(job_of(text, 200, name="whole-path")))
 
 
 def test_a_job_that_came_in_as_yaml_is_trained_by_two_workers(service: Service, trained: dict[str, Any]) -> None:
     assert (trained["status"], trained["error"]) == ("SUCCEEDED", None), service.log.read_text()
-    assert (trained["world_size"], trained["attempt"], trained["step"]) == (2, 1, 300)
-    expect_every_step_once(service, trained["id"], 300)
+    assert (trained["world_size"], trained["attempt"], trained["step"]) == (2, 1, 200)
+    expect_every_step_once(service, trained["id"], 200)
 
 
 def test_the_model_learns_more_than_how_often_words_occur(service: Service, trained: dict[str, Any]) -> None:
@@ -180,33 +180,33 @@ def test_the_page_shows_the_job_and_its_trust_ratios(
 
 def test_the_checkpoint_is_whole_and_where_the_job_says(trained: dict[str, Any]) -> None:
     manifest = json.loads((Path(trained["checkpoint_path"]) / "manifest.json").read_text())
-    assert (manifest["step"], manifest["world_size"]) == (300, 2)
+    assert (manifest["step"], manifest["world_size"]) == (200, 2)
 
 
 def test_a_killed_worker_costs_no_step(service: Service, text: Path) -> None:
-    job_id = service.submit(job_of(text, 400, name="killed-worker"))
-    service.until_step(job_id, 50)
+    job_id = service.submit(job_of(text, 160, name="killed-worker"))
+    service.until_step(job_id, 30)
     os.kill(service.workers()[0].pid, signal.SIGKILL)
     job = service.until_ended(job_id)
     assert (job["status"], job["error"]) == ("SUCCEEDED", None), service.log.read_text()
-    expect_every_step_once(service, job_id, 400)
+    expect_every_step_once(service, job_id, 160)
     written = [record.step for record in records_of(service, job_id)]
-    assert len(written) > 400, "the steps behind the checkpoint were computed again"
+    assert len(written) > 160, "the steps behind the checkpoint were computed again"
 
 
 def test_a_killed_server_stops_nothing_and_misses_nothing(service: Service, text: Path) -> None:
-    job_id = service.submit(job_of(text, 600, name="killed-server"))
+    job_id = service.submit(job_of(text, 300, name="killed-server"))
     service.until_step(job_id, 20)
     ranks = {process.pid for process in service.workers()}
     service.kill()
     before = len(records_of(service, job_id))
-    wait_for(lambda: len(records_of(service, job_id)) > before + 50, "training goes on without its server")
+    wait_for(lambda: len(records_of(service, job_id)) > before + 20, "training goes on without its server")
     service.start()
     assert {process.pid for process in service.workers()} <= ranks, "no rank was started anew"
     job = service.until_ended(job_id)
     assert (job["status"], job["attempt"]) == ("SUCCEEDED", 1), service.log.read_text()
-    expect_every_step_once(service, job_id, 600)
-    assert len(records_of(service, job_id)) == 600
+    expect_every_step_once(service, job_id, 300)
+    assert len(records_of(service, job_id)) == 300
 
 
 def test_a_cancelled_job_ends_at_a_checkpoint(service: Service, text: Path) -> None:
