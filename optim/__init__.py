@@ -1,6 +1,7 @@
 """LAMB for large batches, exact on sharded parameters: `from optim import Lamb`."""
 
 from .lamb import Lamb, LastStep
+from .ops import backend
 from .schedules import Schedule, untuned
 
-__all__ = ["Lamb", "LastStep", "Schedule", "untuned"]
+__all__ = ["Lamb", "LastStep", "Schedule", "backend", "untuned"]

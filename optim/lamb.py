@@ -1,5 +1,6 @@
 """LAMB for one rank and for many."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast, overload
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from .kernels.eager import trust_ratio
 from .ops import BACKENDS, Operators
 from .sharding import Groups, distinct, local_part, shard_groups, sum_over_shards, total_over_shards
 from .validation import SWITCHES, check_gradient, check_group, check_non_negative, check_parameter
@@ -45,6 +47,11 @@ class _Batch:
     exp_avg_sqs: list[Tensor]
     steps: list[Tensor]
 
+    @property
+    def tensors(self) -> tuple[list[Tensor], ...]:
+        """All that the operators work on, in their order."""
+        return self.grads, self.weights, self.exp_avgs, self.exp_avg_sqs, self.steps
+
 
 class Lamb(Optimizer):
     """LAMB as its paper prints it, with norms of whole tensors however these are sharded.
@@ -56,6 +63,8 @@ class Lamb(Optimizer):
     3. update: moments, and the squares of weight and update for each tensor.
     4. ratio: these squares, summed over the shards (second collective), and φ(‖w‖)/‖u‖.
     5. apply: w -= lr · ratio · u.
+
+    Tensors of which a rank holds all need no second sum; for them 3 to 5 are one operator, `whole`.
 
     The first collective falls away when neither `max_grad_norm` nor `skip_nonfinite` asks for it. A tensor without a
     gradient keeps its bits and its own step count; which tensors have one must be the same on every rank. Tensors cut
@@ -152,11 +161,14 @@ class Lamb(Optimizer):
         if batches:
             grad_norm = self._reduce(batches)
             clip, skip = self._clip(batches, grad_norm)
-            sums = self._update(batches, clip, skip)
-            norms, ratios = self._ratio(batches, sums, skip)
-            self._apply(batches, ratios, skip)
-            names = tuple(name for batch in batches for name in batch.names)
-            self.last_step = LastStep(names, norms[0], norms[1], torch.cat(ratios), grad_norm, clip, skip)
+            whole, cut = ([batch for batch in batches if bool(batch.groups) is which] for which in (False, True))
+            norms = [self._whole(batch, clip, skip) for batch in whole]
+            sums = self._update(cut, clip, skip)
+            cut_norms = self._ratio(cut, sums, skip)
+            self._apply(cut, cut_norms, skip)
+            names = tuple(name for batch in [*whole, *cut] for name in batch.names)
+            weight_norm, update_norm, ratio = torch.cat(norms + cut_norms, dim=1).unbind()
+            self.last_step = LastStep(names, weight_norm, update_norm, ratio, grad_norm, clip, skip)
         return loss
 
     def _reduce(self, batches: list[_Batch]) -> Tensor | None:
@@ -177,31 +189,27 @@ class Lamb(Optimizer):
             skip = ~grad_norm.isfinite()
         return clip, skip
 
+    def _whole(self, batch: _Batch, clip: Tensor, skip: Tensor) -> Tensor:
+        """Take the three phases that follow for tensors which no other rank has a part of; return as `_ratio` does."""
+        lr = batch.settings["lr"]
+        lr = lr.to(clip).reshape(()) if isinstance(lr, Tensor) else clip.new_full((), lr)
+        constants = *self._constants(batch), *_adaptation(batch.settings)
+        return self._ops.lamb_step(*batch.tensors, clip, skip, lr, *constants)
+
     def _update(self, batches: list[_Batch], clip: Tensor, skip: Tensor) -> list[Tensor]:
         """Advance the moments; return Σw² and Σu² of whole tensors, [2, T] for each batch."""
-        sums = []
-        for batch in batches:
-            beta1, beta2, *rest = self._constants(batch)
-            beta3 = 1 - beta1 if self.grad_averaging else 1.0
-            tensors = (batch.grads, batch.weights, batch.exp_avgs, batch.exp_avg_sqs, batch.steps)
-            sums.append(self._ops.lamb_update(*tensors, clip, skip, beta1, beta2, beta3, *rest))
+        sums = [self._ops.lamb_update(*batch.tensors, clip, skip, *self._constants(batch)) for batch in batches]
         return sum_over_shards(sums, [batch.groups for batch in batches])
 
-    def _ratio(self, batches: list[_Batch], sums: list[Tensor], skip: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the norms of weight and update, [2, T], and each batch's trust ratios."""
-        squares = torch.cat(sums, dim=1)
-        squares[1].masked_fill_(skip, 0.0)
-        norms = squares.sqrt()
-        parts = torch.split(norms, [len(batch.names) for batch in batches], dim=1)
-        return norms, [
-            _trust_ratio(part[0], part[1], batch.settings) for batch, part in zip(batches, parts, strict=True)
-        ]
+    def _ratio(self, batches: list[_Batch], sums: list[Tensor], skip: Tensor) -> list[Tensor]:
+        """Return ‖w‖, ‖u‖ and the trust ratio, [3, T] for each batch."""
+        return [trust_ratio(own, skip, *_adaptation(batch.settings)) for batch, own in zip(batches, sums, strict=True)]
 
-    def _apply(self, batches: list[_Batch], ratios: list[Tensor], skip: Tensor) -> None:
-        for batch, ratio in zip(batches, ratios, strict=True):
+    def _apply(self, batches: list[_Batch], norms: list[Tensor], skip: Tensor) -> None:
+        for batch, (_, _, ratio) in zip(batches, norms, strict=True):
             scale = (ratio * batch.settings["lr"]).masked_fill(skip, 0.0)
-            tensors = (batch.weights, batch.exp_avgs, batch.exp_avg_sqs, batch.steps)
-            self._ops.lamb_apply(*tensors, scale, *self._constants(batch))
+            beta1, beta2, _, *rest = self._constants(batch)
+            self._ops.lamb_apply(*batch.tensors[1:], scale, beta1, beta2, *rest)
 
     def describe(self) -> str:
         """Return what this optimizer will do, for people: totals, switches, and one line for each group."""
@@ -278,22 +286,17 @@ class Lamb(Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
 
-    def _constants(self, batch: _Batch) -> tuple[float, float, float, float, bool]:
+    def _constants(self, batch: _Batch) -> tuple[float, float, float, float, float, bool]:
         settings = batch.settings
-        return (*settings["betas"], settings["eps"], settings["weight_decay"], self.bias_correction)
+        beta1, beta2 = settings["betas"]
+        beta3 = 1 - beta1 if self.grad_averaging else 1.0
+        return beta1, beta2, beta3, settings["eps"], settings["weight_decay"], self.bias_correction
 
 
-def _trust_ratio(weight_norm: Tensor, update_norm: Tensor, settings: dict[str, Any]) -> Tensor:
-    """Return φ(‖w‖)/‖u‖ for each tensor, [T]; 1 where either is 0 or the group is not adapted."""
-    if not settings["layer_adaptation"]:
-        return torch.ones_like(weight_norm)
-    phi = _clamp(weight_norm, settings["weight_norm_bounds"])
-    ratio = _clamp(phi / update_norm, settings["trust_ratio_bounds"])
-    return ratio.masked_fill((phi == 0) | (update_norm == 0), 1.0)
-
-
-def _clamp(tensor: Tensor, bounds: Bounds) -> Tensor:
-    return tensor if bounds is None else tensor.clamp(*bounds)
+def _adaptation(settings: dict[str, Any]) -> tuple[bool, tuple[float, float], tuple[float, float]]:
+    """Return whether tensors are adapted and the bounds on φ(‖w‖) and the ratio."""
+    weight_norm, ratio = (settings[name] or (0.0, math.inf) for name in ("weight_norm_bounds", "trust_ratio_bounds"))
+    return settings["layer_adaptation"], weight_norm, ratio
 
 
 def _without_repeats(params: Any) -> Any:

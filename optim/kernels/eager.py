@@ -75,6 +75,54 @@ def lamb_apply(
             w.sub_(torch.where(still, 0.0, _direction(w, m, v, correction, eps, weight_decay).mul_(factor)))
 
 
+def trust_ratio(
+    sums: Tensor,
+    skip: Tensor,
+    layer_adaptation: bool,
+    weight_norm_bounds: tuple[float, float],
+    trust_ratio_bounds: tuple[float, float],
+) -> Tensor:
+    """Return ‖w‖, ‖u‖ and φ(‖w‖)/‖u‖, float64 [3, T], from Σw² and Σu² of whole tensors, [2, T].
+
+    The ratio is 1 where either norm is 0 or tensors are not adapted; where `skip` holds, nothing is done and ‖u‖ is 0.
+    """
+    weight_norm, update_norm = sums.sqrt()
+    update_norm = update_norm.masked_fill(skip, 0.0)
+    ratio = torch.ones_like(weight_norm)
+    if layer_adaptation:
+        phi = weight_norm.clamp(*weight_norm_bounds)
+        ratio = (phi / update_norm).clamp(*trust_ratio_bounds).masked_fill((phi == 0) | (update_norm == 0), 1.0)
+    return torch.stack([weight_norm, update_norm, ratio])
+
+
+def lamb_step(
+    grads: list[Tensor],
+    weights: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    steps: list[Tensor],
+    clip: Tensor,
+    skip: Tensor,
+    lr: Tensor,
+    beta1: float,
+    beta2: float,
+    beta3: float,
+    eps: float,
+    weight_decay: float,
+    bias_correction: bool,
+    layer_adaptation: bool,
+    weight_norm_bounds: tuple[float, float],
+    trust_ratio_bounds: tuple[float, float],
+) -> Tensor:
+    """Take the whole step of tensors that no rank shares, and return ‖w‖, ‖u‖ and the ratio, float64 [3, T]."""
+    constants = (eps, weight_decay, bias_correction)
+    sums = lamb_update(grads, weights, exp_avgs, exp_avg_sqs, steps, clip, skip, beta1, beta2, beta3, *constants)
+    norms = trust_ratio(sums, skip, layer_adaptation, weight_norm_bounds, trust_ratio_bounds)
+    scale = (norms[2] * lr).masked_fill(skip, 0.0)
+    lamb_apply(weights, exp_avgs, exp_avg_sqs, steps, scale, beta1, beta2, *constants)
+    return norms
+
+
 def _corrections(
     steps: list[Tensor], beta1: float, beta2: float, bias_correction: bool, dtype: torch.dtype
 ) -> list[tuple[Tensor, Tensor]]:

@@ -1,0 +1,220 @@
+"""The compiled kernel against the oracle, and what it promises that no single step can show."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+
+from optim import backend
+from optim.kernels import cpu, eager
+from optim.reference import lamb_step
+from tests.optim.kernels.test_eager import bits
+from tests.optim.oracle import make_tensors
+from tests.optim.test_lamb import SWITCHES
+
+SIZES = [
+    (0,),
+    (1,),
+    (7,),
+    (15,),
+    (16,),
+    (17,),
+    (1023,),
+    (),
+    (13, 29),
+    (89, 93),
+    (3, 5, 7),
+]  # 89·93 is more than a block
+DEFAULTS: dict[str, Any] = {
+    "betas": (0.9, 0.999),
+    "eps": 1e-6,
+    "weight_decay": 0.01,
+    "bias_correction": True,
+    "grad_averaging": True,
+    "max_grad_norm": None,
+    "weight_norm_bounds": (0.0, float("inf")),
+    "trust_ratio_bounds": (0.0, float("inf")),
+    "layer_adaptation": True,
+}
+LR = 0.05
+Lists = tuple[list[Tensor], ...]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Any:
+    """Leave the number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def make_lists(shapes: list[tuple[int, ...]] = SIZES, dtype: torch.dtype = torch.float64, offset: int = 0) -> Lists:
+    """Return gradients, weights, first and second moments and steps; `offset` elements away from what is aligned."""
+
+    def place(tensor: Tensor) -> Tensor:
+        room = torch.empty(tensor.numel() + offset, dtype=dtype)[offset:].view(tensor.shape)
+        return room.copy_(tensor)
+
+    grads, weights, means, squares = ([place(t) for t in make_tensors(shapes, seed)] for seed in range(4))
+    for square in squares:  # not so near 0 that half precision rounds away what the update divides by
+        square.square_().add_(0.01)
+    return grads, weights, means, squares, [torch.tensor(2.0) for _ in shapes]
+
+
+def scalars(clip: float = 1.0, skip: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.tensor(clip, dtype=torch.float64), torch.tensor(skip), torch.tensor(LR, dtype=torch.float64)
+
+
+def constants(settings: dict[str, Any]) -> tuple[Any, ...]:
+    s = DEFAULTS | settings
+    beta1, beta2 = s["betas"]
+    first = (beta1, beta2, 1 - beta1 if s["grad_averaging"] else 1.0, s["eps"], s["weight_decay"], s["bias_correction"])
+    return (*first, s["layer_adaptation"], s["weight_norm_bounds"], s["trust_ratio_bounds"])
+
+
+def both_passes(lists: Lists, clip: Tensor, skip: Tensor, lr: Tensor, *rest: Any) -> Tensor:
+    """Do as `lamb_step` does, by the operators that ranks use which share their tensors."""
+    sums = cpu.lamb_update(*lists, clip, skip, *rest[:6])
+    norms = eager.trust_ratio(sums, skip, *rest[6:])
+    scale = (norms[2] * lr).masked_fill(skip, 0.0)
+    cpu.lamb_apply(*lists[1:], scale, *rest[:2], *rest[3:6])
+    return norms
+
+
+def whole_step(lists: Lists, *rest: Any) -> Tensor:
+    norms: Tensor = cpu.lamb_step(*lists, *rest)
+    return norms
+
+
+def follow_the_oracle(lists: Lists, settings: dict[str, Any], take: Any, rtol: float, atol: float) -> None:
+    """Take a step from step 2 and compare all that it leaves with the oracle."""
+    before = [[tensor.clone() for tensor in each] for each in lists[:4]]
+    grad_norm = sum(g.double().square().sum() for g in before[0]) ** 0.5
+    limit = settings.get("max_grad_norm")
+    clip = 1 / max(1.0, float(grad_norm) / limit) if limit else 1.0
+    norms = take(lists, *scalars(clip), *constants(settings))
+    for i in range(len(lists[0])):
+        g, w, m, v = (each[i] for each in before)
+        made = lamb_step(w, g, m, v, 3, lr=LR, grad_norm=float(grad_norm), **settings)
+        for got, expected in zip((lists[1][i], lists[2][i], lists[3][i]), made[:3], strict=True):
+            torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=atol)
+        assert norms[:, i].tolist() == pytest.approx(made[3:6], rel=rtol)
+        assert lists[0][i].equal(g)
+        assert lists[4][i] == 3
+
+
+def test_this_machine_has_the_compiled_kernel() -> None:
+    assert backend("cpu").name == "fused"
+    assert "lamb-" in backend("cpu").reason
+    assert backend("meta").name == "eager"
+
+
+@pytest.mark.parametrize("take", [whole_step, both_passes])
+@pytest.mark.parametrize("settings", [{}, *SWITCHES], ids=str)
+def test_every_shape_follows_the_oracle_for_every_switch(settings: dict[str, Any], take: Any) -> None:
+    follow_the_oracle(make_lists(), settings, take, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("take", [whole_step, both_passes])
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "atol"),
+    [
+        (torch.float32, 2e-6, 1e-7),
+        (torch.float64, 1e-12, 1e-14),
+        (torch.bfloat16, 1e-2, 1e-3),
+        (torch.float16, 2e-3, 1e-4),
+    ],
+)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_every_dtype_and_alignment_follows_the_oracle(
+    dtype: torch.dtype, rtol: float, atol: float, offset: int, take: Any
+) -> None:
+    follow_the_oracle(make_lists(dtype=dtype, offset=offset), {"max_grad_norm": 1.0}, take, rtol, atol)
+
+
+@pytest.mark.parametrize("take", [whole_step, both_passes])
+def test_tensors_that_are_not_contiguous_are_stepped_among_the_others(take: Any) -> None:
+    lists = make_lists([(4, 6), (300, 401), (9,), (20, 30)])
+    for each in lists[:4]:
+        each[1] = each[1].t()
+        each[2] = each[2][::2]
+    follow_the_oracle(lists, {"max_grad_norm": 1.0}, take, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", cpu.DTYPES)
+def test_a_step_at_once_is_that_in_two_passes_to_the_bit_on_any_number_of_threads(dtype: torch.dtype) -> None:
+    shapes = [(70_000,), (3,), (500, 1001), (8192,), (8193,)]
+    results = []
+    for threads in (1, 2, 3):
+        for take in (whole_step, both_passes):
+            torch.set_num_threads(threads)
+            lists = make_lists(shapes, dtype)
+            norms = take(lists, *scalars(0.5), *constants({}))
+            results.append([norms, *(tensor for each in lists for tensor in each)])
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("take", [whole_step, both_passes])
+def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(take: Any) -> None:
+    lists = make_lists([(2, 8), (9,)], torch.float32)
+    lists[0][0].fill_(float("nan"))
+    lists[2][0][0, :3] = torch.tensor([-0.0, 0.0, -1e-45])
+    before = [bits(each) for each in lists[1:]]
+    norms = take(lists, *scalars(float("nan"), skip=True), *constants({}))
+    assert [bits(each) for each in lists[1:]] == before
+    assert norms[0].tolist() == pytest.approx([w.double().norm().item() for w in lists[1]])
+    assert norms[1:].tolist() == [[0, 0], [1, 1]]
+
+
+def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
+    _, weights, means, squares, steps = make_lists([(2, 8)], torch.float32)
+    weights[0][0, :4] = torch.tensor([-0.0, 0.0, float("inf"), -1e-45])
+    means[0][1] = float("nan")
+    before = bits(weights)
+    cpu.lamb_apply(weights, means, squares, steps, torch.zeros(1, dtype=torch.float64), 0.9, 0.999, 1e-6, 0.01, True)
+    assert bits(weights) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_read_and_rounded_as_pytorch_does(dtype: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    between = torch.linspace(0.0, 70000.0, 2**16) if dtype is torch.float16 else torch.linspace(0.0, 1e30, 2**16)
+    tiny = torch.linspace(0.0, 1e-4, 2**16)
+    for weights in (every, between.to(dtype), tiny.to(dtype)):
+        # With first moment w, no second one and eps 1, u is w to float32 and w - scale·u is (1 - scale)·w.
+        w, m, v = [weights.clone()], [weights.clone()], [torch.zeros_like(weights)]
+        scale = torch.tensor([0.3], dtype=torch.float64)
+        cpu.lamb_apply(w, m, v, [torch.tensor(1.0)], scale, 0.9, 0.999, 1.0, 0.0, False)
+        expected = (weights.float() - torch.tensor(0.3) * weights.float()).to(dtype)
+        near = (
+            torch.nextafter(expected, expected.new_tensor(float("inf"))),
+            torch.nextafter(expected, expected.new_tensor(float("-inf"))),
+        )
+        same = (w[0] == expected) | (expected.isnan() & w[0].isnan())
+        assert (same | (w[0] == near[0]) | (w[0] == near[1])).all()
+        assert same.float().mean() > 0.99
+
+
+def test_what_is_written_counts_as_modified_in_place() -> None:
+    lists = make_lists([(3,)])
+    (weight,) = lists[1]
+    loss = weight.requires_grad_().square().sum()
+    with torch.no_grad():
+        torch.ops.bigbatch.lamb_step(*lists, *scalars(), *constants({}))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.backward(loss)
+
+
+@pytest.mark.parametrize("name", ["sum_squares", "lamb_update", "lamb_apply", "lamb_step"])
+def test_schemas_shapes_and_mutations_are_as_declared(name: str) -> None:
+    lists = make_lists([(3, 5), (0, 4), (7,)], torch.float32)
+    rest = constants({})
+    arguments = {
+        "sum_squares": (lists[0],),
+        "lamb_update": (*lists, *scalars()[:2], *rest[:6]),
+        "lamb_apply": (*lists[1:], torch.rand(3, dtype=torch.float64), *rest[:2], *rest[3:6]),
+        "lamb_step": (*lists, *scalars(), *rest),
+    }[name]
+    opcheck(getattr(torch.ops.bigbatch, name).default, arguments)
