@@ -61,6 +61,22 @@ def test_it_is_the_papers_step_with_the_norm_bounded(
     torch.testing.assert_close(weight.double(), w, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_gradients_are_rescaled_first_and_clipped_second(fused: bool) -> None:
+    weight, grad = torch.ones(4), torch.tensor([-8.0, -1.0, 0.5, 4.0])
+    updater = Updater(LAMB(beta1=0.0, rescale_grad=0.5, clip_gradient=1.0, use_fused_step=fused))
+    updater(0, grad, weight)
+    torch.testing.assert_close(updater.states[0][0], torch.tensor([-1.0, -0.5, 0.25, 1.0]))
+
+
+def test_the_number_of_updates_is_the_greatest_count_of_any_tensor() -> None:
+    optimizer = LAMB(begin_num_update=2)
+    optimizer._update_count([0])
+    optimizer._update_count([0])
+    optimizer._update_count([1])
+    assert (optimizer.num_update, optimizer._index_update_count) == (4, {0: 4, 1: 3})
+
+
 def test_states_are_float32_zeros_and_half_precision_has_master_weights() -> None:
     weight = torch.ones(2, 3, dtype=torch.float16, requires_grad=True)
     mean, var = LAMB().create_state(0, weight)
