@@ -6,7 +6,7 @@ One worker, no Ray. Both train the same model from the same weights on the same 
 micro-batch and accumulation; the Trainer gets its batches ready-made and the fused AdamW of torch. The turns alternate,
 so that a machine whose speed drifts treats both alike; the ratio is that of the medians.
 
-With `--service` the same loop runs a third time, as a job of a control plane with Ray, on the same machine.
+With `--service` each turn also runs the same loop as a job of a control plane with Ray, on the same machine.
 """
 
 import argparse
@@ -121,6 +121,7 @@ def theirs(spec: JobSpec, data: PreTrainingData, folder: Path) -> list[float]:
 
 def as_a_job(document: dict[str, Any], home: Path) -> list[float]:
     """Tokens a second of each counted step of the same job on a control plane with Ray."""
+    home.mkdir()
     file = home / "job.yaml"
     file.write_text(yaml.safe_dump(document))
     command = ["bigbatch", "demo", str(file), "--home", str(home), "--port", "8127"]
@@ -146,15 +147,16 @@ def main() -> None:
     spec = parse_spec(document)
     torch.set_num_threads(arguments.threads)
     rates: dict[str, list[float]] = {"bigbatch": [], "transformers.Trainer": []}
+    if arguments.service:
+        rates["bigbatch as a job"] = []
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         data = PreTrainingData(prepare(spec.data, home), seq_len=spec.phases[0].seq_len, seed=spec.seed)
         for turn in range(arguments.turns):
             rates["bigbatch"] += ours(spec, home, home / f"ours-{turn}")
             rates["transformers.Trainer"] += theirs(spec, data, home / f"theirs-{turn}")
-        if arguments.service:
-            rates["bigbatch as a job"] = as_a_job(document, home)
-            rates["bigbatch"] += ours(spec, home, home / "ours-last")
+            if arguments.service:
+                rates["bigbatch as a job"] += as_a_job(document, home / f"service-{turn}")
     report(rates, arguments)
 
 
