@@ -8,10 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from optim.mxnet import LAMB, PolyScheduler, Updater
 from optim.reference import lamb_step
 from tests.optim.oracle import make_tensors
+from tests.ranks import run_on_ranks
 
 BOUND = st.one_of(st.none(), st.floats(0.1, 20))
 
@@ -233,3 +236,13 @@ def test_a_wrong_call_is_refused_before_anything_is_written(
             method(*call)
     assert not STATE[0].any()
     assert (optimizer.num_update, optimizer._index_update_count) == (0, {})
+
+
+def update_a_shard() -> None:
+    weight = distribute_tensor(torch.ones(4), init_device_mesh("cpu", (1,)), [Shard(0)])
+    with pytest.raises(TypeError, match=r"the weight of index 0 is a sharded DTensor; optim\.Lamb updates such"):
+        Updater(LAMB())(0, torch.ones(4), weight)
+
+
+def test_a_sharded_tensor_is_refused() -> None:
+    run_on_ranks(1, update_a_shard)
