@@ -146,7 +146,7 @@ export function Chart(props) {
 
   return html`<figure class="chart">
     <figcaption><span class="title">${title}</span> <span class="dim">${unit}</span>
-      ${lines.slice(1).map(({ label, dash }) => html`<span class="key ${dash && "dashed"}">${label}</span>`)}
+      ${lines.slice(1).map(({ label, dash, ink }) => html`<span class="key ${ink} ${dash && "dashed"}">${label}</span>`)}
       ${children}<output ref=${readout}></output></figcaption>
     <div class="plot" ref=${box} role="img" aria-label="${title} over steps"></div>
   </figure>`;

@@ -84,12 +84,14 @@ function Charts({ run, shared }) {
   const [log, setLog] = useState(false);
   const entropy = run.job.unigram_entropy_nats;
   const line = (name, ink) => ({ label: name, row: ROW[name], band: [ROW[`${name}_min`], ROW[`${name}_max`]], ink });
+  // Only this part of the loss compares with the entropy: the other is that of the next-sentence task.
+  const masked = { label: "masked words", row: ROW.mlm_loss, ink: "line-masked" };
   const reference = { label: `unigram entropy ${number(entropy)}`, constant: entropy, dash: true, ink: "muted" };
   const small = { ...shared, timeline: run.metrics, height: 118 };
   const spread = { label: "median", row: SPREAD.median, band: [SPREAD.low, SPREAD.high], ink: "line-ratio" };
   return html`<section class="panel charts" aria-label="Metrics">
     <div class="tall"><${Chart} title="Loss" unit="nats" ...${small} height=${278} log=${log}
-      lines=${[line("loss", "line-loss"), ...(entropy ? [reference] : [])]}>
+      lines=${[line("loss", "line-loss"), masked, ...(entropy ? [reference] : [])]}>
       <label class="toggle"><input type="checkbox" checked=${log} onChange=${(event) => setLog(event.target.checked)} /> log</label></${Chart}></div>
     <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
     <${Chart} title="Throughput" unit="tokens/s" show=${compact} ...${small} lines=${[line("tokens_per_s", "line-speed")]} />

@@ -3,7 +3,7 @@
 import { follow, readJob, readMetrics, readNotes, readRatios, RETRY_MS } from "./api.js";
 import { Timeline } from "./timeline.js";
 
-const SERIES = ["loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s"];
+const SERIES = ["loss", "mlm_loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s"];
 /** Rows of `metrics`: each series, then the lower and upper bound of its bucket. */
 export const ROW = Object.fromEntries(
   SERIES.flatMap((name, i) => [[name, 3 * i], [`${name}_min`, 3 * i + 1], [`${name}_max`, 3 * i + 2]]),
