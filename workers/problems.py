@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+_WORDS = {"extra_forbidden": "there is no such key", "missing": "is required"}
 _REMEDIES = {
     "missing": "add this field",
     "int_type": "write a whole number",
@@ -76,7 +77,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
     location = [part for part in details["loc"] if not _names_a_union_member(part)]
     field, value = _dotted([*location, *filter(None, [context.get("field")])]), details["input"]
     shown = "(absent)" if details["type"] == "missing" else _short(context["value"] if context.get("field") else value)
-    return Problem(field or "(document)", shown, details["msg"].rstrip("."), _remedy(details, model))
+    says = _WORDS.get(details["type"]) or details["msg"].rstrip(".")
+    return Problem(field or "(document)", shown, says, _remedy(details, model))
 
 
 def _remedy(details: ErrorDetails, model: type[BaseModel]) -> str:
