@@ -45,7 +45,7 @@ def test_the_run_folder_holds_the_specification_and_a_private_token(served: Serv
 @pytest.mark.parametrize(
     ("body", "headers", "status", "says"),
     [
-        (b'{"name": "x", "steps": 1}', JSON, 422, "data = (absent): Field required"),
+        (b'{"name": "x", "steps": 1}', JSON, 422, "data = (absent): is required"),
         (b"[1, 2]", JSON, 422, "a job specification is a mapping"),
         (b"null", JSON, 422, "mapping"),
         (b"", JSON, 400, "not valid JSON"),
