@@ -263,13 +263,9 @@ def main() -> None:
 
 def _read(file: Path, name: str | None = None) -> "tuple[dict[str, Any], JobSpec]":
     """Read a job file and check it here, before anybody is asked; its relative paths are seen from its folder."""
-    from workers.documents import parse_spec, read_document, resolve_paths
-    from workers.problems import Problem, SpecError
+    from workers.documents import parse_spec, read_file
 
-    try:
-        document = resolve_paths(read_document(file.read_text(encoding="utf-8")), file.resolve().parent)
-    except UnicodeDecodeError:
-        raise SpecError([Problem("FILE", repr(str(file)), "is not UTF-8 text", "save it as UTF-8")]) from None
+    document = read_file(file)
     if name is not None and isinstance(document, dict):
         document["name"] = name
     return document, parse_spec(document)

@@ -52,6 +52,20 @@ def read_document(text: str) -> Any:
         raise SpecError([_malformed("(document)", str(error).splitlines()[0])]) from None
 
 
+def read_file(path: Path) -> Any:
+    """Read a job file without validating it; its relative paths are seen from its folder.
+
+    Raises:
+        SpecError: there is no such file, or it is not YAML in UTF-8.
+    """
+    try:
+        return resolve_paths(read_document(path.read_text(encoding="utf-8")), path.resolve().parent)
+    except UnicodeDecodeError:
+        raise SpecError([Problem("FILE", repr(str(path)), "is not UTF-8 text", "save it as UTF-8")]) from None
+    except OSError as error:
+        raise SpecError([Problem("FILE", repr(str(path)), error.strerror or "unreadable", "check the path")]) from None
+
+
 def check_files(spec: JobSpec) -> None:
     """Check that the files named in `spec` are on this machine and not empty.
 

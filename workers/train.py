@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import loop
 from .corpus import CorpusError
-from .documents import check_files, parse_spec, read_document, resolve_paths
+from .documents import check_files, parse_spec, read_file
 from .events import CheckpointRecord, Record, RunStatus, StepRecord
 from .parallel import process_group, rank
 from .problems import Problem, SpecError
@@ -30,7 +30,8 @@ def main() -> int:
     """Train the job that the command line names; return the exit code."""
     arguments = _parser().parse_args()
     try:
-        spec = read_file(arguments.file)
+        spec = parse_spec(read_file(arguments.file))
+        check_files(spec)
         folder = (arguments.run or Path("runs") / spec.name).resolve()
         claim(folder, spec)
         with process_group(spec):
@@ -41,19 +42,6 @@ def main() -> int:
     except loop.DivergedError as error:
         sys.stderr.write(f"diverged: {error}\n")
         return 1
-
-
-def read_file(path: Path) -> JobSpec:
-    """Read and check a job file and the files that it names.
-
-    Raises:
-        SpecError: with one problem for each fault.
-    """
-    if not path.is_file():
-        raise SpecError([Problem("FILE", repr(str(path)), "no such file", "check the path")])
-    spec = parse_spec(resolve_paths(read_document(path.read_text()), path.resolve().parent))
-    check_files(spec)
-    return spec
 
 
 def claim(folder: Path, spec: JobSpec) -> None:
