@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "numbers.h"
@@ -17,6 +18,8 @@ namespace {
 constexpr int64_t BLOCK = 8192;
 // Elements that get their first pass before any gets its second, which then finds them in cache.
 constexpr int64_t GROUP = 1 << 18;
+// Elements of u that a thread keeps from the first pass for the second; beyond that it computes them again.
+constexpr int64_t KEPT = 128 * BLOCK;
 // Elements for which it is worth to wake a thread.
 constexpr int64_t THREAD = 1 << 15;
 
@@ -104,15 +107,70 @@ struct Direction {
     Math operator()(Math w, Math m, Math v) const { return scale * m / (std::sqrt(v) + eps) + weight_decay * w; }
 };
 
+// The loops. They are functions of their own because compilers honour __restrict for parameters alone.
+
 template <class N>
-double squares(const typename N::Stored* x, int64_t n) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i) {
-        const double wide = N::load(x[i]);
-        sum += wide * wide;
+[[gnu::noinline]] double squares(const typename N::Stored* x, int64_t n) {
+    // Four sums side by side, else each addition would wait for the one before.
+    const auto square = [=](int64_t i) { return double(N::load(x[i])) * double(N::load(x[i])); };
+    const int64_t quarter = n / 4;
+    double a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+    for (int64_t i = 0; i < quarter; ++i) {
+        a += square(i);
+        b += square(i + quarter);
+        c += square(i + 2 * quarter);
+        d += square(i + 3 * quarter);
     }
-    return sum;
+    for (int64_t i = 4 * quarter; i < n; ++i) a += square(i);
+    return a + b + c + d;
+}
+
+template <class Math>
+struct Moments {
+    Math clip, beta1, beta2, beta3, rest2;
+
+    explicit Moments(const Settings& s)
+        : clip(s.clip), beta1(s.beta1), beta2(s.beta2), beta3(s.beta3), rest2(1 - s.beta2) {}
+};
+
+// u goes to `kept` [n] if `keep`.
+template <class N, bool keep, class Stored = typename N::Stored, class Math = typename N::Math>
+[[gnu::noinline]] Squares update(const Stored* __restrict grads, const Stored* __restrict weights,
+                                 Stored* __restrict exp_avgs, Stored* __restrict exp_avg_sqs, Math* __restrict kept,
+                                 int64_t n, Moments<Math> k, Direction<Math> direction) {
+    double weight = 0, update = 0;
+#pragma omp simd reduction(+ : weight, update)
+    for (int64_t i = 0; i < n; ++i) {
+        const Math g = k.clip * N::load(grads[i]);
+        const Math w = N::load(weights[i]);
+        // u follows from the moments as they are stored: the second pass may have no others.
+        const Stored m = N::store(k.beta1 * N::load(exp_avgs[i]) + k.beta3 * g);
+        const Stored v = N::store(k.beta2 * N::load(exp_avg_sqs[i]) + k.rest2 * (g * g));
+        const Math u = direction(w, N::load(m), N::load(v));
+        exp_avgs[i] = m;
+        exp_avg_sqs[i] = v;
+        if constexpr (keep) kept[i] = u;
+        weight += double(w) * double(w);
+        update += double(u) * double(u);
+    }
+    return {weight, update};
+}
+
+template <class N, class Stored = typename N::Stored, class Math = typename N::Math>
+[[gnu::noinline]] void apply(Stored* __restrict weights, const Stored* __restrict exp_avgs,
+                             const Stored* __restrict exp_avg_sqs, int64_t n, Math scale, Direction<Math> direction) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const Math w = N::load(weights[i]);
+        weights[i] = N::store(w - scale * direction(w, N::load(exp_avgs[i]), N::load(exp_avg_sqs[i])));
+    }
+}
+
+template <class N, class Stored = typename N::Stored, class Math = typename N::Math>
+[[gnu::noinline]] void apply_kept(Stored* __restrict weights, const Math* __restrict kept, int64_t n, Math scale) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) weights[i] = N::store(N::load(weights[i]) - scale * kept[i]);
 }
 
 template <class N>
@@ -133,48 +191,29 @@ struct Kernel {
         }
     }
 
-    Squares update(const Block& block) const {
-        Stored* const w = table.address<Stored>(WEIGHT, block.tensor);
-        if (s.skip) return {squares<N>(w + block.begin, block.end - block.begin), 0};
-        return update(block, table.address<Stored>(GRAD, block.tensor), w,
-                      table.address<Stored>(EXP_AVG, block.tensor), table.address<Stored>(EXP_AVG_SQ, block.tensor));
+    Stored* at(Row row, const Block& block) const { return table.address<Stored>(row, block.tensor) + block.begin; }
+
+    // The first pass over a block; u goes to `kept`, unless that is null.
+    Squares first(const Block& block, Math* kept = nullptr) const {
+        const int64_t n = block.end - block.begin;
+        Stored *const g = at(GRAD, block), *const w = at(WEIGHT, block), *const m = at(EXP_AVG, block),
+                      *const v = at(EXP_AVG_SQ, block);
+        if (s.skip) return {squares<N>(w, n), 0};
+        const Moments<Math> moments(s);
+        const Direction<Math>& direction = directions[block.tensor];
+        return kept ? update<N, true>(g, w, m, v, kept, n, moments, direction)
+                    : update<N, false>(g, w, m, v, kept, n, moments, direction);
     }
 
-    Squares update(const Block& block, const Stored* __restrict grads, const Stored* __restrict weights,
-                   Stored* __restrict exp_avgs, Stored* __restrict exp_avg_sqs) const {
-        const Math clip(s.clip), beta1(s.beta1), beta2(s.beta2), beta3(s.beta3), rest2(1 - s.beta2);
-        const Direction<Math> direction = directions[block.tensor];
-        double weight = 0, update = 0;
-#pragma omp simd reduction(+ : weight, update)
-        for (int64_t i = block.begin; i < block.end; ++i) {
-            const Math g = clip * N::load(grads[i]);
-            const Math w = N::load(weights[i]);
-            // u follows from the moments as they are stored: the second pass has no others.
-            const Stored m = N::store(beta1 * N::load(exp_avgs[i]) + beta3 * g);
-            const Stored v = N::store(beta2 * N::load(exp_avg_sqs[i]) + rest2 * (g * g));
-            const double u = direction(w, N::load(m), N::load(v));
-            exp_avgs[i] = m;
-            exp_avg_sqs[i] = v;
-            weight += double(w) * double(w);
-            update += u * u;
-        }
-        return {weight, update};
-    }
-
-    void apply(const Block& block, double scale) const {
+    // The second pass over a block; u is what the first one kept, or computed again if that is null.
+    void second(const Block& block, double scale, const Math* kept = nullptr) const {
         if (scale == 0) return;
-        apply(block, Math(scale), table.address<Stored>(WEIGHT, block.tensor),
-              table.address<Stored>(EXP_AVG, block.tensor), table.address<Stored>(EXP_AVG_SQ, block.tensor));
-    }
-
-    void apply(const Block& block, Math scale, Stored* __restrict weights, const Stored* __restrict exp_avgs,
-               const Stored* __restrict exp_avg_sqs) const {
-        const Direction<Math> direction = directions[block.tensor];
-#pragma omp simd
-        for (int64_t i = block.begin; i < block.end; ++i) {
-            const Math w = N::load(weights[i]);
-            weights[i] = N::store(w - scale * direction(w, N::load(exp_avgs[i]), N::load(exp_avg_sqs[i])));
-        }
+        const int64_t n = block.end - block.begin;
+        if (kept)
+            apply_kept<N>(at(WEIGHT, block), kept, n, Math(scale));
+        else
+            apply<N>(at(WEIGHT, block), at(EXP_AVG, block), at(EXP_AVG_SQ, block), n, Math(scale),
+                     directions[block.tensor]);
     }
 };
 
@@ -212,7 +251,7 @@ void for_blocks(const Plan& plan, int threads, Visit visit) {
 }
 
 template <class N>
-void sum_squares(const Table& table, int threads, double* out) {
+void sum_squares_all(const Table& table, int threads, double* out) {
     const Plan plan(table, INT64_MAX / 2);
     std::vector<Squares> parts(plan.blocks.size());
     for_blocks(plan, team(table, threads), [&](int64_t b) {
@@ -224,11 +263,11 @@ void sum_squares(const Table& table, int threads, double* out) {
 }
 
 template <class N>
-void update(const Table& table, const Settings& s, double* out) {
+void update_all(const Table& table, const Settings& s, double* out) {
     const Plan plan(table, INT64_MAX / 2);
     const Kernel<N> kernel(table, s, true);
     std::vector<Squares> parts(plan.blocks.size());
-    for_blocks(plan, team(table, s.threads), [&](int64_t b) { parts[b] = kernel.update(plan.blocks[b]); });
+    for_blocks(plan, team(table, s.threads), [&](int64_t b) { parts[b] = kernel.first(plan.blocks[b]); });
     const auto sums = add_up(plan, plan.groups.front(), parts);
     for (int64_t tensor = 0; tensor < table.count; ++tensor) {
         out[tensor] = sums[tensor].weight;
@@ -237,23 +276,28 @@ void update(const Table& table, const Settings& s, double* out) {
 }
 
 template <class N>
-void apply(const Table& table, const Settings& s, const double* scale) {
+void apply_all(const Table& table, const Settings& s, const double* scale) {
     const Plan plan(table, INT64_MAX / 2);
     const Kernel<N> kernel(table, s, false);
     for_blocks(plan, team(table, s.threads),
-               [&](int64_t b) { kernel.apply(plan.blocks[b], scale[plan.blocks[b].tensor]); });
+               [&](int64_t b) { kernel.second(plan.blocks[b], scale[plan.blocks[b].tensor]); });
 }
 
-// Both passes, group by group. A thread walks its blocks forth and back, so that the last ones are still in cache.
+// Both passes, group by group. A thread walks its blocks forth and back, so that the last ones are still in cache, and
+// keeps u for so many of them.
 template <class N>
-void step(const Table& table, const Settings& s, double* out) {
+void step_all(const Table& table, const Settings& s, double* out) {
     const Plan plan(table, GROUP);
     const Kernel<N> kernel(table, s, true);
     std::vector<Squares> parts(plan.blocks.size());
 #pragma omp parallel num_threads(team(table, s.threads))
+    {
+    const std::unique_ptr<typename N::Math[]> room(new typename N::Math[std::min(KEPT, table.total() + BLOCK)]);
     for (const Group& group : plan.groups) {
         const Range own = group.blocks.share(omp_get_thread_num(), omp_get_num_threads());
-        for (int64_t b = own.begin; b < own.end; ++b) parts[b] = kernel.update(plan.blocks[b]);
+        const int64_t first_kept = std::max(own.begin, own.end - KEPT / BLOCK);
+        const auto kept = [&](int64_t b) { return b < first_kept ? nullptr : room.get() + (b - first_kept) * BLOCK; };
+        for (int64_t b = own.begin; b < own.end; ++b) parts[b] = kernel.first(plan.blocks[b], kept(b));
 #pragma omp barrier
         std::vector<double> scales;
         for (const Squares& sum : add_up(plan, group, parts)) {
@@ -265,7 +309,8 @@ void step(const Table& table, const Settings& s, double* out) {
             scales.push_back(s.skip ? 0 : norms.ratio * s.lr);
         }
         for (int64_t b = own.end; b-- > own.begin;)
-            kernel.apply(plan.blocks[b], scales[plan.blocks[b].tensor - group.tensors.begin]);
+            kernel.second(plan.blocks[b], scales[plan.blocks[b].tensor - group.tensors.begin], kept(b));
+    }
     }
 }
 
@@ -286,21 +331,21 @@ extern "C" {
 
 // Σx² of the tensors in the row of gradients: `out` [T].
 void bigbatch_sum_squares(int dtype, int64_t count, const int64_t* rows, const Settings* s, double* out) {
-    with_numbers(dtype, [&](auto numbers) { sum_squares<decltype(numbers)>({count, rows}, s->threads, out); });
+    with_numbers(dtype, [&](auto numbers) { sum_squares_all<decltype(numbers)>({count, rows}, s->threads, out); });
 }
 
 // The first pass: `out` [2, T] becomes Σw² and Σu².
 void bigbatch_update(int dtype, int64_t count, const int64_t* rows, const Settings* s, double* out) {
-    with_numbers(dtype, [&](auto numbers) { update<decltype(numbers)>({count, rows}, *s, out); });
+    with_numbers(dtype, [&](auto numbers) { update_all<decltype(numbers)>({count, rows}, *s, out); });
 }
 
 // The second pass: w -= scale·u with `scale` [T].
 void bigbatch_apply(int dtype, int64_t count, const int64_t* rows, const Settings* s, const double* scale) {
-    with_numbers(dtype, [&](auto numbers) { apply<decltype(numbers)>({count, rows}, *s, scale); });
+    with_numbers(dtype, [&](auto numbers) { apply_all<decltype(numbers)>({count, rows}, *s, scale); });
 }
 
 // Both passes: `out` [3, T] becomes ‖w‖, ‖u‖ and the trust ratio.
 void bigbatch_step(int dtype, int64_t count, const int64_t* rows, const Settings* s, double* out) {
-    with_numbers(dtype, [&](auto numbers) { step<decltype(numbers)>({count, rows}, *s, out); });
+    with_numbers(dtype, [&](auto numbers) { step_all<decltype(numbers)>({count, rows}, *s, out); });
 }
 }
