@@ -99,10 +99,8 @@ def _fits(lists: Sequence[list[Tensor]], steps: list[Tensor]) -> list[bool]:
     dtype = lists[0][0].dtype
     if dtype not in DTYPES or _loaded()[0] is None or any(step.dtype is not torch.float32 for step in steps):
         return [False] * len(lists[0])
-    return [
-        all(tensor.dtype is dtype and tensor.is_contiguous() for tensor in tensors)
-        for tensors in zip(*lists, strict=True)
-    ]
+    columns = [[tensor.dtype is dtype and tensor.is_contiguous() for tensor in each] for each in lists]
+    return [all(column) for column in zip(*columns, strict=True)]
 
 
 def _pick(entries: list[Tensor] | Tensor, numbers: list[int]) -> list[Tensor] | Tensor:

@@ -50,7 +50,8 @@ struct Squares {
 };
 
 struct Block {
-    int64_t tensor, begin, end;  // elements
+    int64_t tensor, begin, end;  // elements of the tensor
+    int64_t before;              // elements of all blocks before this one
 };
 
 struct Range {
@@ -71,7 +72,7 @@ struct Plan {
     std::vector<Group> groups;
 
     Plan(const Table& table, int64_t group_elements) {
-        int64_t elements = group_elements;  // so that the first tensor opens a group
+        int64_t elements = 0, before = 0;
         for (int64_t tensor = 0; tensor < table.count; ++tensor) {
             const int64_t size = table.elements(tensor);
             if (elements + size > group_elements || groups.empty()) {
@@ -80,7 +81,8 @@ struct Plan {
             }
             elements += size;
             for (int64_t begin = 0; begin < size; begin += BLOCK)
-                blocks.push_back({tensor, begin, std::min(begin + BLOCK, size)});
+                blocks.push_back({tensor, begin, std::min(begin + BLOCK, size), before + begin});
+            before += size;
             groups.back().tensors.end = tensor + 1;
             groups.back().blocks.end = int64_t(blocks.size());
         }
@@ -255,8 +257,9 @@ void sum_squares_all(const Table& table, int threads, double* out) {
     const Plan plan(table, INT64_MAX / 2);
     std::vector<Squares> parts(plan.blocks.size());
     for_blocks(plan, team(table, threads), [&](int64_t b) {
-        const auto [tensor, begin, end] = plan.blocks[b];
-        parts[b].weight = squares<N>(table.address<typename N::Stored>(GRAD, tensor) + begin, end - begin);
+        const Block& block = plan.blocks[b];
+        const auto* const x = table.address<typename N::Stored>(GRAD, block.tensor) + block.begin;
+        parts[b].weight = squares<N>(x, block.end - block.begin);
     });
     const auto sums = add_up(plan, plan.groups.front(), parts);
     for (int64_t tensor = 0; tensor < table.count; ++tensor) out[tensor] = sums[tensor].weight;
@@ -292,25 +295,30 @@ void step_all(const Table& table, const Settings& s, double* out) {
     std::vector<Squares> parts(plan.blocks.size());
 #pragma omp parallel num_threads(team(table, s.threads))
     {
-    const std::unique_ptr<typename N::Math[]> room(new typename N::Math[std::min(KEPT, table.total() + BLOCK)]);
-    for (const Group& group : plan.groups) {
-        const Range own = group.blocks.share(omp_get_thread_num(), omp_get_num_threads());
-        const int64_t first_kept = std::max(own.begin, own.end - KEPT / BLOCK);
-        const auto kept = [&](int64_t b) { return b < first_kept ? nullptr : room.get() + (b - first_kept) * BLOCK; };
-        for (int64_t b = own.begin; b < own.end; ++b) parts[b] = kernel.first(plan.blocks[b], kept(b));
+        using Math = typename N::Math;
+        const std::unique_ptr<Math[]> room(new Math[std::min(KEPT, table.total())]);
+        for (const Group& group : plan.groups) {
+            const Range own = group.blocks.share(omp_get_thread_num(), omp_get_num_threads());
+            const int64_t first_kept = std::max(own.begin, own.end - KEPT / BLOCK);
+            const auto kept = [&](int64_t b) {
+                return b < first_kept ? nullptr : &room[plan.blocks[b].before - plan.blocks[first_kept].before];
+            };
+            for (int64_t b = own.begin; b < own.end; ++b) parts[b] = kernel.first(plan.blocks[b], kept(b));
 #pragma omp barrier
-        std::vector<double> scales;
-        for (const Squares& sum : add_up(plan, group, parts)) {
-            const Norms norms(sum, s);
-            if (omp_get_thread_num() == 0) {
-                const double row[] = {norms.weight, norms.update, norms.ratio};
-                for (int i = 0; i < 3; ++i) out[i * table.count + group.tensors.begin + int64_t(scales.size())] = row[i];
+            std::vector<double> scales;
+            for (const Squares& sum : add_up(plan, group, parts)) {
+                const Norms norms(sum, s);
+                if (omp_get_thread_num() == 0) {
+                    double* const column = out + group.tensors.begin + int64_t(scales.size());
+                    column[0] = norms.weight;
+                    column[table.count] = norms.update;
+                    column[2 * table.count] = norms.ratio;
+                }
+                scales.push_back(s.skip ? 0 : norms.ratio * s.lr);
             }
-            scales.push_back(s.skip ? 0 : norms.ratio * s.lr);
+            for (int64_t b = own.end; b-- > own.begin;)
+                kernel.second(plan.blocks[b], scales[plan.blocks[b].tensor - group.tensors.begin], kept(b));
         }
-        for (int64_t b = own.end; b-- > own.begin;)
-            kernel.second(plan.blocks[b], scales[plan.blocks[b].tensor - group.tensors.begin], kept(b));
-    }
     }
 }
 
