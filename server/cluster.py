@@ -153,6 +153,8 @@ class ClusterProcess:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "ray.token"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray would run its workers at niceness 15: they would yield to everything else, and they are the work.
+            "RAY_worker_niceness": "0",
             # By default Ray replaces a loopback address by one that other machines reach, and listens there.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "AUTOSCALER_METRIC_PORT": str(metrics),
