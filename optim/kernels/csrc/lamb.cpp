@@ -15,11 +15,11 @@
 namespace {
 
 // Sums are taken block by block and added in their order, so they do not depend on the number of threads.
-constexpr int64_t BLOCK = 8192;
+constexpr int64_t BLOCK = 16384;
 // Elements that get their first pass before any gets its second, which then finds them in cache.
 constexpr int64_t GROUP = 1 << 18;
 // Elements of u that a thread keeps from the first pass for the second; beyond that it computes them again.
-constexpr int64_t KEPT = 128 * BLOCK;
+constexpr int64_t KEPT = 64 * BLOCK;
 // Elements for which it is worth to wake a thread.
 constexpr int64_t THREAD = 1 << 15;
 
