@@ -50,6 +50,8 @@ def read_document(text: str) -> Any:
         raise SpecError([_malformed(where, error.problem or "cannot be read")]) from None
     except yaml.YAMLError as error:
         raise SpecError([_malformed("(document)", str(error).splitlines()[0])]) from None
+    except (ValueError, RecursionError) as error:  # an impossible date, a number of thousands of digits, deep nesting
+        raise SpecError([_malformed("(document)", str(error))]) from None
 
 
 def read_file(path: Path) -> Any:
@@ -106,7 +108,10 @@ class _Loader(yaml.SafeLoader):
 def _absolute(source: object, folder: Path) -> object:
     if not isinstance(source, str) or source.startswith("builtin:"):
         return source
-    return str((folder / Path(source).expanduser()).resolve())
+    try:
+        return str((folder / Path(source).expanduser()).resolve())
+    except (RuntimeError, ValueError):  # an unknown user's home, a NUL: refused with the file's other faults
+        return source
 
 
 def _file_problem(field: str, source: str) -> Problem | None:

@@ -35,7 +35,7 @@ def main() -> int:
         ray.init(log_to_driver=True)
         outcome, error = _fit(spec, run_dir, arguments.attempt), None
     except TrainingFailedError as failure:
-        outcome, error = RunStatus.FAILED, _first_failure(failure)
+        outcome, error = RunStatus.FAILED, _failures(failure)
     if outcome is RunStatus.FAILED:
         _say_failed(run_dir, arguments.attempt, error)
     return 0 if outcome is not RunStatus.FAILED else 1
@@ -94,11 +94,10 @@ def _world_size(spec: JobSpec) -> int:
     return max(fits, default=min(spec.world_sizes()))
 
 
-def _first_failure(failure: TrainingFailedError) -> str:
-    """Name the first failing rank; the others' collective errors are its echo."""
-    ranks = getattr(failure, "worker_failures", {})
-    first = min(ranks, default=None)
-    return str(failure) if first is None else f"rank {first}: {ranks[first]}"
+def _failures(failure: TrainingFailedError) -> str:
+    """Say what every failing rank said: one has the cause, the others' collective errors are its echo."""
+    ranks: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    return "\n".join(f"rank {rank}: {ranks[rank]}" for rank in sorted(ranks)) or str(failure)
 
 
 def _say_failed(run_dir: Path, attempt: int, error: str | None) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from optim import Lamb, LastStep, Schedule
 
 from . import checkpoint, parallel
-from .corpus import Batch, PreTrainingData, prepare
+from .corpus import Batch, CorpusError, PreTrainingData, prepare
 from .corpus.shards import read_manifest
 from .events import Command, RunStatus
 from .model import PretrainingBert, build
@@ -66,7 +66,7 @@ def train(spec: JobSpec, folder: Path, home: Path, *, reporter: Reporter | None,
         CorpusError: there is no text to train on.
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
-    corpus = prepare(spec.data, home)
+    corpus = _prepare(spec, home)
     manifest = read_manifest(corpus)
     run = _set_up(spec, folder, manifest.vocab_size, reporter)
     done = _resume(run)
@@ -82,6 +82,18 @@ def train(spec: JobSpec, folder: Path, home: Path, *, reporter: Reporter | None,
     if reporter:
         reporter.emit("status", status=outcome, attempt=attempt)
     return outcome
+
+
+def _prepare(spec: JobSpec, home: Path) -> Path:
+    """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
+    corpus, error = Path(), None
+    try:
+        corpus = prepare(spec.data, home)
+    except CorpusError as problem:
+        error = str(problem)
+    if errors := parallel.gather_errors(error):
+        raise CorpusError(errors[0])
+    return corpus
 
 
 def _set_up(spec: JobSpec, folder: Path, vocab_size: int, reporter: Reporter | None) -> Run:
@@ -130,7 +142,7 @@ def _data(spec: JobSpec, phase: Phase, corpus: Path) -> PreTrainingData:
 
 def _resume(run: Run) -> int:
     """Load the newest whole checkpoint; return the number of steps that are done."""
-    found = checkpoint.newest(run.folder / "checkpoints")
+    found = parallel.as_rank_0_says(checkpoint.newest(run.folder / "checkpoints"))
     if found is None:
         return 0
     step, path = found
@@ -164,13 +176,15 @@ def _train_phase(run: Run, number: int, first: int, done: int, data: PreTraining
     for step, batches in _prefetch(run, phase, number, first, done, data):
         lr = lr_of(step - first)
         sums, last_step = take_step(run, step, lr, batches)
-        command = run.telemetry.record(step, number, lr, sums, last_step, flush=step == last)
+        is_due = step % every == 0 or step == last
+        # What a checkpoint holds is never computed again, so it must have been reported.
+        command = run.telemetry.record(step, number, lr, sums, last_step, flush=is_due)
         if run.telemetry.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise DivergedError(
                 f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of phases[{number}]; "
                 f"lower phases[{number}].lr {phase.lr} or lengthen its warmup {phase.warmup}"
             )
-        if step % every == 0 or step == last or command is not Command.NONE:
+        if is_due or command is not Command.NONE:
             _checkpoint(run, step)
         if command in _ENDS and step < run.spec.total_steps:
             return _ENDS[command]

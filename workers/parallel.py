@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .model import PretrainingBert
 from .spec import JobSpec
+
+Value = TypeVar("Value")
 
 
 @contextmanager
@@ -93,6 +96,20 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum `tensor` over all workers, in place."""
     dist.all_reduce(tensor)
     return tensor
+
+
+def gather_errors(error: str | None) -> list[str]:
+    """Return what went wrong on any rank, in rank order."""
+    errors: list[str | None] = [None] * world_size()
+    dist.all_gather_object(errors, error)
+    return [each for each in errors if each is not None]
+
+
+def as_rank_0_says(value: Value) -> Value:
+    """Return rank 0's value on every rank."""
+    said = [value]
+    dist.broadcast_object_list(said, src=0)
+    return said[0]
 
 
 def _mesh(spec: JobSpec, device: torch.device) -> DeviceMesh:

@@ -114,13 +114,13 @@ class Pusher:
         wait_s, last_push = _PUSH_EVERY_S, 0.0
         with httpx.Client(timeout=10.0, trust_env=False) as client:
             while not self._stop.wait(wait_s):
-                body = self._lines.after(self._acknowledged) if self._acknowledged >= 0 else []
-                if not body and time.monotonic() - last_push < _HEARTBEAT_S:
-                    continue
                 try:
+                    body = self._lines.after(self._acknowledged) if self._acknowledged >= 0 else []
+                    if not body and time.monotonic() - last_push < _HEARTBEAT_S:
+                        continue
                     self._take(self._push(client, body))
                     wait_s, last_push = _PUSH_EVERY_S, time.monotonic()
-                except (httpx.HTTPError, OSError, ValidationError) as error:
+                except (httpx.HTTPError, httpx.InvalidURL, OSError, ValidationError) as error:
                     if wait_s == _PUSH_EVERY_S:
                         log.warning("the control plane does not take records, training goes on: %s", error)
                     wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

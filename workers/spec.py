@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from .problems import fault
 
 MAX_VOCABULARY = 65_536  # token shards are uint16
+MAX_WORKERS = 65_536
 _SPECIAL_TOKENS = 5
 
 Positive = Annotated[int, Field(ge=1)]
@@ -107,6 +108,12 @@ class Decay(_Strict):
     anchor: Literal["warmup", "start"] = "warmup"
     """Where the decay counts from: the end of the warm-up, or step 0 as NVIDIA's recipe does, with a jump down."""
 
+    @model_validator(mode="after")
+    def _power_is_used(self) -> Self:
+        if self.power != 1 and self.kind != "poly":
+            raise fault(f"{self.kind} decay has no power", "write kind: poly, or leave power out", "power", self.power)
+        return self
+
 
 class Phase(_Strict):
     """A stretch of training with one sequence length and one global batch."""
@@ -155,7 +162,7 @@ class WorkerRange(_Strict):
     """Fewest and most workers that the job may run on."""
 
     min: Positive
-    max: Positive
+    max: Annotated[int, Field(ge=1, le=MAX_WORKERS)]
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -179,8 +186,8 @@ class Parallel(_Strict):
     @field_validator("workers")
     @classmethod
     def _is_positive(cls, workers: int | WorkerRange) -> int | WorkerRange:
-        if isinstance(workers, int) and workers < 1:
-            raise fault("a job has at least one worker", "write 1 or more, or {min: 2, max: 8}")
+        if isinstance(workers, int) and not 1 <= workers <= MAX_WORKERS:
+            raise fault(f"a job has 1 to {MAX_WORKERS} workers", "write for example 2, or {min: 2, max: 8}")
         return workers
 
     @property
@@ -243,7 +250,8 @@ class JobSpec(_Strict):
     def world_sizes(self) -> list[int]:
         """Numbers of workers, ascending, over which every phase's global batch divides into whole micro-batches."""
         workers = self.parallel.range
-        return [size for size in range(workers.min, workers.max + 1) if self._divides(size)]
+        most = min(phase.global_batch_size // phase.micro_batch_size for phase in self.phases)
+        return [size for size in range(workers.min, min(workers.max, most) + 1) if self._divides(size)]
 
     @property
     def total_steps(self) -> int:

@@ -50,7 +50,11 @@ def claim(folder: Path, spec: JobSpec) -> None:
     Raises:
         SpecError: the folder belongs to another specification.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be made: {error.strerror}"
+        raise SpecError([Problem("--run", repr(str(folder)), problem, "name another folder with --run")]) from None
     path, text = folder / SPEC, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
     if path.exists() and path.read_text() != text:
         remedy = "name another folder with --run, or remove this one"
@@ -72,6 +76,9 @@ def _train(spec: JobSpec, folder: Path, *, as_json: bool) -> int:
         reporter = Reporter(folder, on_record=on_record)
         try:
             outcome = loop.train(spec, folder, home(), reporter=reporter)
+        except Exception as error:
+            reporter.emit("status", status=RunStatus.FAILED, attempt=1, error=str(error))
+            raise
         finally:
             reporter.close()
     return _exit_code(outcome)

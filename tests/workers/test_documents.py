@@ -111,3 +111,16 @@ def test_texts_that_are_there_are_accepted(tmp_path: Path) -> None:
     check_files(
         parse_spec(GOOD | {"data": {"corpus": [str(tmp_path), str(tmp_path / "a.txt"), "builtin:austen-valid"]}})
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["name: 2024-13-45", "name: " + "9" * 5_000, "[" * 5_000], ids=["date", "number", "deep"]
+)
+def test_yaml_that_python_cannot_hold_is_a_problem_and_no_crash(text: str) -> None:
+    with pytest.raises(SpecError, match="not valid YAML"):
+        read_document(text)
+
+
+def test_a_path_that_cannot_be_resolved_is_left_for_the_check_of_files(tmp_path: Path) -> None:
+    corpus = ["~nobody-of-this-name/a.txt"]
+    assert resolve_paths({"data": {"corpus": corpus}}, tmp_path)["data"]["corpus"] == corpus

@@ -7,7 +7,8 @@ import pytest
 import torch.distributed as dist
 
 from tests.ranks import run_on_ranks
-from workers import loop
+from workers import loop, telemetry
+from workers.corpus import CorpusError
 from workers.documents import parse_spec
 from workers.events import RECORD, CheckpointRecord, Command, Record, RunStatus, StatusRecord, StepRecord
 from workers.parallel import process_group
@@ -158,3 +159,27 @@ def test_the_ranks_share_the_global_batch_without_gap_or_overlap(world_size: int
     phase = Phase(seq_len=32, global_batch_size=16, micro_batch_size=2, steps=1, lr=1.0)
     shares = [loop.share(phase, 100, rank, world_size) for rank in range(world_size)]
     assert [i for share in shares for batch in share for i in batch] == list(range(100, 116))
+
+
+def test_where_steps_are_reported_in_batches_a_checkpoint_waits_for_those_it_holds(
+    monkeypatch: pytest.MonkeyPatch, text: Path, home: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(telemetry._STEPS_PER_FLUSH, "cpu", 4)
+    train(document(text, checkpoint={"every_steps": 3, "keep": 9}), tmp_path, home)
+    order = [(r.kind, r.step) for r in records(tmp_path) if isinstance(r, StepRecord | CheckpointRecord)]
+    first = [("step", 1), ("step", 2), ("step", 3), ("checkpoint", 3)]
+    assert order == [*first, ("step", 4), ("step", 5), ("step", 6), ("checkpoint", 6)]
+
+
+def train_without_text_on_rank_1(document: dict[str, Any], folder: Path, home: Path) -> str:
+    if dist.get_rank() == 1:
+        document["data"]["corpus"] = [str(folder / "nowhere.txt")]
+    with pytest.raises(CorpusError) as caught:
+        train(document, folder, home)
+    return str(caught.value)
+
+
+def test_a_rank_without_text_ends_the_run_on_all_ranks_with_its_reason(text: Path, home: Path, tmp_path: Path) -> None:
+    said = run_on_ranks(2, train_without_text_on_rank_1, document(text, workers=2), tmp_path, home)
+    assert said[0] == said[1]
+    assert "nowhere.txt" in said[0]

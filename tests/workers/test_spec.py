@@ -56,3 +56,15 @@ def test_steps_of_all_phases_are_counted() -> None:
 def test_what_is_dumped_is_read_back_the_same() -> None:
     whole = spec(parallel={"workers": {"min": 2, "max": 4}}, optimizer={"trust_ratio_bounds": [0.01, 10]})
     assert parse_spec(whole.model_dump(mode="json")) == whole
+
+
+@pytest.mark.parametrize("kind", ["linear", "constant"])
+def test_a_power_that_no_decay_would_use_is_refused_at_once(kind: str) -> None:
+    phase = {"seq_len": 64, "global_batch_size": 96, "steps": 3, "lr": 1e-3, "decay": {"kind": kind, "power": 0.5}}
+    with pytest.raises(SpecError, match=r"phases\[0\]\.decay\.power = 0\.5"):
+        spec(phases=[phase])
+
+
+def test_a_range_without_end_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"parallel\.workers"):
+        spec(parallel={"workers": {"min": 1, "max": 1_000_000_000}})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from .small_job import document
+from .small_job import PHASE, document
 
 
 def train(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -47,3 +47,21 @@ def test_a_run_folder_of_another_specification_is_refused(text: Path, tmp_path: 
     done = train(str(file), "--run", str(run), home=tmp_path)
     assert done.returncode == 2
     assert "another specification" in done.stderr
+
+
+def test_a_run_that_fails_says_so_in_its_records(text: Path, tmp_path: Path) -> None:
+    file, run = tmp_path / "job.yaml", tmp_path / "run"
+    hopeless = PHASE | {"lr": 1e38, "steps": 60, "warmup": 0.0}
+    file.write_text(yaml.safe_dump(document(text, phases=[hopeless])))
+    done = train(str(file), "--run", str(run), home=tmp_path)
+    assert done.returncode == 1
+    assert "lower phases[0].lr" in done.stderr
+    last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
+    assert last["status"] == "FAILED"
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_problem(text: Path, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(document(text)))
+    done = train(str(file), "--run", str(file), home=tmp_path)
+    assert (done.returncode, "--run" in done.stderr) == (2, True)
