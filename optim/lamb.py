@@ -1,56 +1,23 @@
 """LAMB for one rank and for many."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, cast, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import ParamsT, StateDict
 
-from .kernels.eager import trust_ratio
+from .batches import Batch, settings_of
+from .last_step import LastStep
 from .ops import BACKENDS, Operators
-from .sharding import Groups, distinct, local_part, shard_groups, sum_over_shards, total_over_shards
-from .validation import SWITCHES, check_gradient, check_group, check_non_negative, check_parameter
+from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
+from .state import adopt_groups, by_position, load_state, new_state, portable
+from .validation import SWITCHES, check_gradient, check_group, check_parameter, check_switches
 
 Bounds = tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class LastStep:
-    """What a step did. T = tensors that had a gradient; all tensors lie on the device, and reading one waits for it.
-
-    A skipped step moved nothing: its update norms are 0 and its ratios 1.
-    """
-
-    names: tuple[str, ...]
-    weight_norm: Tensor  # float64 [T], before the step
-    update_norm: Tensor  # float64 [T]
-    trust_ratio: Tensor  # float64 [T]
-    grad_norm: Tensor | None  # float64 scalar before clipping; None where neither clipping nor skipping asked for it
-    clip_coef: Tensor  # float64 scalar, what the gradients were multiplied with
-    skipped: Tensor  # bool scalar
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Tensors that share settings, dtype and shard groups: one call of each operator. Lists hold local parts."""
-
-    settings: dict[str, Any]
-    groups: Groups
-    names: list[str]
-    grads: list[Tensor]
-    weights: list[Tensor]
-    exp_avgs: list[Tensor]
-    exp_avg_sqs: list[Tensor]
-    steps: list[Tensor]
-
-    @property
-    def tensors(self) -> tuple[list[Tensor], ...]:
-        """All that the operators work on, in their order."""
-        return self.grads, self.weights, self.exp_avgs, self.exp_avg_sqs, self.steps
 
 
 class Lamb(Optimizer):
@@ -64,14 +31,14 @@ class Lamb(Optimizer):
     4. ratio: these squares, summed over the shards (second collective), and φ(‖w‖)/‖u‖.
     5. apply: w -= lr · ratio · u.
 
-    Tensors of which a rank holds all need no second sum; for them 3 to 5 are one operator, `whole`.
+    Tensors of which a rank holds all need no second sum; for them 3 to 5 are one operator, `lamb_step`.
 
     The first collective falls away when neither `max_grad_norm` nor `skip_nonfinite` asks for it. A tensor without a
     gradient keeps its bits and its own step count; which tensors have one must be the same on every rank. Tensors cut
     over two mesh dimensions cost one collective for each.
 
-    The moments have the parameter's dtype and placement; half precision is computed in float32. FSDP2's mixed
-    precision keeps the sharded parameters in float32, and these are then the master weights.
+    Half precision is computed in float32. FSDP2's mixed precision keeps the sharded parameters in float32, and these
+    are then the master weights; for parameters that are themselves half precision there is `master_weights`.
 
     Args:
         params: tensors, groups, or `named_parameters()`; without names they are called "0", "1", ….
@@ -84,9 +51,13 @@ class Lamb(Optimizer):
         max_grad_norm: clip all gradients together to this norm; None and 0 are off.
         weight_norm_bounds: (low, high) to which ‖w‖ is clamped before the ratio is taken.
         trust_ratio_bounds: (low, high) to which the ratio is clamped.
-        layer_adaptation: if off, the ratio is 1; this is then AdamW.
+        layer_adaptation: if False, the ratio is 1; this is then AdamW. "decayed" adapts where weight_decay is not 0.
         skip_nonfinite: leave everything as it is if any gradient, on any rank, has an Inf or NaN. The test is on the
             float64 sum of squares, so a float64 gradient beyond 1e154 counts as Inf.
+        master_weights: keep float32 weights and moments for parameters of half precision, which become their copies.
+        moments: "full" has them in the weights' dtype, 8 bytes for a float32 parameter; "bfloat16" rounds them
+            stochastically to 4 bytes, "8bit" to 2.03, by blocks of 256. The update is computed from the moments as
+            they are stored, so the trust ratio is that of what is applied.
         backend: "auto" for the fastest kernels that the tensors' device has, "eager" for plain PyTorch.
 
     Raises:
@@ -109,19 +80,20 @@ class Lamb(Optimizer):
         max_grad_norm: float | None = None,
         weight_norm_bounds: Bounds = None,
         trust_ratio_bounds: Bounds = None,
-        layer_adaptation: bool = True,
+        layer_adaptation: bool | Literal["decayed"] = True,
         skip_nonfinite: bool = True,
+        master_weights: bool = False,
+        moments: Literal["full", "bfloat16", "8bit"] = "full",
         backend: str = "auto",
     ) -> None:
-        if max_grad_norm is not None:
-            check_non_negative("max_grad_norm", max_grad_norm)
-        if backend not in BACKENDS:
-            raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(map(repr, BACKENDS))}")
         self.bias_correction = bias_correction
         self.grad_averaging = grad_averaging
         self.max_grad_norm = max_grad_norm
         self.skip_nonfinite = skip_nonfinite
+        self.master_weights = master_weights
+        self.moments = moments
         self.backend = backend
+        check_switches(self)
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -159,57 +131,42 @@ class Lamb(Optimizer):
                 loss = closure()
         batches = self._batches()
         if batches:
-            grad_norm = self._reduce(batches)
-            clip, skip = self._clip(batches, grad_norm)
+            clip = self._clip(batches)
             whole, cut = ([batch for batch in batches if bool(batch.groups) is which] for which in (False, True))
-            norms = [self._whole(batch, clip, skip) for batch in whole]
-            sums = self._update(cut, clip, skip)
-            cut_norms = self._ratio(cut, sums, skip)
-            self._apply(cut, cut_norms, skip)
+            norms = [self._whole(batch, clip) for batch in whole]
+            norms += self._cut(cut, clip)
             names = tuple(name for batch in [*whole, *cut] for name in batch.names)
-            weight_norm, update_norm, ratio = torch.cat(norms + cut_norms, dim=1).unbind()
-            self.last_step = LastStep(names, weight_norm, update_norm, ratio, grad_norm, clip, skip)
+            self.last_step = LastStep(names, clip, tuple(norms), self._wants_grad_norm)
         return loss
 
-    def _reduce(self, batches: list[_Batch]) -> Tensor | None:
-        """Return the norm of all gradients together, or None if nothing asks for it."""
-        if not (self.max_grad_norm or self.skip_nonfinite):
-            return None
-        squares = [self._ops.sum_squares(batch.grads).sum() for batch in batches]
-        return total_over_shards(squares, [batch.groups for batch in batches]).sqrt()
+    def _clip(self, batches: list[Batch]) -> Tensor:
+        """Reduce and clip: return the norm of all gradients, the factor on them, and whether to skip, float64 [3]."""
+        if not self._wants_grad_norm:
+            return _unclipped(batches[0].weights[0].device)
+        squares = [self._ops.sum_squares(batch.grads) for batch in batches]
+        total = total_over_shards(squares, [batch.groups for batch in batches])
+        return self._ops.lamb_clip(total, self.max_grad_norm or 0.0, self.skip_nonfinite)
 
-    def _clip(self, batches: list[_Batch], grad_norm: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the factor on the gradients and whether the step is skipped, both scalars on the device."""
-        device = batches[0].weights[0].device
-        clip = torch.ones((), dtype=torch.float64, device=device)
-        skip = torch.zeros((), dtype=torch.bool, device=device)
-        if grad_norm is not None and self.max_grad_norm:
-            clip = 1 / (grad_norm / self.max_grad_norm).clamp(min=1)
-        if grad_norm is not None and self.skip_nonfinite:
-            skip = ~grad_norm.isfinite()
-        return clip, skip
+    def _whole(self, batch: Batch, clip: Tensor) -> Tensor:
+        """Update, ratio and apply for tensors which no other rank has a part of; return as `_cut` does."""
+        lists = batch.grads, batch.weights, batch.copies, *batch.moments
+        return self._ops.lamb_step(*lists, clip, batch.lr, batch.settings)
 
-    def _whole(self, batch: _Batch, clip: Tensor, skip: Tensor) -> Tensor:
-        """Take the three phases that follow for tensors which no other rank has a part of; return as `_ratio` does."""
-        lr = batch.settings["lr"]
-        lr = lr.to(clip).reshape(()) if isinstance(lr, Tensor) else clip.new_full((), lr)
-        constants = *self._constants(batch), *_adaptation(batch.settings)
-        return self._ops.lamb_step(*batch.tensors, clip, skip, lr, *constants)
+    def _cut(self, batches: list[Batch], clip: Tensor) -> list[Tensor]:
+        """Update, ratio and apply; return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T] for each batch."""
+        lists = [(batch.grads, batch.weights, *batch.moments) for batch in batches]
+        sums = [self._ops.lamb_update(*own, clip, batch.settings) for own, batch in zip(lists, batches, strict=True)]
+        norms = []
+        whole_sums = sum_over_shards(sums, [batch.groups for batch in batches])
+        for batch, own in zip(batches, whole_sums, strict=True):
+            norms.append(self._ops.lamb_ratio(own, clip, batch.lr, batch.settings))
+            scale = norms[-1][3]
+            self._ops.lamb_apply(batch.weights, batch.copies, *batch.moments, scale, batch.settings)
+        return norms
 
-    def _update(self, batches: list[_Batch], clip: Tensor, skip: Tensor) -> list[Tensor]:
-        """Advance the moments; return Σw² and Σu² of whole tensors, [2, T] for each batch."""
-        sums = [self._ops.lamb_update(*batch.tensors, clip, skip, *self._constants(batch)) for batch in batches]
-        return sum_over_shards(sums, [batch.groups for batch in batches])
-
-    def _ratio(self, batches: list[_Batch], sums: list[Tensor], skip: Tensor) -> list[Tensor]:
-        """Return ‖w‖, ‖u‖ and the trust ratio, [3, T] for each batch."""
-        return [trust_ratio(own, skip, *_adaptation(batch.settings)) for batch, own in zip(batches, sums, strict=True)]
-
-    def _apply(self, batches: list[_Batch], norms: list[Tensor], skip: Tensor) -> None:
-        for batch, (_, _, ratio) in zip(batches, norms, strict=True):
-            scale = (ratio * batch.settings["lr"]).masked_fill(skip, 0.0)
-            beta1, beta2, _, *rest = self._constants(batch)
-            self._ops.lamb_apply(*batch.tensors[1:], scale, beta1, beta2, *rest)
+    @property
+    def _wants_grad_norm(self) -> bool:
+        return bool(self.max_grad_norm) or self.skip_nonfinite
 
     def describe(self) -> str:
         """Return what this optimizer will do, for people: totals, switches, and one line for each group."""
@@ -227,18 +184,39 @@ class Lamb(Optimizer):
             lines.append(f"  group {number}: {len(group['params'])} tensors, {elements:,} elements, {settings}")
         return "\n".join(lines)
 
+    def state_dict(self) -> StateDict:
+        """Return the state by parameter, as PyTorch's optimizers do; 8-bit moments are saved in float32."""
+        saved = super().state_dict()
+        saved["state"] = {number: portable(own) for number, own in saved["state"].items()}
+        return saved
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Load what `state_dict` returned, or the state of apex's or timm's LAMB.
+
+        Those keep the same moments under the same names and the step count in their groups. Of their groups, the
+        settings that Lamb's groups have are taken over, lr among them. How the moments are stored is as this
+        optimizer says, and whole tensors are cut as the parameters are.
+
+        Raises:
+            ValueError: the groups do not match, an entry is missing or misshapen, or it was made with another
+                bias_correction, grad_averaging or max_grad_norm.
+        """
+        groups = adopt_groups(self.param_groups, state_dict["param_groups"], self)
+        super().load_state_dict({"state": {}, "param_groups": groups})
+        states = by_position(state_dict)
+        for place, (_, name, parameter) in enumerate(self._named()):
+            if place in states:
+                self.state[parameter] = load_state(
+                    name, parameter, states[place], self.moments, master_weights=self.master_weights
+                )
+
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {name: getattr(self, name) for name in SWITCHES}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for parameter, own in self.state.items():  # a step that was loaded may lie on the host
-            own["step"] = torch.as_tensor(own["step"], dtype=torch.float32, device=parameter.device)
 
     def _check_parameters(self) -> None:
         entries = [(name, parameter) for _, name, parameter in self._named()]
         for name, parameter in entries:
-            check_parameter(name, parameter)
+            check_parameter(name, parameter, self.moments, master_weights=self.master_weights)
             shard_groups(name, parameter)
             if parameter.device != entries[0][1].device:
                 raise ValueError(
@@ -258,45 +236,33 @@ class Lamb(Optimizer):
             count += len(names)
             yield from ((group, name, p) for name, p in zip(names, group["params"], strict=True))
 
-    def _batches(self) -> list[_Batch]:
+    def _batches(self) -> list[Batch]:
         """Sort this rank's parts of the tensors that have a gradient; whatever is wrong with them is raised here."""
-        ready = [(group, name, p) for group, name, p in self._named() if p.grad is not None]
-        for _, name, parameter in ready:
+        ready = [(group, name, p, p.grad) for group, name, p in self._named() if p.grad is not None]
+        for _, name, parameter, _ in ready:
             check_gradient(name, parameter)
-        batches: dict[tuple[int, torch.dtype, Groups], _Batch] = {}
-        for group, name, parameter in ready:
+        switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}
+        settings = {id(group): settings_of(group, **switches) for group in self.param_groups}
+        batches: dict[tuple[torch.dtype, torch.dtype, Groups], Batch] = {}
+        for group, name, parameter, grad in ready:
             groups = shard_groups(name, parameter)
-            batch = batches.setdefault(
-                (id(group), parameter.dtype, groups), _Batch(group, groups, [], [], [], [], [], [])
-            )
-            state = self._state(parameter)
-            batch.names.append(name)
-            batch.grads.append(local_part(cast(Tensor, parameter.grad)))
-            batch.weights.append(local_part(parameter))
-            batch.exp_avgs.append(local_part(state["exp_avg"]))
-            batch.exp_avg_sqs.append(local_part(state["exp_avg_sq"]))
-            batch.steps.append(state["step"])
+            batch = batches.setdefault((parameter.dtype, grad.dtype, groups), Batch(groups))
+            batch.add(name, parameter, grad, self._state(parameter))
+            batch.rows.append(settings[id(group)])
+            batch.rates.append(group["lr"])
         return list(batches.values())
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state.update(new_state(parameter, self.moments, master_weights=self.master_weights))
         return state
 
-    def _constants(self, batch: _Batch) -> tuple[float, float, float, float, float, bool]:
-        settings = batch.settings
-        beta1, beta2 = settings["betas"]
-        beta3 = 1 - beta1 if self.grad_averaging else 1.0
-        return beta1, beta2, beta3, settings["eps"], settings["weight_decay"], self.bias_correction
 
-
-def _adaptation(settings: dict[str, Any]) -> tuple[bool, tuple[float, float], tuple[float, float]]:
-    """Return whether tensors are adapted and the bounds on φ(‖w‖) and the ratio."""
-    weight_norm, ratio = (settings[name] or (0.0, math.inf) for name in ("weight_norm_bounds", "trust_ratio_bounds"))
-    return settings["layer_adaptation"], weight_norm, ratio
+@functools.cache
+def _unclipped(device: torch.device) -> Tensor:
+    """What `lamb_clip` returns where nobody asks for the norm."""
+    return torch.tensor([math.nan, 1.0, 0.0], dtype=torch.float64, device=device)
 
 
 def _without_repeats(params: Any) -> Any:

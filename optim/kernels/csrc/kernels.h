@@ -1,0 +1,162 @@
+// What is done to one block of a tensor, by the formats of what belongs to it.
+#pragma once
+
+#include <vector>
+
+#include "plan.h"
+
+// Elements that are widened at a time where formats are mixed.
+constexpr int64_t STAGE = 4 * SCALED;
+
+// A dtype of weights that gradients and moments share.
+template <class N>
+struct Alike {
+    using Stored = typename N::Stored;
+    using Math = typename N::Math;
+
+    const Table& table;
+    const Call& call;
+    std::vector<Decay<Math>> decays;          // [T]
+    std::vector<Direction<Math>> directions;  // [T]
+
+    Alike(const Table& table, const Call& call, bool advance) : table(table), call(call) {
+        for (int64_t tensor = 0; tensor < table.count; ++tensor) {
+            float& step = *table.address<float>(STEP, tensor);
+            if (advance && !call.skip()) step += 1;
+            decays.emplace_back(call.settings[tensor], call.clip ? call.clip[1] : 1);
+            directions.emplace_back(call.settings[tensor], step);
+        }
+    }
+
+    Stored* at(Row row, const Block& block) const { return table.address<Stored>(row, block.tensor) + block.begin; }
+
+    // The first pass over a block; u goes to `kept`, unless that is null.
+    Squares first(const Block& block, Math* kept = nullptr) const {
+        const int64_t n = block.end - block.begin;
+        Stored *const g = at(GRAD, block), *const w = at(WEIGHT, block), *const m = at(EXP_AVG, block),
+                      *const v = at(EXP_AVG_SQ, block);
+        if (call.skip()) return {squares<N>(w, n), 0};
+        const Decay<Math>& decay = decays[block.tensor];
+        const Direction<Math>& direction = directions[block.tensor];
+        return kept ? update<N, true>(g, w, m, v, kept, n, decay, direction)
+                    : update<N, false>(g, w, m, v, kept, n, decay, direction);
+    }
+
+    // The second pass over a block; u is what the first one kept, or computed again if that is null.
+    void second(const Block& block, double scale, const Math* kept = nullptr) const {
+        if (scale == 0) return;
+        const int64_t n = block.end - block.begin;
+        if (kept)
+            apply_kept<N>(at(WEIGHT, block), kept, n, Math(scale));
+        else
+            apply<N>(at(WEIGHT, block), at(EXP_AVG, block), at(EXP_AVG_SQ, block), n, Math(scale),
+                     directions[block.tensor]);
+    }
+};
+
+// float32 weights whose gradients or moments have another format: these are widened piece by piece.
+struct Mixed : Alike<Native<float>> {
+    using Alike::Alike;
+
+    Squares first(const Block& block, float* kept = nullptr) const {
+        if (call.skip()) return Alike::first(block);
+        Squares sum;
+        float unkept[STAGE];
+        for (int64_t begin = block.begin; begin < block.end; begin += STAGE) {
+            const Block piece{block.tensor, begin, std::min(begin + STAGE, block.end), 0};
+            const Squares own = first_of(piece, kept ? kept + (begin - block.begin) : unkept);
+            sum.weight += own.weight;
+            sum.update += own.update;
+        }
+        return sum;
+    }
+
+    void second(const Block& block, double scale, const float* kept = nullptr) const {
+        if (scale == 0) return;
+        for (int64_t begin = block.begin; begin < block.end; begin += STAGE) {
+            const Block piece{block.tensor, begin, std::min(begin + STAGE, block.end), 0};
+            second_of(piece, float(scale), kept ? kept + (begin - block.begin) : nullptr);
+        }
+    }
+
+   private:
+    Squares first_of(const Block& piece, float* kept) const {
+        const int64_t n = piece.end - piece.begin;
+        float g[STAGE], m[STAGE], v[STAGE];
+        load_gradient(piece, g);
+        load(piece, FIRST, m);
+        load(piece, SECOND, v);
+        advance(g, m, v, n, decays[piece.tensor]);
+        store(piece, FIRST, m);
+        store(piece, SECOND, v);
+        if (call.moments != FLOAT32) {  // u follows from the moments as they are stored
+            load(piece, FIRST, m);
+            load(piece, SECOND, v);
+        }
+        return direct(at(WEIGHT, piece), m, v, kept, n, directions[piece.tensor]);
+    }
+
+    void second_of(const Block& piece, float scale, const float* kept) const {
+        const int64_t n = piece.end - piece.begin;
+        float* const w = at(WEIGHT, piece);
+        if (kept) {
+            apply_kept<Native<float>>(w, kept, n, scale);
+        } else {
+            float m[STAGE], v[STAGE];
+            load(piece, FIRST, m);
+            load(piece, SECOND, v);
+            apply<Native<float>>(w, m, v, n, scale, directions[piece.tensor]);
+        }
+        uint16_t* const copy = half(COPY, piece);
+        if (copy && call.grads == BFLOAT16) narrow<BFloat16>(w, copy, n);
+        if (copy && call.grads == FLOAT16) narrow<Float16>(w, copy, n);
+    }
+
+    uint16_t* half(Row row, const Block& piece) const {
+        uint16_t* const whole = table.address<uint16_t>(row, piece.tensor);
+        return whole ? whole + piece.begin : nullptr;
+    }
+
+    void load_gradient(const Block& piece, float* to) const {
+        const int64_t n = piece.end - piece.begin;
+        switch (call.grads) {
+            case BFLOAT16: return widen<BFloat16>(half(GRAD, piece), to, n);
+            case FLOAT16: return widen<Float16>(half(GRAD, piece), to, n);
+            default: return widen<Native<float>>(at(GRAD, piece), to, n);
+        }
+    }
+
+    void load(const Block& piece, Which which, float* to) const {
+        const Row row = which == FIRST ? EXP_AVG : EXP_AVG_SQ;
+        const int64_t n = piece.end - piece.begin;
+        switch (call.moments) {
+            case BFLOAT16: return widen<BFloat16>(half(row, piece), to, n);
+            case UINT8: return each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
+                dequantise(codes, to + from, size, which, scale);
+            });
+            default: return widen<Native<float>>(at(row, piece), to, n);
+        }
+    }
+
+    void store(const Block& piece, Which which, const float* values) const {
+        const Row row = which == FIRST ? EXP_AVG : EXP_AVG_SQ;
+        const int64_t n = piece.end - piece.begin;
+        const float step = *table.address<float>(STEP, piece.tensor);
+        switch (call.moments) {
+            case BFLOAT16: return round_bfloat16(values, half(row, piece), n, Noise(step, which, piece.begin));
+            case UINT8: return each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
+                scale = quantise(values + from, codes, size, which, Noise(step, which, piece.begin + from));
+            });
+            default: return narrow<Native<float>>(values, at(row, piece), n);
+        }
+    }
+
+    // Call visit(codes, scale, elements of the piece before them, how many they are).
+    template <class Visit>
+    void each_scaled(const Block& piece, Which which, Visit visit) const {
+        uint8_t* const codes = table.address<uint8_t>(which == FIRST ? EXP_AVG : EXP_AVG_SQ, piece.tensor);
+        float* const scales = table.address<float>(which == FIRST ? FIRST_SCALE : SECOND_SCALE, piece.tensor);
+        for (int64_t begin = piece.begin; begin < piece.end; begin += SCALED)
+            visit(codes + begin, scales[begin / SCALED], begin - piece.begin, std::min(SCALED, piece.end - begin));
+    }
+};

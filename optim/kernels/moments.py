@@ -1,0 +1,162 @@
+"""The formats in which moments are stored, in plain PyTorch.
+
+* The weights' own dtype, rounded to nearest.
+* bfloat16 under float32 weights: 2 bytes an element.
+* 8 bits under float32 weights: a code of a dynamic map and, for each block of 256 elements, the float32 number that the
+  block's largest element in magnitude is. The maps are those of bitsandbytes and torchao (Dettmers et al., 8-bit
+  Optimizers via Block-wise Quantization, 2022, section 1.3): 1.016 bytes an element.
+
+The two narrow formats round stochastically: to one of the two neighbours, with probabilities that make the mean right.
+To nearest, a second moment would stand still, since beta2 = 0.999 moves it by less than half a unit in its last place.
+The noise is a hash of the element's place in this rank's part of the tensor, of the step and of which moment it is, so
+a step is reproducible, replicas agree, and every implementation rounds alike.
+"""
+
+import functools
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLOCK = 256
+"""Elements that share a scale."""
+
+FIRST, SECOND = 0, 1
+"""Which moment a number belongs to."""
+
+
+class Moment(Protocol):
+    """One block of a stored moment."""
+
+    def load(self) -> Tensor:
+        """Return it in the dtype in which steps are computed."""
+        ...
+
+    def store(self, value: Tensor, skip: Tensor) -> None:
+        """Write `value` in place, or change no bit where `skip`, a bool scalar, holds."""
+        ...
+
+
+class Plain:
+    """In the weights' dtype, of any shape."""
+
+    def __init__(self, values: Tensor, wide: torch.dtype) -> None:
+        self._values = values
+        self._wide = wide
+
+    def load(self) -> Tensor:
+        """Return the moment, in float32 if it is of half precision."""
+        return self._values.to(self._wide)
+
+    def store(self, value: Tensor, skip: Tensor) -> None:
+        """Round to nearest."""
+        self._values.copy_(torch.where(skip, self._values, value.to(self._values.dtype)))
+
+
+class Place(NamedTuple):
+    """Which numbers a block of a moment holds; their rounding follows from it."""
+
+    begin: int
+    """Elements of this rank's part of the tensor that lie before it."""
+    step: Tensor
+    """float32 scalar on the device."""
+    which: int
+    """FIRST or SECOND."""
+
+    def noise(self, count: int) -> Tensor:
+        """Return 32 random bits in int64 for each element, [count]."""
+        salt = _hash32(self.step.to(torch.int64) * 2 + self.which)
+        return _hash32(torch.arange(self.begin, self.begin + count, device=self.step.device) ^ salt)
+
+
+class Rounded:
+    """bfloat16 [n], rounded stochastically."""
+
+    def __init__(self, values: Tensor, place: Place) -> None:
+        self._values = values
+        self._place = place
+
+    def load(self) -> Tensor:
+        """Return the moment in float32."""
+        return self._values.float()
+
+    def store(self, value: Tensor, skip: Tensor) -> None:
+        """Add noise below the last place and cut there; Inf and NaN stay what they are."""
+        bits = value.view(torch.int32).to(torch.int64) + (self._place.noise(len(value)) >> 16)
+        rounded = (bits >> 16).to(torch.int16).view(torch.bfloat16)
+        rounded = torch.where(value.isnan(), torch.nan, rounded)
+        self._values.copy_(torch.where(skip, self._values, rounded))
+
+
+class Quantised:
+    """Codes uint8 [n] and scales float32 [ceil(n / 256)], rounded stochastically."""
+
+    def __init__(self, codes: Tensor, scales: Tensor, place: Place) -> None:
+        self._codes = codes
+        self._scales = scales
+        self._place = place
+
+    def load(self) -> Tensor:
+        """Return the moment in float32."""
+        return decode(self._codes, self._scales, self._place.which)
+
+    def store(self, value: Tensor, skip: Tensor) -> None:
+        """Quantise block by block."""
+        threshold = (self._place.noise(len(value)) >> 8).float() / 2**24
+        codes, scales = encode(value, self._place.which, threshold)
+        self._codes.copy_(torch.where(skip, self._codes, codes))
+        self._scales.copy_(torch.where(skip, self._scales, scales))
+
+
+def _hash32(x: Tensor) -> Tensor:
+    """Mix 32 bits (Wellons, hash-prospector, "lowbias32"); products wrap in int64, which leaves the low half right."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@functools.cache
+def dynamic_map(which: int, device: torch.device) -> Tensor:
+    """Return what the codes stand for, float32 [256], ascending from -1 (first) or 0 (second) to 1.
+
+    Seven decades down from 1, each with twice the numbers of the one below. Signed, the largest is +1 and the smallest
+    -0.993; a block's scale has the sign that makes its largest element +1.
+    """
+    magnitudes = []
+    for decade in range(7):
+        count = 2 ** (decade + (which == SECOND))
+        width = 0.9 / count
+        magnitudes += [10.0 ** (decade - 6) * (0.1 + width * (i + 0.5)) for i in range(count)]
+    negative = [] if which == SECOND else [-x for x in magnitudes]
+    return torch.tensor(sorted([*negative, 0.0, *magnitudes, 1.0]), dtype=torch.float32, device=device)
+
+
+def decode(codes: Tensor, scales: Tensor, which: int) -> Tensor:
+    """Return float32 [n] from codes uint8 [n] and scales float32 [ceil(n / 256)]."""
+    units = dynamic_map(which, codes.device)[codes.long()]
+    return (_blocks(units) * scales[:, None]).view(-1)[: len(codes)]
+
+
+def encode(value: Tensor, which: int, threshold: Tensor | float = 0.5) -> tuple[Tensor, Tensor]:
+    """Return codes and scales of float32 [n].
+
+    An element goes to its upper neighbour if it lies further than `threshold`, [n] in [0, 1), of the way to it. What
+    was decoded goes back to the same bits at 0.5. A second moment that is not 0 never becomes 0: the update is divided
+    by its root.
+    """
+    units = dynamic_map(which, value.device)
+    blocks = _blocks(value)
+    scales = blocks.gather(1, blocks.abs().argmax(dim=1, keepdim=True))
+    unit = (blocks / torch.where(scales == 0, 1.0, scales)).view(-1)[: len(value)]
+    low = (torch.bucketize(unit, units, right=True) - 1).clamp(0, 254)
+    fraction = (unit - units[low]) / (units[low + 1] - units[low])
+    codes = low + (fraction > threshold)
+    if which == SECOND:
+        codes = torch.where(unit > 0, codes.clamp(min=1), codes)
+    return codes.to(torch.uint8), scales.view(-1)
+
+
+def _blocks(flat: Tensor) -> Tensor:
+    """Return [ceil(n / 256), 256], the last block filled up with zeros."""
+    return F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
