@@ -46,7 +46,7 @@ clean:  ## Remove what setup and the tools have made
 .venv/installed: pyproject.toml constraints.txt
 	@scripts/venv $(PYTHON)
 	@echo "Installing bigbatch into .venv; the first time takes a few minutes."
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[service]'
 	@touch $@
 
 .venv/ready: .venv/installed

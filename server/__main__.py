@@ -1,0 +1,35 @@
+"""What `bigbatch` runs: the command line, or the way to it where only the library is installed."""
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution, requires
+
+
+def main() -> None:
+    """Run the command line; exit with 2 and the remedy where the extra `service` is not installed."""
+    try:
+        from .cli import main as run
+
+        run()
+    except ModuleNotFoundError:
+        missing = ", ".join(_missing())
+        if not missing:
+            raise
+        remedy = "pip install 'bigbatch[service]'"
+        sys.stderr.write(f"bigbatch: the command line needs what is not installed here: {missing}\n{remedy}\n")
+        sys.exit(2)
+
+
+def _missing() -> Iterator[str]:
+    """Yield the distributions that bigbatch with its extra requires and this Python lacks."""
+    for requirement in requires("bigbatch") or ():
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            yield name
+
+
+if __name__ == "__main__":
+    main()
