@@ -16,7 +16,8 @@ import psutil
 
 NEEDED_GIB = 2.0
 ADVISED_GIB = 20.0
-_PROBE = "import torch; print(torch.version.cuda or '', torch.cuda.device_count())"
+_TORCH = "import torch; print(torch.version.cuda or '', torch.cuda.device_count())"
+_KERNEL = "import optim; print(*optim.backend('cpu'), sep='\\n')"
 
 
 class Mark(StrEnum):
@@ -42,10 +43,10 @@ class Finding:
 
 
 def examine(home: Path, host: str, port: int) -> Iterator[Finding]:
-    """Yield one finding after the other; looking at torch takes seconds."""
+    """Yield one finding after the other; looking at torch and compiling the kernel take seconds."""
     yield python()
     yield torch()
-    yield compiler()
+    yield kernel()
     yield ray()
     yield listening(host, port)
     yield disk(home)
@@ -62,10 +63,9 @@ def torch() -> Finding:
     """Import torch in a process of its own and ask it for GPUs."""
     if _installed("torch") is None:
         return Finding(Mark.MISSING, "torch", "not installed", "run `make setup`")
-    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    probe = _python(_TORCH)
     if probe.returncode:
-        reason = (probe.stderr.strip().splitlines() or ["no message"])[-1]
-        return Finding(Mark.MISSING, "torch", f"cannot be imported: {reason}", "run `make clean setup`")
+        return Finding(Mark.MISSING, "torch", f"cannot be imported: {_reason(probe)}", "run `make clean setup`")
     cuda, gpus = probe.stdout.rstrip("\n").split(" ")
     found = f"{_installed('torch')}, {f'CUDA {cuda}' if cuda else 'no CUDA'}, {gpus} GPUs"
     if gpus == "0" and shutil.which("nvidia-smi"):
@@ -73,20 +73,24 @@ def torch() -> Finding:
     return Finding(Mark.GOOD, "torch", found)
 
 
-def compiler() -> Finding:
-    """Look for the C++ compiler that builds the fused kernel for processors."""
-    name = os.environ.get("CXX", "c++")
-    path = shutil.which(name) or shutil.which("g++") or shutil.which("clang++")
-    if path is None:
-        remedy = "install one (Debian: apt-get install g++); without it LAMB on a CPU runs on plain torch, slower"
-        return Finding(Mark.WARNING, "C++ compiler", f"no {name}", remedy)
-    return Finding(Mark.GOOD, "C++ compiler", path)
+def kernel() -> Finding:
+    """Ask a process of its own who computes LAMB on the CPU; if the kernel was never compiled here, now it is."""
+    what, probe = "CPU kernel", _python(_KERNEL)
+    if probe.returncode:
+        return Finding(Mark.MISSING, what, f"optim cannot be used: {_reason(probe)}", "run `make clean setup`")
+    name, reason = probe.stdout.strip().split("\n", maxsplit=1)
+    if name == "fused":
+        return Finding(Mark.GOOD, what, f"the fused {reason}")
+    remedy = "install a C++ compiler (Debian: apt-get install g++), or name another one in the variable CXX"
+    return Finding(Mark.WARNING, what, f"plain PyTorch, several times slower: {reason}", remedy)
 
 
 def ray() -> Finding:
     """Check that Ray is installed."""
     found = _installed("ray")
-    return Finding(Mark.GOOD, "Ray", found) if found else Finding(Mark.MISSING, "Ray", "not installed", "`make setup`")
+    if found is None:
+        return Finding(Mark.MISSING, "Ray", "not installed", "`make setup`, or pip install 'bigbatch[service]'")
+    return Finding(Mark.GOOD, "Ray", found)
 
 
 def listening(host: str, port: int) -> Finding:
@@ -151,6 +155,15 @@ def holder(port: int) -> str:
         return f"{psutil.Process(pids[0]).name()} (process {pids[0]})" if pids else "another program"
     except psutil.Error:
         return "another program"
+
+
+def _python(program: str) -> subprocess.CompletedProcess[str]:
+    # -P: a folder named optim or torch where the user stands is not the package.
+    return subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+
+
+def _reason(failed: subprocess.CompletedProcess[str]) -> str:
+    return (failed.stderr.strip().splitlines() or ["no message"])[-1]
 
 
 def _installed(package: str) -> str | None:

@@ -80,7 +80,7 @@ def test_doctor_finds_here_what_the_tests_need(tmp_path: Path) -> None:
     result = _run("doctor", "--json", "--home", tmp_path)
     assert result.exit_code == 0
     findings = {finding["what"]: finding for finding in json.loads(result.stdout)}
-    assert {"Python", "torch", "C++ compiler", "Ray", "disk", "Chromium"} < set(findings)
+    assert {"Python", "torch", "CPU kernel", "Ray", "disk", "Chromium"} < set(findings)
     assert "CUDA" in findings["torch"]["found"]
     assert [one["what"] for one in findings.values() if one["mark"] == "missing"] == []
 

@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,11 +30,28 @@ def test_a_port_is_free_again_when_its_holder_closes_it(taken_port: int) -> None
     assert doctor.is_free("127.0.0.1", port)
 
 
+def test_the_kernel_that_computes_on_the_cpu_is_named_with_its_file() -> None:
+    finding = doctor.kernel()
+    assert finding.mark is Mark.GOOD
+    assert finding.found.startswith("the fused C++ kernel /")
+    assert Path(finding.found.split()[-1]).is_file()
+
+
 def test_a_missing_compiler_costs_speed_but_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    finding = doctor.compiler()
+    monkeypatch.delenv("CXX", raising=False)
+    finding = doctor.kernel()
     assert finding.mark is Mark.WARNING
+    assert finding.found.startswith("plain PyTorch, several times slower: no C++ compiler found")
     assert "apt-get install g++" in finding.remedy
+
+
+def test_a_failed_build_is_shown_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "false")
+    finding = doctor.kernel()
+    assert finding.mark is Mark.WARNING
+    assert re.search(r"/false .* failed", finding.found)
+    assert "CXX" in finding.remedy
 
 
 def test_a_missing_browser_matters_to_the_tests_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
