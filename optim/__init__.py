@@ -4,5 +4,6 @@ from .lamb import Lamb
 from .last_step import LastStep
 from .ops import backend
 from .schedules import Schedule, untuned
+from .variants import VARIANTS
 
-__all__ = ["Lamb", "LastStep", "Schedule", "backend", "untuned"]
+__all__ = ["VARIANTS", "Lamb", "LastStep", "Schedule", "backend", "untuned"]

@@ -202,13 +202,14 @@ class Lamb(Optimizer):
                 bias_correction, grad_averaging or max_grad_norm.
         """
         groups = adopt_groups(self.param_groups, state_dict["param_groups"], self)
-        super().load_state_dict({"state": {}, "param_groups": groups})
         states = by_position(state_dict)
-        for place, (_, name, parameter) in enumerate(self._named()):
-            if place in states:
-                self.state[parameter] = load_state(
-                    name, parameter, states[place], self.moments, master_weights=self.master_weights
-                )
+        loaded = {
+            parameter: load_state(name, parameter, states[place], self.moments, master_weights=self.master_weights)
+            for place, (_, name, parameter) in enumerate(self._named())
+            if place in states
+        }
+        super().load_state_dict({"state": {}, "param_groups": groups})
+        self.state.update(loaded)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {name: getattr(self, name) for name in SWITCHES}

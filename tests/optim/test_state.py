@@ -1,0 +1,151 @@
+"""What Lamb keeps, saves and loads on one rank; tests of checkpoints on many are in test_checkpoint."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optim import Lamb
+from tests.optim.oracle import Oracle, make_tensors
+
+SHAPES = [(13, 29), (7,), (300, 3)]
+
+
+def make(dtype: torch.dtype = torch.float64, **switches: Any) -> Lamb:
+    return Lamb([nn.Parameter(w) for w in make_tensors(SHAPES, 0, dtype)], lr=0.05, **switches)
+
+
+def parameters_of(optimizer: Lamb) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def take_steps(optimizer: Lamb, first: int, last: int) -> None:
+    for step in range(first, last + 1):
+        parameters = parameters_of(optimizer)
+        for parameter, grad in zip(parameters, make_tensors(SHAPES, step), strict=True):
+            parameter.grad = grad.to(parameter.dtype)
+        optimizer.step()
+
+
+def foreign_state(oracle: Oracle, **group: Any) -> dict[str, Any]:
+    """Return the oracle's state as apex's FusedLAMB and timm's Lamb lay it out: the step count is the group's."""
+    moments = zip(oracle.exp_avgs, oracle.exp_avg_sqs, strict=True)
+    return {
+        "state": {i: {"exp_avg": m.clone(), "exp_avg_sq": v.clone()} for i, (m, v) in enumerate(moments)},
+        "param_groups": [{"step": oracle.steps[0], "params": [0, 1, 2], **group}],
+    }
+
+
+APEX = {"bias_correction": True, "betas": (0.9, 0.999), "weight_decay": 0.02, "grad_averaging": True}
+TIMM = {"trust_clip": False, "always_adapt": True, "caution": False, "decoupled_decay": False}
+
+
+@pytest.mark.parametrize("extra", [{}, TIMM], ids=["apex", "timm"])
+def test_the_state_of_apex_and_timm_is_gone_on_with(extra: dict[str, Any]) -> None:
+    oracle = Oracle(make_tensors(SHAPES, 0))
+    settings: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.02, "max_grad_norm": 1.0}
+    for step in (1, 2, 3):
+        oracle.step(make_tensors(SHAPES, step), **settings)
+    optimizer = Lamb([nn.Parameter(w.clone()) for w in oracle.weights], max_grad_norm=1.0)
+    saved = foreign_state(oracle, lr=0.05, eps=1e-6, max_grad_norm=1.0, **APEX, **extra)
+    before = copy.deepcopy(saved)
+    optimizer.load_state_dict(saved)
+    assert str(saved) == str(before)
+    assert not TIMM.keys() & optimizer.param_groups[0].keys()
+    assert optimizer.param_groups[0]["layer_adaptation"] is True
+    take_steps(optimizer, 4, 5)
+    for step in (4, 5):
+        oracle.step(make_tensors(SHAPES, step), **settings)
+    for weight, expected in zip(parameters_of(optimizer), oracle.weights, strict=True):
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("switch", "value"), [("bias_correction", False), ("grad_averaging", False), ("max_grad_norm", 1.0)]
+)
+def test_a_state_that_was_computed_otherwise_is_refused_with_the_remedy(switch: str, value: Any) -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.1, **{switch: value})
+    optimizer = make()
+    with pytest.raises(ValueError, match=f"made with {switch}={value}.*build it with {switch}={value}"):
+        optimizer.load_state_dict(saved)
+    assert not optimizer.state
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+@pytest.mark.parametrize("missing", ["exp_avg", "exp_avg_sq", "step"])
+def test_a_state_without_an_entry_is_refused_by_name(missing: str) -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
+    del (saved["param_groups"][0] if missing == "step" else saved["state"][1])[missing]
+    with pytest.raises(ValueError, match=rf"the state of parameter '[01]' has no '{missing}'"):
+        make().load_state_dict(saved)
+
+
+def test_a_misshapen_state_is_refused_with_both_shapes() -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
+    saved["state"][1]["exp_avg"] = torch.zeros(8)
+    optimizer = make()
+    with pytest.raises(ValueError, match=r"exp_avg of parameter '1' has shape \(8,\) in the state.*parameter \(7,\)"):
+        optimizer.load_state_dict(saved)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("moments", ["full", "bfloat16", "8bit"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_stop_save_load_and_go_on_is_bit_identical_in_every_format(moments: str, dtype: torch.dtype) -> None:
+    switches: dict[str, Any] = {"moments": moments, "master_weights": True}
+    straight = make(dtype, **switches)
+    take_steps(straight, 1, 3)
+    other = make(dtype, **switches)
+    for parameter, weight in zip(parameters_of(other), parameters_of(straight), strict=True):
+        parameter.data.copy_(weight)
+    other.load_state_dict(copy.deepcopy(straight.state_dict()))
+    take_steps(straight, 4, 6)
+    take_steps(other, 4, 6)
+    for mine, theirs in zip(parameters_of(straight), parameters_of(other), strict=True):
+        assert torch.equal(mine, theirs)
+        assert straight.state[mine].keys() == other.state[theirs].keys()
+        for key, entry in straight.state[mine].items():
+            assert entry.dtype is other.state[theirs][key].dtype
+            assert torch.equal(entry, other.state[theirs][key]), key
+
+
+def test_a_state_is_loaded_into_another_format() -> None:
+    full = make(torch.float32)
+    take_steps(full, 1, 3)
+    narrow = make(torch.float32, moments="8bit")
+    narrow.load_state_dict(full.state_dict())
+    for i, own in narrow.state_dict()["state"].items():
+        expected = full.state[parameters_of(full)[i]]["exp_avg"]
+        assert (own["exp_avg"] - expected).abs().max() <= 0.02 * expected.abs().max()
+        assert own["step"] == 3
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_with_master_weights_follows_the_oracle(dtype: torch.dtype, backend: str) -> None:
+    optimizer = make(dtype, master_weights=True, backend=backend, max_grad_norm=1.0)
+    oracle = Oracle(make_tensors(SHAPES, 0, dtype))
+    for step in range(1, 6):
+        oracle.step([g.to(dtype) for g in make_tensors(SHAPES, step)], lr=0.05, max_grad_norm=1.0)
+        take_steps(optimizer, step, step)
+    for parameter, expected in zip(parameters_of(optimizer), oracle.weights, strict=True):
+        master = optimizer.state[parameter]["master"]
+        assert master.dtype is optimizer.state[parameter]["exp_avg"].dtype is torch.float32
+        torch.testing.assert_close(master.double(), expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(parameter.detach(), master.to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_small_steps_add_up_only_with_master_weights(backend: str) -> None:
+    def moved(*, master_weights: bool) -> bool:
+        parameter = nn.Parameter(torch.ones(64, dtype=torch.bfloat16))
+        optimizer = Lamb([parameter], lr=1e-4, master_weights=master_weights, backend=backend)
+        for _ in range(60):
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        return bool((parameter != 1).all())
+
+    assert moved(master_weights=True)
+    assert not moved(master_weights=False)
