@@ -1,0 +1,272 @@
+"""The operators on CUDA: Triton kernels for tensors that they can read, plain PyTorch for the others.
+
+T = tensors in the call. Arguments are those that `optim.ops` describes. Nothing here waits for the device, and what
+changes from step to step lies there, so a step can be captured in a CUDA graph once it has run outside of one.
+
+Launches of a call, for any number of tensors: `sum_squares` 2, `lamb_clip` 1, `lamb_update` 2, `lamb_ratio` 1,
+`lamb_apply` 1, `lamb_step` 3. A whole step of tensors that no rank shares has 6, or 3 where nobody asks for the norm of
+the gradients.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import eager
+from .cpu import Backend
+
+try:
+    import triton
+    from triton import language as tl
+except ImportError as error:
+    _MISSING = (
+        f"the CUDA kernels need Triton, which cannot be imported ({error}); "
+        "torch for CUDA brings it, else `pip install triton`"
+    )
+else:
+    from .triton import lamb, tables
+
+    _MISSING = ""
+
+CHUNK = 8192
+"""Elements of one tensor that a program takes."""
+
+_TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_HALF = (torch.bfloat16, torch.float16)
+_LISTS = ("tensors", "grads", "weights", "copies", "exp_avgs", "exp_avg_sqs", "steps")
+
+
+def backend() -> Backend:
+    """Return who computes the operators for CUDA tensors."""
+    return Backend("eager", _MISSING) if _MISSING else Backend("fused", f"Triton {triton.__version__}")
+
+
+def _or_eager(fused: Callable[..., Any]) -> Callable[..., Any]:
+    """Give an operator the tensors that the kernels can read, and its namesake in `eager` the others."""
+    plain: Callable[..., Any] = getattr(eager, fused.__name__)
+    names = tuple(inspect.signature(fused).parameters)
+
+    @functools.wraps(fused)
+    def operator(*arguments: Any) -> Any:
+        named = dict(zip(names, arguments, strict=True))
+        fits = _fits(named)
+        with torch.cuda.device_of(_first(named)):  # type: ignore[no-untyped-call]
+            if all(fits):
+                return fused(*arguments)
+            if not any(fits):
+                return plain(*arguments)
+            chosen = [[i for i, fit in enumerate(fits) if fit is wanted] for wanted in (True, False)]
+            parts = [
+                compute(*(_pick(name, each, numbers, len(fits)) for name, each in named.items()))
+                for compute, numbers in zip((fused, plain), chosen, strict=True)
+            ]
+            return None if parts[0] is None else _in_order(parts, chosen)
+
+    return operator
+
+
+def _first(arguments: dict[str, Any]) -> Tensor:
+    first = next(iter(arguments.values()))
+    return first if isinstance(first, Tensor) else first[0]
+
+
+def _fits(arguments: dict[str, Any]) -> list[bool]:
+    """Return for each tensor whether the kernels can read it and all that belongs to it."""
+    lists = [arguments[name] for name in _LISTS if arguments.get(name)]
+    if not lists:
+        return [not _MISSING]
+    if _MISSING or not _is_known(arguments):
+        return [False] * len(lists[0])
+    alike = [[tensor.dtype is each[0].dtype and tensor.is_contiguous() for tensor in each] for each in lists]
+    return [all(column) for column in zip(*alike, strict=True)]
+
+
+def _is_known(arguments: dict[str, Any]) -> bool:
+    """Return whether there is a kernel for this combination of dtypes; the first tensors stand for all."""
+    dtypes = {name: arguments[name][0].dtype for name in _LISTS if arguments.get(name)}
+    if "tensors" in dtypes:
+        return dtypes["tensors"] in _TYPES
+    weight, step = dtypes["weights"], dtypes["steps"]
+    grad, copy = dtypes.get("grads", weight), dtypes.get("copies", weight)
+    if weight not in _TYPES or step is not torch.float32 or arguments["scales"]:
+        return False
+    if dtypes["exp_avgs"] is not weight or dtypes["exp_avg_sqs"] is not weight:
+        return False
+    return all(narrow is weight or (weight is torch.float32 and narrow in _HALF) for narrow in (grad, copy))
+
+
+def _pick(name: str, entries: Any, numbers: Sequence[int], count: int) -> Any:
+    """Return the entries of some of the `count` tensors of a call, without asking the device."""
+    if name == "clip" or len(entries) == 0:
+        return entries
+    if isinstance(entries, Tensor):
+        return torch.stack([entries[i] for i in numbers])
+    return [entries[first + i] for first in range(0, len(entries), count) for i in numbers]
+
+
+def _in_order(parts: Sequence[Tensor], chosen: Sequence[Sequence[int]]) -> Tensor:
+    """Return the columns of both parts as the tensors stood in the call."""
+    columns = {
+        i: column
+        for part, numbers in zip(parts, chosen, strict=True)
+        for i, column in zip(numbers, part.unbind(-1), strict=True)
+    }
+    return torch.stack([columns[i] for i in range(len(columns))], dim=-1)
+
+
+@_or_eager
+def sum_squares(tensors: list[Tensor]) -> Tensor:
+    """Return Σx² of each tensor, float64 [T]."""
+    layout = tables.layout(tensors, CHUNK)
+    addresses = tables.addresses(tensors)
+    partials, out = _empty(layout.table, layout.chunks), _empty(layout.table, len(tensors))
+    common = (layout.table, addresses.table, partials, len(tensors))
+    _launch(lamb.squares, layout.chunks, *common, **_shape(tensors[0], aligned=addresses.aligned))
+    _launch(lamb.total_squares, len(tensors), layout.table, partials, out, len(tensors), CHUNK=CHUNK)
+    return out
+
+
+@_or_eager
+def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+    """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
+    out = _empty(squares, 3)
+    numbers = (len(squares), float(max_grad_norm))
+    _launch(lamb.clip_gradients, 1, squares.contiguous(), out, *numbers, SKIP_NONFINITE=skip_nonfinite)
+    return out
+
+
+@_or_eager
+def lamb_update(
+    grads: list[Tensor],
+    weights: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],  # noqa: ARG001 - of the 8-bit moments, which `eager` computes
+    steps: list[Tensor],
+    clip: Tensor,
+    settings: Tensor,
+) -> Tensor:
+    """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
+    call = _Call(weights, exp_avgs, exp_avg_sqs, steps, settings, grads=grads)
+    partials = call.update(clip)
+    sums = _empty(clip, 2, len(weights))
+    tensors = (call.layout.table, call.addresses.table)
+    _launch(lamb.finish_update, len(weights), *tensors, clip, partials, sums, *call.counts, CHUNK=CHUNK)
+    torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs])
+    return sums
+
+
+@_or_eager
+def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tensor:
+    """Return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T], from Σw² and Σu² of whole tensors, [2, T]."""
+    count = sums.shape[1]
+    out = _empty(sums, 4, count)
+    numbers = (tables.settings(settings, sums.device), clip, lr.contiguous(), out, count)
+    _launch(lamb.ratios, count, sums.contiguous(), *numbers)
+    return out
+
+
+@_or_eager
+def lamb_apply(
+    weights: list[Tensor],
+    copies: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],  # noqa: ARG001 - as in lamb_update
+    steps: list[Tensor],
+    scale: Tensor,
+    settings: Tensor,
+) -> None:
+    """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
+    _Call(weights, exp_avgs, exp_avg_sqs, steps, settings, copies=copies).apply(scale.contiguous())
+    torch.autograd.graph.increment_version([*weights, *copies])
+
+
+@_or_eager
+def lamb_step(
+    grads: list[Tensor],
+    weights: list[Tensor],
+    copies: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    scales: list[Tensor],  # noqa: ARG001 - as in lamb_update
+    steps: list[Tensor],
+    clip: Tensor,
+    lr: Tensor,
+    settings: Tensor,
+) -> Tensor:
+    """Take the whole step of each tensor and return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T]."""
+    call = _Call(weights, exp_avgs, exp_avg_sqs, steps, settings, grads=grads, copies=copies)
+    partials = call.update(clip)
+    out = _empty(clip, 4, len(weights))
+    tensors = (call.layout.table, call.addresses.table, call.settings, clip, lr.contiguous())
+    _launch(lamb.finish_step, len(weights), *tensors, partials, out, *call.counts, CHUNK=CHUNK)
+    call.apply(out[3])
+    torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs])
+    return out
+
+
+class _Call:
+    """The tensors of a call, as the two streaming kernels take them."""
+
+    def __init__(
+        self,
+        weights: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_sqs: list[Tensor],
+        steps: list[Tensor],
+        settings: Tensor,
+        *,
+        grads: Sequence[Tensor] = (),
+        copies: Sequence[Tensor] = (),
+    ) -> None:
+        self.layout = tables.layout(weights, CHUNK)
+        self.addresses = tables.addresses(weights, exp_avgs, exp_avg_sqs, steps, grads, copies)
+        self.settings = tables.settings(settings, weights[0].device)
+        self.counts = len(weights), self.layout.chunks
+        self._tensors = self.layout.table, self.addresses.table, self.settings
+        self._shape = _shape(weights[0], aligned=self.addresses.aligned)
+        self._grad_type = _type(grads[0]) if grads else None
+        self._copy_type = _type(copies[0]) if copies else None
+
+    def update(self, clip: Tensor) -> Tensor:
+        """Move the moments; return Σw² and Σu² of each chunk, float64 [2, chunks]."""
+        partials = _empty(clip, 2, self.layout.chunks)
+        arguments = (*self._tensors, clip, partials, *self.counts)
+        _launch(lamb.update, self.layout.chunks, *arguments, GRAD_TYPE=self._grad_type, **self._shape)
+        return partials
+
+    def apply(self, scale: Tensor) -> None:
+        """Move the weights and their copies; `scale` is float64 [T]."""
+        arguments = (*self._tensors, scale, self.counts[0])
+        _launch(lamb.apply, self.layout.chunks, *arguments, COPY_TYPE=self._copy_type, **self._shape)
+
+
+def _shape(tensor: Tensor, *, aligned: bool) -> dict[str, Any]:
+    """Return the constants of a streaming kernel.
+
+    A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; more would cost the
+    registers that keep 1024 threads on a multiprocessor, and what has to be read number by number also needs addresses.
+    """
+    vector = tables.ALIGNMENT // tensor.element_size() if aligned else 1
+    block = 1024 if aligned and tensor.dtype is not torch.float64 else 512
+    return {"TYPE": _type(tensor), "CHUNK": CHUNK, "BLOCK": block, "VECTOR": vector}
+
+
+def _type(tensor: Tensor) -> Any:
+    return getattr(tl, _TYPES[tensor.dtype])
+
+
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float64, device=like.device)
+
+
+def _launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
+    # Fused multiply-add rounds once instead of twice; Triton wants it said.
+    options = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+    if programs:
+        kernel[(programs,)](*arguments, **constants, **options)

@@ -1,0 +1,1 @@
+"""Kernels in Triton; `optim.kernels.cuda` is the host code that starts them."""

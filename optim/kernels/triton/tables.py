@@ -1,0 +1,125 @@
+"""The tables that kernels read, made on the host and kept on the device as long as the same ones are asked for.
+
+Training with stable addresses uploads nothing. Where gradients move, as they do when `zero_grad` frees them, one small
+table is uploaded: 48 bytes a tensor.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import lamb
+
+KEPT = 64
+"""Tables that the cache holds; one optimizer asks for two or three kinds a batch."""
+
+ALIGNMENT = 16
+"""Bytes that a thread reads at a time where every tensor allows it."""
+
+_BETAS = [lamb.BETA1.value, lamb.BETA2.value]
+
+
+class Layout(NamedTuple):
+    """How tensors are cut into chunks: the kernels' `layout` int64 [2·T + chunks], on the device."""
+
+    table: Tensor
+    chunks: int
+
+
+class Addresses(NamedTuple):
+    """Where tensors lie: the kernels' `addresses` int64 [6, T], on the device, and if 16-byte accesses reach them."""
+
+    table: Tensor
+    aligned: bool
+
+
+class _Resident(NamedTuple):
+    device: Tensor
+    host: Tensor  # a graph that captured the upload reads it again at each replay
+    source: object  # what the key is the identity of stays alive, so the key stays its own
+    stream: torch.cuda.Stream | None
+    uploaded: torch.cuda.Event | None
+
+
+_cache: OrderedDict[Hashable, _Resident] = OrderedDict()
+_captured: list[_Resident] = []
+"""What CUDA graphs may read at any time to come; a graph cannot tell when it is gone, so these are never freed."""
+
+
+def layout(tensors: Sequence[Tensor], chunk: int) -> Layout:
+    """Return how tensors of these sizes are cut into chunks of so many elements."""
+    sizes = tuple([tensor.numel() for tensor in tensors])
+
+    def make() -> Tensor:
+        numel = torch.tensor(sizes, dtype=torch.int64)
+        chunks = -(-numel // chunk)
+        owners = torch.repeat_interleave(torch.arange(len(sizes)), chunks)
+        return torch.cat([numel, chunks.cumsum(0) - chunks, owners])
+
+    table = _resident(("layout", chunk, sizes), tensors[0].device, make)
+    return Layout(table, len(table) - 2 * len(sizes))
+
+
+def addresses(
+    weights: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor] = (),
+    exp_avg_sqs: Sequence[Tensor] = (),
+    steps: Sequence[Tensor] = (),
+    grads: Sequence[Tensor] = (),
+    copies: Sequence[Tensor] = (),
+) -> Addresses:
+    """Return where the tensors lie; a list may be empty."""
+    wide = [[tensor.data_ptr() for tensor in each] for each in (weights, exp_avgs, exp_avg_sqs, grads, copies)]
+    *moments, grad, copy = [tuple(each) or (0,) * len(weights) for each in wide]
+    step = tuple([tensor.data_ptr() for tensor in steps]) or (0,) * len(weights)
+    rows = (*moments, step, grad, copy)
+    table = _resident(("addresses", rows), weights[0].device, lambda: torch.tensor(rows, dtype=torch.int64))
+    return Addresses(table, not any(address % ALIGNMENT for each in wide for address in each))
+
+
+def settings(table: Tensor, device: torch.device) -> Tensor:
+    """Return the kernels' settings, float64 [T, 13], of a table that nobody writes to any more, float64 [T, 11]."""
+
+    def make() -> Tensor:
+        corrected = table[:, [lamb.BIAS_CORRECTION.value]] != 0
+        logarithms = torch.where(corrected, table[:, _BETAS].log(), -torch.inf)
+        return torch.cat([table, logarithms], dim=1)
+
+    return _resident(("settings", id(table)), device, make, table)
+
+
+def _resident(key: Hashable, device: torch.device, make: Callable[[], Tensor], source: object = None) -> Tensor:
+    """Return what `make` returns, on the device; `make` is called, and the host copies, only where it is not there."""
+    if device.type != "cuda":
+        return _remember((key, device), lambda: _Resident(make().to(device), torch.empty(0), source, None, None)).device
+    stream = torch.cuda.current_stream(device)
+    if torch.cuda.is_current_stream_capturing():
+        # What was there before the capture is there when it is replayed; an upload within it happens only then.
+        entry = _cache.get((key, device)) or _upload(make(), device, stream, source)
+        _captured.append(entry)
+        return entry.device
+    entry = _remember((key, device), lambda: _upload(make(), device, stream, source))
+    if entry.stream != stream and entry.uploaded is not None:
+        stream.wait_event(entry.uploaded)
+        entry.device.record_stream(stream)
+    return entry.device
+
+
+def _remember(key: Hashable, make: Callable[[], _Resident]) -> _Resident:
+    if key not in _cache:
+        _cache[key] = make()
+    _cache.move_to_end(key)
+    if len(_cache) > KEPT:
+        _cache.popitem(last=False)
+    return _cache[key]
+
+
+def _upload(table: Tensor, device: torch.device, stream: torch.cuda.Stream, source: object) -> _Resident:
+    """Copy from pinned memory, so that the host does not wait."""
+    host = table.pin_memory()
+    resident = host.to(device, non_blocking=True)
+    capturing = torch.cuda.is_current_stream_capturing()
+    return _Resident(resident, host, source, stream, None if capturing else stream.record_event())
