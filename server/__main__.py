@@ -16,8 +16,8 @@ def main() -> None:
         missing = ", ".join(_missing())
         if not missing:
             raise
-        remedy = "pip install 'bigbatch[service]'"
-        sys.stderr.write(f"bigbatch: the command line needs what is not installed here: {missing}\n{remedy}\n")
+        sys.stderr.write(f"bigbatch: the command line needs what is not installed here: {missing}\n")
+        sys.stderr.write("Install it with: pip install 'bigbatch[service]'\n")
         sys.exit(2)
 
 

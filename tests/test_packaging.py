@@ -22,22 +22,33 @@ ROOT = Path(__file__).parent.parent
 # torch itself warns when it is imported where there is no NumPy; of all warnings only this one is not ours.
 STRICT = ("-W", "error", "-W", "ignore:Failed to initialize NumPy:UserWarning")
 GIVEN = """
-from types import SimpleNamespace
+from typing import NamedTuple
 import torch
 
 torch.manual_seed(0)
 losses = []
 
 
+class Output(NamedTuple):
+    loss: torch.Tensor
+
+
 class Model(torch.nn.Linear):
     def forward(self, inputs, targets):
         losses.append(torch.nn.functional.mse_loss(super().forward(inputs), targets))
-        return SimpleNamespace(loss=losses[-1])
+        return Output(losses[-1])
 
 
 model = Model(8, 4)
 inputs = torch.randn(64, 8)
 batches = [dict(inputs=inputs, targets=inputs[:, :4])] * 600
+"""
+SHARDED = """
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+
+dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+fully_shard(model, mesh=dist.init_device_mesh("cpu", (1,)))
 """
 WANTED = """
 import importlib.util
@@ -136,8 +147,9 @@ def test_the_quick_start_of_the_readme_is_a_loop_of_six_lines() -> None:
     assert len(loop) == 6
 
 
-def test_the_quick_start_of_the_readme_trains_beside_torch_alone(bare: Bare) -> None:
-    done = bare.run("python", *STRICT, "-c", GIVEN + quick_start() + WANTED)
+@pytest.mark.parametrize("placed", ["", SHARDED], ids=["plain", "FSDP2"])
+def test_the_quick_start_of_the_readme_trains_beside_torch_alone(bare: Bare, placed: str) -> None:
+    done = bare.run("python", *STRICT, "-c", GIVEN + placed + quick_start() + WANTED)
     assert done.returncode == 0, done.stderr
     *steps, last = done.stdout.splitlines()
     first_loss, last_loss, backend, file, found = json.loads(last)
