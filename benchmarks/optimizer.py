@@ -1,159 +1,162 @@
-"""Seconds of one optimizer step on BERT's parameters: Lamb beside torch's fused AdamW, in turns, in one run.
+"""Seconds of one optimizer step on BERT's parameters: Lamb and others beside torch's fused AdamW, in turns, in one run.
 
-    python benchmarks/optimizer.py --model bert-base --threads 1 2
+    python benchmarks/optimizer.py --model bert-tiny bert-base bert-large --threads 1 2 --ranks 1 2
 
-Every contender steps tensors of its own with the shapes of the model, so that nobody finds another's in cache. The
-turns alternate, so that a machine whose speed drifts treats all alike; a ratio is that of the medians. A step's bytes
-are those that an optimizer without any cache would move, and the machine's bandwidth is that of a large copy.
+Every contender steps tensors of its own with the shapes of the model, so that nobody finds another's in cache, and
+takes turns with the baseline; a ratio is the median of those within a turn. Two contenders are in memory at a time,
+with several ranks three: for bert-large that is 11 and 17 GB. A step's bytes are those that move if nothing stays in
+cache, and the machine's bandwidth is that of a large copy.
+
+The other projects are in the dependency group `bench`, and timm, whose package needs a torchvision that fits torch's
+build, comes without what it asks for; its Lamb is loaded from its file:
+
+    pip install --constraint constraints.txt --group bench
+    pip install --constraint constraints.txt --no-deps timm
 """
 
 import argparse
+import itertools
 import json
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
-from optim import Lamb, backend
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by its path looks no further than there
 
-WARM_UP = 2
-"""Steps of each contender that are not counted."""
-
-MODELS = {"bert-tiny": (2, 128), "bert-base": (12, 768), "bert-large": (24, 1024)}
-"""Layers and hidden size; the vocabulary has 30,522 words."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """An optimizer, and the bytes it reads and writes for each float32 parameter if nothing stays in cache."""
-
-    make: Callable[[list[nn.Parameter]], Optimizer]
-    bytes: int
+from benchmarks.bert import MODELS, count, make_parameters
+from benchmarks.contenders import BASELINE, CONTENDERS, missing
+from benchmarks.counting import launches, moved_bytes, state_bytes, temporary_bytes
+from benchmarks.ranks import measure_sharded
+from benchmarks.results import Report, Result, Setting, result, this_machine
+from benchmarks.tables import number, tables
+from benchmarks.timing import WARM_UP, copy_bandwidth, in_turns
 
 
-BASELINE = "torch AdamW fused"
-CONTENDERS = {
-    BASELINE: Contender(lambda p: AdamW(p, lr=1e-4, fused=True), 28),
-    # Both passes from memory, and the gradients once more where something asks for their norm.
-    "Lamb": Contender(lambda p: Lamb(p, lr=1e-4), 44),
-    "Lamb, no gradient norm": Contender(lambda p: Lamb(p, lr=1e-4, skip_nonfinite=False), 40),
-    "Lamb eager": Contender(lambda p: Lamb(p, lr=1e-4, backend="eager"), 44),
-}
+def measure(setting: Setting, names: list[str]) -> Iterator[Result]:
+    """Yield what each contender takes on one rank; the baseline, which takes part in all turns, comes last."""
+    torch.set_num_threads(setting.threads)
+    bandwidth = copy_bandwidth(setting.device)
+    baseline = make(setting, BASELINE)
+    seen: list[float] = []
+    for name in (name for name in names if name != BASELINE):
+        say(setting, name)
+        contender = make(setting, name)
+        reference, seconds = in_turns([baseline.step, contender.step], setting.turns, setting.device)
+        yield row(setting, name, contender, seconds, reference, bandwidth)
+        seen += reference
+        del contender  # before the next one is made: a third set of parameters may not fit
+    if not seen:
+        seen = in_turns([baseline.step], setting.turns, setting.device)[0]
+    yield row(setting, BASELINE, baseline, seen, seen, bandwidth)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one contender took with one number of threads."""
-
-    name: str
-    threads: int
-    seconds: float  # median of a step
-    fastest: float
-    slowest: float
-    over_baseline: float  # ratio of the medians
-    bytes_per_parameter: int
-    of_copy_bandwidth: float  # the bytes a second that this comes to ÷ those of a copy
+def make(setting: Setting, name: str) -> Optimizer:
+    """Return an optimizer with parameters of its own."""
+    return CONTENDERS[name].make(make_parameters(setting.model, setting.device))
 
 
-def shapes(model: str) -> list[tuple[int, ...]]:
-    """Return the parameters of BertForPreTraining with its tied decoder."""
-    layers, h = MODELS[model]
-    norm = [(h,), (h,)]
-    layer = [*[(h, h), (h,)] * 4, *norm, (4 * h, h), (4 * h,), (h, 4 * h), (h,), *norm]
-    embeddings, heads = (
-        [(30522, h), (512, h), (2, h), *norm],
-        [(h, h), (h,), (h, h), (h,), *norm, (30522,), (2, h), (2,)],
+def row(
+    setting: Setting,
+    name: str,
+    optimizer: Optimizer,
+    seconds: list[float],
+    reference: list[float],
+    bandwidth: float,
+) -> Result:
+    """Return the row of an optimizer on one rank; what is counted and not timed takes further steps."""
+    elements = count(setting.model)
+    return result(
+        setting,
+        name,
+        seconds,
+        reference,
+        bandwidth,
+        CONTENDERS[name].moved_bytes or moved_bytes(optimizer.step) / elements,
+        state_bytes(optimizer) / elements,
+        temporary_bytes=temporary_bytes(optimizer.step, setting.device) / elements,
+        launches=launches(optimizer.step) if setting.device == "cuda" else None,
     )
-    return [*embeddings, *layer * layers, *heads]
 
 
-def make_parameters(model: str) -> list[nn.Parameter]:
-    """Return parameters with gradients, the same for every contender."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(shape: tuple[int, ...], size: float) -> Tensor:
-        return torch.randn(shape, generator=generator).mul_(size)
-
-    parameters = [nn.Parameter(normal(shape, 0.02)) for shape in shapes(model)]
-    for parameter in parameters:
-        parameter.grad = normal(tuple(parameter.shape), 1e-3)
-    return parameters
-
-
-def copy_bandwidth() -> float:
-    """Return bytes a second read and written by a copy that no cache holds, the fastest of five."""
-    source, target = torch.ones(1 << 26), torch.ones(1 << 26)
-    return 2 * source.nbytes / min(seconds_of(lambda: target.copy_(source)) for _ in range(5))
+def measure_all(settings: list[Setting], names: list[str]) -> Iterator[Result]:
+    """Yield the rows of all settings."""
+    for setting in settings:
+        if setting.ranks == 1:
+            yield from measure(setting, names)
+            continue
+        for name in names:
+            if CONTENDERS[name].ranks:
+                say(setting, name)
+                yield measure_sharded(setting, name)
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Return how long a call took."""
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+def say(setting: Setting, name: str) -> None:
+    """Tell what is measured now."""
+    print(
+        f"{setting.model}, {number(setting.ranks, 'rank')} of {number(setting.threads, 'thread')}: {name}",
+        file=sys.stderr,
+    )
 
 
-def measure(model: str, threads: int, turns: int, names: list[str]) -> list[Result]:
-    """Return what each contender took."""
-    torch.set_num_threads(threads)
-    optimizers = {name: CONTENDERS[name].make(make_parameters(model)) for name in names}
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(WARM_UP + turns):
-        for name, optimizer in optimizers.items():
-            seconds = seconds_of(optimizer.step)
-            if turn >= WARM_UP:
-                times[name].append(seconds)
-    elements = sum(torch.Size(shape).numel() for shape in shapes(model))
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    bandwidth = copy_bandwidth()
-    return [
-        Result(
-            name=name,
-            threads=threads,
-            seconds=medians[name],
-            fastest=min(taken),
-            slowest=max(taken),
-            over_baseline=medians[name] / medians[BASELINE],
-            bytes_per_parameter=CONTENDERS[name].bytes,
-            of_copy_bandwidth=CONTENDERS[name].bytes * elements / medians[name] / bandwidth,
+def choose(arguments: argparse.Namespace) -> tuple[list[Setting], list[str], list[str]]:
+    """Return what to measure on, whom, and what of it cannot be measured here."""
+    asked = [name for name in CONTENDERS if name in (BASELINE, *(arguments.only or CONTENDERS))]
+    if arguments.device == "cuda":
+        asked = [name for name in asked if CONTENDERS[name].cuda]
+    lacking = {name: reason for name in asked if (reason := missing(name, CONTENDERS[name]))}
+    cores = len(os.sched_getaffinity(0))
+    settings, left_out = [], list(lacking.values())
+    for model, ranks, threads in itertools.product(arguments.model, arguments.ranks, arguments.threads):
+        if ranks > 1 and ranks * threads > cores:
+            left_out.append(
+                f"{model}, {ranks} ranks of {threads} threads: not measured, they would share {cores} cores"
+            )
+        else:
+            settings.append(Setting(model, ranks, threads, arguments.turns, arguments.device))
+    return settings, [name for name in asked if name not in lacking], left_out
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Stop with an error where what is asked for cannot be had."""
+    if arguments.json and not Path(arguments.json).parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no folder {Path(arguments.json).parent}; make it first")
+    if arguments.device != "cuda":
+        return
+    if not torch.cuda.is_available():
+        parser.error(
+            f"--device cuda: torch {torch.__version__} finds no GPU; run it where nvidia-smi shows one, with a CUDA "
+            "build of torch, or leave the option out"
         )
-        for name, taken in times.items()
-    ]
-
-
-def report(model: str, results: list[Result]) -> None:
-    """Print a table."""
-    count, elements = len(shapes(model)), sum(torch.Size(shape).numel() for shape in shapes(model))
-    print(f"{model}: {count} tensors, {elements:,} parameters, torch {torch.__version__}; medians of steps")
-    print(f"kernel for the CPU: {backend('cpu').name}, {backend('cpu').reason}")
-    print(f"{'':24} threads        ms (fastest, slowest)   ÷ AdamW   B/param   of copy")
-    for r in results:
-        spread = f"({r.fastest * 1e3:.2f}, {r.slowest * 1e3:.2f})"
-        print(
-            f"{r.name:24} {r.threads:7} {r.seconds * 1e3:9.2f} {spread:20} {r.over_baseline:8.2f} "
-            f"{r.bytes_per_parameter:9} {r.of_copy_bandwidth:8.0%}"
-        )
+    if arguments.ranks != [1] or len(arguments.threads) > 1:
+        parser.error("--device cuda measures one rank and one number of threads; leave out --ranks and --threads")
 
 
 def main() -> None:
-    """Measure, print a table, and with --json one line for machines."""
+    """Measure and print a table; with --json one object for machines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=MODELS, default="bert-base")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=["bert-base"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of each rank")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1])
     parser.add_argument("--turns", type=int, default=11, help=f"steps of each contender, beside {WARM_UP} not counted")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, metavar="NAME", help=f"of {', '.join(CONTENDERS)}")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or print it")
     arguments = parser.parse_args()
-    names = list(dict.fromkeys([BASELINE, *(arguments.only or CONTENDERS)]))
-    results = [r for threads in arguments.threads for r in measure(arguments.model, threads, arguments.turns, names)]
-    if arguments.json:
-        print(json.dumps({"model": arguments.model, "results": [asdict(result) for result in results]}))
-    else:
-        report(arguments.model, results)
+    check(parser, arguments)
+    settings, names, left_out = choose(arguments)
+    for reason in left_out:
+        print(reason, file=sys.stderr)
+    report = Report(this_machine(arguments.device, arguments.turns), [], left_out)
+    for row in measure_all(settings, names):
+        report.results.append(row)
+        if arguments.json and arguments.json != "-":  # at once: what was measured outlives what comes after it
+            Path(arguments.json).write_text(json.dumps(asdict(report), indent=1) + "\n")
+    print(json.dumps(asdict(report)) if arguments.json == "-" else tables(report))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Programs that measure, each run by its path; what they share are modules beside them."""

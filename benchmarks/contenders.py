@@ -1,0 +1,104 @@
+"""The optimizers that are measured, all with weight decay, so that none is spared a pass over the weights.
+
+Those of other projects come with `pip install --constraint constraints.txt --group bench`, except timm: its package
+needs torchvision, whose wheels fit one build of torch alone, and its Lamb does not. So it is installed without what it
+asks for, `pip install --constraint constraints.txt --no-deps timm`, and loaded from its file.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from optim import Lamb
+
+Parameters = list[nn.Parameter]
+GROUP = "pip install --constraint constraints.txt --group bench"
+TIMM = "pip install --constraint constraints.txt --no-deps timm"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer, and what it needs.
+
+    `moved_bytes` is what its kernels read and write for each float32 parameter if nothing stays in cache; None for one
+    made of torch's operators, which are counted.
+    """
+
+    make: Callable[[Parameters], Optimizer]
+    moved_bytes: int | None = None
+    package: str | None = None  # what has to be installed
+    install: str = GROUP
+    ranks: bool = False  # measured on shards too
+    cuda: bool = False  # measured on a GPU too
+
+    def __post_init__(self) -> None:
+        if self.ranks and self.moved_bytes is None:
+            raise ValueError("moved_bytes is missing: on shards torch's operators are not counted; give the figure")
+
+
+def _of(package: str) -> Callable[..., Optimizer]:
+    """Return the class Lamb of a package; it is imported where it is built."""
+
+    def make(parameters: Parameters, **settings: object) -> Optimizer:
+        return cast(Optimizer, importlib.import_module(package).Lamb(parameters, **settings))
+
+    return make
+
+
+def timm_lamb() -> Any:
+    """Return timm's class Lamb without importing timm, whose package imports torchvision."""
+    name = "timm_optim"
+    if name not in sys.modules:
+        spec = importlib.util.find_spec("timm")
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(f"timm is not installed: {TIMM}")
+        # A package of another name over timm's folder of optimizers, for the relative imports in its file.
+        package = types.ModuleType(name)
+        package.__path__ = [f"{folder}/optim" for folder in spec.submodule_search_locations]
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.lamb").Lamb
+
+
+BASELINE = "torch AdamW fused"
+OURS = "bigbatch Lamb"
+TORCH_OPTIMIZER, PYTORCH_OPTIMIZER, TIMM_LAMB = "torch_optimizer Lamb", "pytorch_optimizer Lamb", "timm Lamb"
+_LR, _DECAY = 1e-4, 0.01
+CONTENDERS = {
+    # g w m v are read, w m v written.
+    BASELINE: Contender(
+        lambda p: AdamW(p, lr=_LR, weight_decay=_DECAY, fused=True), moved_bytes=28, ranks=True, cuda=True
+    ),
+    # g for its norm; g w m v are read, m v written; w m v are read, w written. Clipping asks for no more than the
+    # test for Inf and NaN does.
+    OURS: Contender(lambda p: Lamb(p, lr=_LR), moved_bytes=44, ranks=True, cuda=True),
+    f"{OURS}, no gradient norm": Contender(lambda p: Lamb(p, lr=_LR, skip_nonfinite=False), moved_bytes=40, cuda=True),
+    # As above with moments of 2 bytes, and of 1.02.
+    f"{OURS}, bfloat16 moments": Contender(lambda p: Lamb(p, lr=_LR, moments="bfloat16"), moved_bytes=32, cuda=True),
+    f"{OURS}, 8-bit moments": Contender(lambda p: Lamb(p, lr=_LR, moments="8bit"), moved_bytes=26, cuda=True),
+    f"{OURS} as AdamW": Contender(lambda p: Lamb(p, lr=_LR, layer_adaptation=False), moved_bytes=44, cuda=True),
+    f"{OURS} eager": Contender(lambda p: Lamb(p, lr=_LR, backend="eager")),
+    TORCH_OPTIMIZER: Contender(
+        lambda p: _of("torch_optimizer")(p, lr=_LR, weight_decay=_DECAY, debias=True), package="torch_optimizer"
+    ),
+    PYTORCH_OPTIMIZER: Contender(
+        lambda p: _of("pytorch_optimizer")(p, lr=_LR, weight_decay=_DECAY, weight_decouple=False),
+        package="pytorch_optimizer",
+    ),
+    TIMM_LAMB: Contender(
+        lambda p: cast(Optimizer, timm_lamb()(p, lr=_LR, weight_decay=_DECAY)), package="timm", install=TIMM
+    ),
+}
+
+
+def missing(name: str, contender: Contender) -> str | None:
+    """Return what a contender lacks on this machine and how to get it, or None."""
+    if contender.package is None or importlib.util.find_spec(contender.package):
+        return None
+    return f"{name} is not measured: {contender.package} is not installed; get it with: {contender.install}"

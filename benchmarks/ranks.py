@@ -1,0 +1,78 @@
+"""Steps on shards: several gloo processes, the slowest of which is what a step takes."""
+
+import multiprocessing
+import tempfile
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.multiprocessing.spawn import start_processes
+
+from benchmarks.bert import count, make_parameters
+from benchmarks.contenders import BASELINE, CONTENDERS
+from benchmarks.counting import state_bytes
+from benchmarks.results import Result, Setting, result
+from benchmarks.timing import copy_bandwidth, in_turns
+
+TIMEOUT = timedelta(minutes=10)
+
+
+class _Measured(NamedTuple):
+    """Seconds of each turn, those of the slowest rank, and what the group can do."""
+
+    baseline: list[float]  # the baseline on shards
+    contender: list[float]  # the contender on shards
+    whole: list[float]  # the contender on one rank with as many threads, while the others wait
+    state_bytes: int  # of all ranks
+    bandwidth: float  # bytes a second of a copy on every rank at once
+
+
+def measure_sharded(setting: Setting, name: str) -> Result:
+    """Return what a contender takes on shards, beside the baseline and beside itself on one rank, in turns."""
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (setting, name, Path(folder) / "store", queue)
+        start_processes(_rank, arguments, setting.ranks, start_method="spawn")  # type: ignore[no-untyped-call]
+        measured = _Measured(*queue.get())
+    return result(
+        setting,
+        name,
+        measured.contender,
+        measured.baseline,
+        measured.bandwidth,
+        cast(int, CONTENDERS[name].moved_bytes),
+        measured.state_bytes / count(setting.model),
+        whole=measured.whole,
+    )
+
+
+def _rank(
+    rank: int, setting: Setting, name: str, store: Path, queue: "multiprocessing.SimpleQueue[tuple[object, ...]]"
+) -> None:
+    torch.set_num_threads(setting.threads)
+    dist.init_process_group("gloo", f"file://{store}", TIMEOUT, setting.ranks, rank)
+    mesh = init_device_mesh("cpu", (setting.ranks,))
+    own = [CONTENDERS[each].make(make_parameters(setting.model, mesh=mesh)) for each in dict.fromkeys((BASELINE, name))]
+    whole = CONTENDERS[name].make(make_parameters(setting.model)).step if rank == 0 else _wait
+    taken = in_turns([*(optimizer.step for optimizer in own), whole], setting.turns, before=dist.barrier)
+    seconds = _over_ranks(taken, dist.ReduceOp.MAX).tolist()
+    dist.barrier()
+    bandwidth = _over_ranks([copy_bandwidth()], dist.ReduceOp.SUM).item()
+    if rank == 0:
+        queue.put((seconds[0], seconds[-2], seconds[-1], state_bytes(own[-1]), bandwidth))
+    dist.destroy_process_group()
+
+
+def _wait() -> None:
+    """Do nothing while rank 0 takes a step alone; the barrier that follows waits for it."""
+
+
+def _over_ranks(values: Sequence[object], operation: dist.ReduceOp.RedOpType) -> Tensor:
+    own = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(own, operation)
+    return own

@@ -1,0 +1,147 @@
+"""What is measured: the rows of the table and the machine that they hold for."""
+
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from benchmarks.bert import count
+from benchmarks.timing import WARM_UP
+from optim import backend
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender on one model with one number of ranks and threads; figures in bytes are for each parameter."""
+
+    model: str
+    ranks: int
+    threads: int  # of each rank
+    name: str
+    step_s: float  # median, of the slowest rank
+    fastest_s: float
+    slowest_s: float
+    over_adamw: float  # median over the turns of the ratio within a turn
+    over_half: float | None  # several ranks ÷ the fraction of one rank's step that is theirs, likewise
+    moved_bytes: float  # read and written if nothing stays in cache
+    copy_bytes_s: float  # bytes a second of a large copy with as many ranks and threads
+    of_copy: float  # moved bytes a second ÷ those of the copy
+    state_bytes: float
+    temporary_bytes: float | None  # held beside parameters, gradients and state at the worst moment; one rank only
+    launches: int | None  # kernels launched on a GPU
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what it was measured."""
+
+    processor: str
+    cores: int
+    memory_gib: float
+    gpu: str | None
+    versions: dict[str, str]
+    kernel: str  # ours, and why if it is plain PyTorch
+    turns: int
+    warm_up: int = WARM_UP
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run."""
+
+    machine: Machine
+    results: list[Result]
+    left_out: list[str]  # what was asked for and could not be measured
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a number of contenders are measured on."""
+
+    model: str
+    ranks: int
+    threads: int  # of each rank
+    turns: int
+    device: str = "cpu"
+
+
+def result(
+    setting: Setting,
+    name: str,
+    seconds: Sequence[float],
+    baseline: Sequence[float],
+    bandwidth: float,
+    moved_bytes: float,
+    state_bytes: float,
+    *,
+    whole: Sequence[float] | None = None,
+    temporary_bytes: float | None = None,
+    launches: int | None = None,
+) -> Result:
+    """Return the row of what was measured: seconds of the turns, bytes for each parameter.
+
+    `baseline` has the baseline's steps in the same turns, and `whole` the contender's on one rank.
+    """
+    step_s = statistics.median(seconds)
+    return Result(
+        model=setting.model,
+        ranks=setting.ranks,
+        threads=setting.threads,
+        name=name,
+        step_s=step_s,
+        fastest_s=min(seconds),
+        slowest_s=max(seconds),
+        over_adamw=_ratio(seconds, baseline),
+        over_half=_ratio(seconds, whole) * setting.ranks if whole else None,
+        moved_bytes=moved_bytes,
+        copy_bytes_s=bandwidth,
+        of_copy=moved_bytes * count(setting.model) / step_s / bandwidth,
+        state_bytes=state_bytes,
+        temporary_bytes=temporary_bytes,
+        launches=launches,
+    )
+
+
+def _ratio(seconds: Sequence[float], reference: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(seconds, reference, strict=True))
+
+
+def this_machine(device: str, turns: int) -> Machine:
+    """Describe the machine."""
+    used = backend(device)
+    return Machine(
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        gpu=torch.cuda.get_device_name() if device == "cuda" else None,
+        versions={"python": platform.python_version(), "torch": torch.__version__} | _others(),
+        kernel=used.name if used.name != "eager" else f"{used.name}, {used.reason}",  # else it names a file
+        turns=turns,
+    )
+
+
+def _processor() -> str:
+    """Return what lscpu says, family and model included: a virtual machine's name alone may say little."""
+    try:
+        output = subprocess.run(["lscpu"], capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout  # noqa: S607
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in output.splitlines())}
+    parts = [fields.get("Model name", platform.machine())]
+    parts += [f"{name.lower()} {fields[name]}" for name in ("CPU family", "Model", "L3 cache") if name in fields]
+    return ", ".join(parts)
+
+
+def _others() -> dict[str, str]:
+    found = {}
+    for package in ("torch_optimizer", "pytorch_optimizer", "timm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
