@@ -133,6 +133,7 @@ def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
         max_grad_norm=chosen.max_grad_norm,
         weight_norm_bounds=chosen.weight_norm_bounds,
         trust_ratio_bounds=chosen.trust_ratio_bounds,
+        moments=chosen.moments,
     )
 
 

@@ -145,6 +145,8 @@ class Optimizer(_Strict):
     grad_averaging: bool = True
     weight_norm_bounds: tuple[float, float] | None = None
     trust_ratio_bounds: tuple[float, float] | None = None
+    moments: Literal["full", "bfloat16", "8bit"] = "full"
+    """How the two moments are stored: in 8, 4 or 2.03 bytes a parameter; the narrow ones round stochastically."""
     no_decay: tuple[str, ...] = ("bias", "LayerNorm")
     """Parts of parameter names that take no weight decay."""
     no_adaptation: tuple[str, ...] = ("bias", "LayerNorm")

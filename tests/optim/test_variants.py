@@ -92,7 +92,7 @@ def expected(name: str, weight_scale: float) -> list[list[float]]:
 
 def made(name: str, weight_scale: float, **changes: Any) -> list[list[float]]:
     parameters = [nn.Parameter(weight_scale * w) for w in make_tensors(SHAPES, 0)]
-    groups = [{"params": [parameters[0]]}, {"params": [parameters[1]], "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": [parameters[0]]}, {"params": [parameters[1]], "weight_decay": 0.0}]
     optimizer = Lamb(groups, lr=LR, **{**VARIANTS[name], **changes})
     for t in range(1, STEPS + 1):
         for parameter, grad in zip(parameters, make_tensors(SHAPES, t), strict=True):
