@@ -19,7 +19,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -136,17 +136,26 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error("--device cuda measures one rank and one number of threads; leave out --ranks and --threads")
 
 
-def main() -> None:
+def positive(text: str) -> int:
+    """Return a number of turns, threads or ranks."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; give 1 or more")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print a table; with --json one object for machines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=MODELS, nargs="+", default=["bert-base"])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of each rank")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1])
-    parser.add_argument("--turns", type=int, default=11, help=f"steps of each contender, beside {WARM_UP} not counted")
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1], help="of each rank")
+    parser.add_argument("--ranks", type=positive, nargs="+", default=[1])
+    parser.add_argument(
+        "--turns", type=positive, default=11, help=f"steps of each contender, beside {WARM_UP} not counted"
+    )
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, metavar="NAME", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or print it")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     check(parser, arguments)
     settings, names, left_out = choose(arguments)
     for reason in left_out:

@@ -1,0 +1,31 @@
+import pytest
+
+from benchmarks.goals import goals
+from benchmarks.results import Report
+
+from .rows import MACHINE, made_up
+
+
+def test_a_run_is_held_against_the_goals_and_says_by_how_much_it_misses_them() -> None:
+    held = [(goal.text, goal.limit, round(goal.figure, 3), goal.verdict) for goal in goals(made_up())]
+    assert held == [
+        ("bigbatch Lamb ÷ torch AdamW fused, bert-base, 1 thread", 1.25, 1.5, "missed by 20%"),
+        ("torch_optimizer Lamb ÷ ours, bert-base, 1 thread", 6, 6.0, "reached"),
+        ("pytorch_optimizer Lamb ÷ ours, bert-base, 1 thread", 5, 4.0, "missed by 20%"),
+        ("temporaries, bytes a tensor, bert-base, 1 thread", 1024, 53.45, "reached"),
+        ("2 ranks ÷ their part of one rank's step, bert-base, 1 thread each", 1.15, 1.067, "reached"),
+    ]
+
+
+def test_what_bounds_a_goal_is_said_beside_it() -> None:
+    first, *_, last = goals(made_up())
+    assert first.bound.startswith("moves 1.00 times the bytes, at ")
+    assert last.bound == "torch AdamW fused reaches 1.20"
+
+
+@pytest.mark.parametrize(
+    ("models", "held"), [(("bert-base", "bert-large"), "bert-base"), (("bert-tiny",), "bert-tiny")]
+)
+def test_the_goals_are_for_bert_base_where_it_was_measured(models: tuple[str, ...], held: str) -> None:
+    rows = [row for model in models for row in made_up(model).results]
+    assert all(held in goal.text for goal in goals(Report(MACHINE, rows, [])))
