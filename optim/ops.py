@@ -25,8 +25,9 @@ u is an argument of neither pass: it follows from weight, moments and step as th
 that computes it twice stores it nowhere.
 """
 
+import importlib
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -71,9 +72,16 @@ _SHAPES: dict[str, Callable[..., Tensor | None]] = {
 }
 _ON_CPU = ("sum_squares", "lamb_update", "lamb_apply", "lamb_step")
 
+
+def _on_cuda(name: str) -> Callable[..., Any]:
+    """Return an operator that is imported when the first tensor on CUDA comes: it needs Triton."""
+    return lambda *arguments: getattr(importlib.import_module(".kernels.cuda", __package__), name)(*arguments)
+
+
 for _name, _schema in _SCHEMAS.items():
     torch.library.define(f"bigbatch::{_name}", _schema)
     torch.library.impl(f"bigbatch::{_name}", "CompositeExplicitAutograd", getattr(eager, _name))
+    torch.library.impl(f"bigbatch::{_name}", "CUDA", _on_cuda(_name))
     torch.library.register_fake(f"bigbatch::{_name}", _SHAPES[_name])
 for _name in _ON_CPU:
     torch.library.impl(f"bigbatch::{_name}", "CPU", getattr(cpu, _name))
@@ -87,6 +95,8 @@ BACKENDS: dict[str, Operators] = {
 
 def backend(device: str | torch.device) -> cpu.Backend:
     """Return who computes the operators of `Lamb(backend="auto")` on a device, and why."""
-    if torch.device(device).type == "cpu":
-        return cpu.backend()
-    return cpu.Backend("eager", f"no kernel is registered for {torch.device(device).type}")
+    kind = torch.device(device).type
+    if kind not in {"cpu", "cuda"}:
+        return cpu.Backend("eager", f"there is no kernel for {kind}")
+    answer: cpu.Backend = importlib.import_module(f".kernels.{kind}", __package__).backend()
+    return answer
