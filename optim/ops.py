@@ -75,7 +75,11 @@ _ON_CPU = ("sum_squares", "lamb_update", "lamb_apply", "lamb_step")
 
 def _on_cuda(name: str) -> Callable[..., Any]:
     """Return an operator that is imported when the first tensor on CUDA comes: it needs Triton."""
-    return lambda *arguments: getattr(importlib.import_module(".kernels.cuda", __package__), name)(*arguments)
+
+    def operator(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(".kernels.cuda", __package__), name)(*arguments)
+
+    return operator
 
 
 for _name, _schema in _SCHEMAS.items():
