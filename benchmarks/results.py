@@ -133,7 +133,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in output.splitlines())}
     parts = [fields.get("Model name", platform.machine())]
-    parts += [f"{name.lower()} {fields[name]}" for name in ("CPU family", "Model", "L3 cache") if name in fields]
+    parts += [f"{name} {fields[name]}" for name in ("CPU family", "Model", "L3 cache") if name in fields]
     return ", ".join(parts)
 
 
