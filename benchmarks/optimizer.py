@@ -3,9 +3,9 @@
     python benchmarks/optimizer.py --model bert-tiny bert-base bert-large --threads 1 2 --ranks 1 2
 
 Every contender steps tensors of its own with the shapes of the model, so that nobody finds another's in cache, and
-takes turns with the baseline; a ratio is the median of those within a turn. Two contenders are in memory at a time,
-with several ranks three: for bert-large that is 11 and 17 GB. A step's bytes are those that move if nothing stays in
-cache, and the machine's bandwidth is that of a large copy.
+takes turns with the baseline and a large copy; a ratio is the median of those within a turn. Two contenders are in
+memory at a time, with several ranks three: for bert-large that is 11 and 17 GB. A step's bytes are those that move if
+nothing stays in cache.
 
 The other projects are in the dependency group `bench`, and timm, whose package needs a torchvision that fits torch's
 build, comes without what it asks for; its Lamb is loaded from its file:
@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.optim import Optimizer
@@ -34,25 +35,33 @@ from benchmarks.counting import launches, moved_bytes, state_bytes, temporary_by
 from benchmarks.ranks import measure_sharded
 from benchmarks.results import Report, Result, Setting, result, this_machine
 from benchmarks.tables import number, tables
-from benchmarks.timing import WARM_UP, copy_bandwidth, in_turns
+from benchmarks.timing import WARM_UP, copy_step, in_turns
+
+
+class Seconds(NamedTuple):
+    """Of each turn."""
+
+    copy: list[float]
+    baseline: list[float]
+    contender: list[float]
 
 
 def measure(setting: Setting, names: list[str]) -> Iterator[Result]:
     """Yield what each contender takes on one rank; the baseline, which takes part in all turns, comes last."""
     torch.set_num_threads(setting.threads)
-    bandwidth = copy_bandwidth(setting.device)
-    baseline = make(setting, BASELINE)
-    seen: list[float] = []
+    copy, baseline = copy_step(setting.device), make(setting, BASELINE)
+    everyone = Seconds([], [], [])
     for name in (name for name in names if name != BASELINE):
         say(setting, name)
         contender = make(setting, name)
-        reference, seconds = in_turns([baseline.step, contender.step], setting.turns, setting.device)
-        yield row(setting, name, contender, seconds, reference, bandwidth)
-        seen += reference
+        taken = Seconds(*in_turns([copy, baseline.step, contender.step], setting.turns, setting.device))
+        yield row(setting, name, contender, taken)
+        everyone = Seconds(everyone.copy + taken.copy, *[everyone.baseline + taken.baseline] * 2)
         del contender  # before the next one is made: a third set of parameters may not fit
-    if not seen:
-        seen = in_turns([baseline.step], setting.turns, setting.device)[0]
-    yield row(setting, BASELINE, baseline, seen, seen, bandwidth)
+    if not everyone.baseline:
+        copies, steps = in_turns([copy, baseline.step], setting.turns, setting.device)
+        everyone = Seconds(copies, steps, steps)
+    yield row(setting, BASELINE, baseline, everyone)
 
 
 def make(setting: Setting, name: str) -> Optimizer:
@@ -60,22 +69,15 @@ def make(setting: Setting, name: str) -> Optimizer:
     return CONTENDERS[name].make(make_parameters(setting.model, setting.device))
 
 
-def row(
-    setting: Setting,
-    name: str,
-    optimizer: Optimizer,
-    seconds: list[float],
-    reference: list[float],
-    bandwidth: float,
-) -> Result:
+def row(setting: Setting, name: str, optimizer: Optimizer, taken: Seconds) -> Result:
     """Return the row of an optimizer on one rank; what is counted and not timed takes further steps."""
     elements = count(setting.model)
     return result(
         setting,
         name,
-        seconds,
-        reference,
-        bandwidth,
+        taken.contender,
+        taken.baseline,
+        taken.copy,
         CONTENDERS[name].moved_bytes or moved_bytes(optimizer.step) / elements,
         state_bytes(optimizer) / elements,
         temporary_bytes=temporary_bytes(optimizer.step, setting.device) / elements,

@@ -2,14 +2,12 @@
 
 import multiprocessing
 import tempfile
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.multiprocessing.spawn import start_processes
 
@@ -17,19 +15,19 @@ from benchmarks.bert import count, make_parameters
 from benchmarks.contenders import BASELINE, CONTENDERS
 from benchmarks.counting import state_bytes
 from benchmarks.results import Result, Setting, result
-from benchmarks.timing import copy_bandwidth, in_turns
+from benchmarks.timing import Step, copy_step, in_turns
 
 TIMEOUT = timedelta(minutes=10)
 
 
 class _Measured(NamedTuple):
-    """Seconds of each turn, those of the slowest rank, and what the group can do."""
+    """Seconds of each turn, those of the slowest rank."""
 
+    copy: list[float]  # on every rank at once
     baseline: list[float]  # the baseline on shards
     contender: list[float]  # the contender on shards
     whole: list[float]  # the contender on one rank with as many threads, while the others wait
     state_bytes: int  # of all ranks
-    bandwidth: float  # bytes a second of a copy on every rank at once
 
 
 def measure_sharded(setting: Setting, name: str) -> Result:
@@ -44,7 +42,7 @@ def measure_sharded(setting: Setting, name: str) -> Result:
         name,
         measured.contender,
         measured.baseline,
-        measured.bandwidth,
+        measured.copy,
         cast(int, CONTENDERS[name].moved_bytes),
         measured.state_bytes / count(setting.model),
         whole=measured.whole,
@@ -59,20 +57,14 @@ def _rank(
     mesh = init_device_mesh("cpu", (setting.ranks,))
     own = [CONTENDERS[each].make(make_parameters(setting.model, mesh=mesh)) for each in dict.fromkeys((BASELINE, name))]
     whole = CONTENDERS[name].make(make_parameters(setting.model)).step if rank == 0 else _wait
-    taken = in_turns([*(optimizer.step for optimizer in own), whole], setting.turns, before=dist.barrier)
-    seconds = _over_ranks(taken, dist.ReduceOp.MAX).tolist()
-    dist.barrier()
-    bandwidth = _over_ranks([copy_bandwidth()], dist.ReduceOp.SUM).item()
+    steps: list[Step] = [copy_step(), *(optimizer.step for optimizer in own), whole]
+    seconds = torch.tensor(in_turns(steps, setting.turns, before=dist.barrier))
+    dist.all_reduce(seconds, dist.ReduceOp.MAX)
     if rank == 0:
-        queue.put((seconds[0], seconds[-2], seconds[-1], state_bytes(own[-1]), bandwidth))
+        copy, baseline, *_ = taken = seconds.tolist()
+        queue.put((copy, baseline, *taken[-2:], state_bytes(own[-1])))
     dist.destroy_process_group()
 
 
 def _wait() -> None:
     """Do nothing while rank 0 takes a step alone; the barrier that follows waits for it."""
-
-
-def _over_ranks(values: Sequence[object], operation: dist.ReduceOp.RedOpType) -> Tensor:
-    own = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(own, operation)
-    return own

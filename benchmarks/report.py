@@ -31,14 +31,15 @@ python benchmarks/report.py docs/optimizer.json
 ```
 
 measures one run, with the memory of three sets of BERT-Large's parameters, gradients and moments (17 GB), and writes
-what follows. Each contender takes turns with torch's fused AdamW and has tensors of its own; seconds are medians, and
-a ratio is the median of the ratios within a turn.
+what follows. Each contender takes turns with torch's fused AdamW and a copy, and has tensors of its own; seconds are
+medians, and a ratio is the median of the ratios within a turn.
 
 * moved B: what a step reads and writes for each parameter if nothing stays in cache. For kernels it follows from their
   passes: AdamW reads g, w, m, v and writes w, m, v, which is 28. LAMB takes the norm of the gradients (4), updates the
   moments (24) and then, knowing the norms, the weights (16), which is 44. For optimizers made of torch's operators, the
   arguments and results of these are added up.
-* of copy: these bytes a second ÷ those of a copy of 256 MiB. More than 100% is what caches save.
+* of copy: these bytes a second ÷ those of a copy of 256 MiB, with as many ranks and threads.
+  More than 100% is what caches save.
 * state B and temporary B: what is kept for each parameter between steps, and at the most held during one.
 * ÷ its part of one rank's: a step on shards ÷ the same optimizer's step on one rank, divided by the number of ranks.
   Parameters are cut along their rows, as FSDP2 does, and the slowest rank counts.

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from benchmarks.bert import count
-from benchmarks.timing import WARM_UP
+from benchmarks.timing import COPY_BYTES, WARM_UP
 from optim import backend
 
 
@@ -26,8 +26,8 @@ class Result:
     step_s: float  # median, of the slowest rank
     fastest_s: float
     slowest_s: float
-    over_adamw: float  # median over the turns of the ratio within a turn
-    over_half: float | None  # several ranks ÷ the fraction of one rank's step that is theirs, likewise
+    over_adamw: float  # median over the turns of the ratio within a turn, as all ratios are
+    over_half: float | None  # several ranks ÷ the fraction of one rank's step that is theirs
     moved_bytes: float  # read and written if nothing stays in cache
     copy_bytes_s: float  # bytes a second of a large copy with as many ranks and threads
     of_copy: float  # moved bytes a second ÷ those of the copy
@@ -75,7 +75,7 @@ def result(
     name: str,
     seconds: Sequence[float],
     baseline: Sequence[float],
-    bandwidth: float,
+    copy: Sequence[float],
     moved_bytes: float,
     state_bytes: float,
     *,
@@ -85,22 +85,23 @@ def result(
 ) -> Result:
     """Return the row of what was measured: seconds of the turns, bytes for each parameter.
 
-    `baseline` has the baseline's steps in the same turns, and `whole` the contender's on one rank.
+    `baseline` and `copy` have the baseline's steps and copies on every rank in the same turns, and `whole` the
+    contender's steps on one rank.
     """
-    step_s = statistics.median(seconds)
+    copied = COPY_BYTES * setting.ranks
     return Result(
         model=setting.model,
         ranks=setting.ranks,
         threads=setting.threads,
         name=name,
-        step_s=step_s,
+        step_s=statistics.median(seconds),
         fastest_s=min(seconds),
         slowest_s=max(seconds),
         over_adamw=_ratio(seconds, baseline),
         over_half=_ratio(seconds, whole) * setting.ranks if whole else None,
         moved_bytes=moved_bytes,
-        copy_bytes_s=bandwidth,
-        of_copy=moved_bytes * count(setting.model) / step_s / bandwidth,
+        copy_bytes_s=copied / statistics.median(copy),
+        of_copy=_ratio(copy, seconds) * moved_bytes * count(setting.model) / copied,
         state_bytes=state_bytes,
         temporary_bytes=temporary_bytes,
         launches=launches,

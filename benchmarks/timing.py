@@ -10,6 +10,9 @@ Step = Callable[[], object]
 WARM_UP = 2
 """Steps of each contender that are not counted."""
 
+COPY_BYTES = 1 << 29
+"""Read and written by the copy that tells what the machine's memory does."""
+
 
 def seconds_of(step: Step, device: str = "cpu") -> float:
     """Return how long a step took, on a GPU from the first to the last kernel that it queues."""
@@ -42,7 +45,7 @@ def in_turns(
     return rows
 
 
-def copy_bandwidth(device: str = "cpu") -> float:
-    """Return bytes a second read and written by a copy of 256 MiB, which no cache holds, the fastest of five."""
-    source, target = (torch.ones(1 << 26, device=device) for _ in range(2))
-    return 2 * source.nbytes / min(seconds_of(lambda: target.copy_(source), device) for _ in range(5))
+def copy_step(device: str = "cpu") -> Step:
+    """Return a copy that reads and writes COPY_BYTES, which no cache holds."""
+    source, target = (torch.ones(COPY_BYTES // 8, device=device) for _ in range(2))
+    return lambda: target.copy_(source)

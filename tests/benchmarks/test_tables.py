@@ -5,7 +5,7 @@ from .rows import made_up
 
 def test_each_setting_has_a_table_with_the_columns_that_it_has_figures_for() -> None:
     one, two = tables(made_up()).split("### bert-base, ")[1:]
-    assert one.startswith("1 rank of 1 thread\n\n206 tensors, 110,106,428 parameters; a copy moves 1.0 GB/s.\n")
+    assert one.startswith("1 rank of 1 thread\n\n206 tensors, 110,106,428 parameters; a copy moves 1.1 GB/s.\n")
     assert "temporary B" in one
     assert "launches" not in one
     assert "÷ its part of one rank's" in two
