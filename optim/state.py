@@ -59,7 +59,7 @@ def load_state(
     for key in ("step", *_KEYS):
         if saved.get(key) is None:
             raise ValueError(f"the state of parameter {name!r} has no {key!r}; Lamb needs step, exp_avg and exp_avg_sq")
-    state["step"] = torch.as_tensor(saved["step"], dtype=torch.float32, device=parameter.device)
+    state["step"] = torch.as_tensor(saved["step"]).to(parameter.device, torch.float32, copy=True)
     weight = state.get("master", parameter)
     for key in _KEYS:
         state |= _pack(key, _placed(f"{key} of parameter {name!r}", saved[key], weight), moments)
@@ -130,6 +130,8 @@ def _placed(what: str, value: Tensor, weight: Tensor) -> Tensor:
     if value.shape != weight.shape:
         raise ValueError(f"{what} has shape {tuple(value.shape)} in the state, but the parameter {tuple(weight.shape)}")
     value = value.detach().to(device=weight.device, dtype=weight.dtype, copy=True)
+    if isinstance(value, DTensor) and not (isinstance(weight, DTensor) and value.device_mesh == weight.device_mesh):
+        value = value.full_tensor()  # no redistribution leads off a mesh
     if isinstance(weight, DTensor) and not isinstance(value, DTensor):
         return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
     if isinstance(weight, DTensor) and cast(DTensor, value).placements != weight.placements:
