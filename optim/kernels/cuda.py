@@ -35,6 +35,9 @@ else:
 CHUNK = 8192
 """Elements of one tensor that a program takes."""
 
+OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+"""Of the compiler. A fused multiply-add rounds once instead of twice; Triton warns where that is not decided."""
+
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _HALF = (torch.bfloat16, torch.float16)
 _LISTS = ("tensors", "grads", "weights", "copies", "exp_avgs", "exp_avg_sqs", "steps")
@@ -151,11 +154,11 @@ def lamb_update(
     settings: Tensor,
 ) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    call = _Call(weights, exp_avgs, exp_avg_sqs, steps, settings, grads=grads)
-    partials = call.update(clip)
+    call = _Call(weights, [], exp_avgs, exp_avg_sqs, steps, settings)
+    partials = call.update(grads, clip)
     sums = _empty(clip, 2, len(weights))
-    tensors = (call.layout.table, call.addresses.table)
-    _launch(lamb.finish_update, len(weights), *tensors, clip, partials, sums, *call.counts, CHUNK=CHUNK)
+    arguments = (call.layout, call.addresses, clip, partials, sums, *call.counts)
+    _launch(lamb.finish_update, len(weights), *arguments, CHUNK=CHUNK)
     torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs])
     return sums
 
@@ -182,7 +185,7 @@ def lamb_apply(
     settings: Tensor,
 ) -> None:
     """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    _Call(weights, exp_avgs, exp_avg_sqs, steps, settings, copies=copies).apply(scale.contiguous())
+    _Call(weights, copies, exp_avgs, exp_avg_sqs, steps, settings).apply(scale.contiguous())
     torch.autograd.graph.increment_version([*weights, *copies])
 
 
@@ -200,11 +203,11 @@ def lamb_step(
     settings: Tensor,
 ) -> Tensor:
     """Take the whole step of each tensor and return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T]."""
-    call = _Call(weights, exp_avgs, exp_avg_sqs, steps, settings, grads=grads, copies=copies)
-    partials = call.update(clip)
+    call = _Call(weights, copies, exp_avgs, exp_avg_sqs, steps, settings)
+    partials = call.update(grads, clip)
     out = _empty(clip, 4, len(weights))
-    tensors = (call.layout.table, call.addresses.table, call.settings, clip, lr.contiguous())
-    _launch(lamb.finish_step, len(weights), *tensors, partials, out, *call.counts, CHUNK=CHUNK)
+    arguments = (call.layout, call.addresses, call.settings, clip, lr.contiguous(), partials, out, *call.counts)
+    _launch(lamb.finish_step, len(weights), *arguments, CHUNK=CHUNK)
     call.apply(out[3])
     torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs])
     return out
@@ -216,34 +219,34 @@ class _Call:
     def __init__(
         self,
         weights: list[Tensor],
+        copies: list[Tensor],
         exp_avgs: list[Tensor],
         exp_avg_sqs: list[Tensor],
         steps: list[Tensor],
         settings: Tensor,
-        *,
-        grads: Sequence[Tensor] = (),
-        copies: Sequence[Tensor] = (),
     ) -> None:
-        self.layout = tables.layout(weights, CHUNK)
-        self.addresses = tables.addresses(weights, exp_avgs, exp_avg_sqs, steps, grads, copies)
+        layout = tables.layout(weights, CHUNK)
+        addresses = tables.addresses(weights, exp_avgs, exp_avg_sqs, copies, steps=steps)
+        self.layout, self.addresses, self._aligned = layout.table, addresses.table, addresses.aligned
         self.settings = tables.settings(settings, weights[0].device)
-        self.counts = len(weights), self.layout.chunks
-        self._tensors = self.layout.table, self.addresses.table, self.settings
-        self._shape = _shape(weights[0], aligned=self.addresses.aligned)
-        self._grad_type = _type(grads[0]) if grads else None
+        self.counts = len(weights), layout.chunks
+        self._weight = weights[0]
         self._copy_type = _type(copies[0]) if copies else None
 
-    def update(self, clip: Tensor) -> Tensor:
+    def update(self, grads: list[Tensor], clip: Tensor) -> Tensor:
         """Move the moments; return Σw² and Σu² of each chunk, float64 [2, chunks]."""
-        partials = _empty(clip, 2, self.layout.chunks)
-        arguments = (*self._tensors, clip, partials, *self.counts)
-        _launch(lamb.update, self.layout.chunks, *arguments, GRAD_TYPE=self._grad_type, **self._shape)
+        own = tables.addresses(grads)
+        partials = _empty(clip, 2, self.counts[1])
+        arguments = (self.layout, self.addresses, own.table, self.settings, clip, partials, *self.counts)
+        shape = _shape(self._weight, aligned=self._aligned and own.aligned)
+        _launch(lamb.update, self.counts[1], *arguments, GRAD_TYPE=_type(grads[0]), **shape)
         return partials
 
     def apply(self, scale: Tensor) -> None:
         """Move the weights and their copies; `scale` is float64 [T]."""
-        arguments = (*self._tensors, scale, self.counts[0])
-        _launch(lamb.apply, self.layout.chunks, *arguments, COPY_TYPE=self._copy_type, **self._shape)
+        arguments = (self.layout, self.addresses, self.settings, scale, self.counts[0])
+        shape = _shape(self._weight, aligned=self._aligned)
+        _launch(lamb.apply, self.counts[1], *arguments, COPY_TYPE=self._copy_type, **shape)
 
 
 def _shape(tensor: Tensor, *, aligned: bool) -> dict[str, Any]:
@@ -266,7 +269,5 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 
 
 def _launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
-    # Fused multiply-add rounds once instead of twice; Triton wants it said.
-    options = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
     if programs:
-        kernel[(programs,)](*arguments, **constants, **options)
+        kernel[(programs,)](*arguments, **constants, **OPTIONS)

@@ -3,8 +3,8 @@
 T = tensors, B = chunks, so many elements of one tensor that a program takes. What kernels are told of the tensors:
 
 * `layout`: int64 [2·T + B], number of elements and first chunk of each tensor, then the tensor of each chunk.
-* `addresses`: int64 [6, T], of weights, first moments, second moments, steps (float32 scalars), gradients and copies in
-  half precision. What a kernel does not use may be 0.
+* `addresses`: int64 [5, T], of weights, first moments, second moments, copies in half precision (0 if there are none)
+  and steps (float32 scalars). Those of gradients, which move more often, are int64 [T] of their own.
 * `settings`: float64 [T, 13], the columns of `optim.ops` and log(beta1) and log(beta2); both are -inf where bias
   correction is off, so that beta^t = exp(t·log(beta)) is 0 and what the moments are divided by is 1.
 * `clip`: float64 [3], norm of the gradients, the factor on them, and 1 if the step is skipped.
@@ -28,9 +28,8 @@ import triton.language as tl
 WEIGHTS = tl.constexpr(0)
 EXP_AVGS = tl.constexpr(1)
 EXP_AVG_SQS = tl.constexpr(2)
-STEPS = tl.constexpr(3)
-GRADS = tl.constexpr(4)
-COPIES = tl.constexpr(5)
+COPIES = tl.constexpr(3)
+STEPS = tl.constexpr(4)
 
 BETA1 = tl.constexpr(0)
 BETA2 = tl.constexpr(1)
@@ -54,13 +53,13 @@ TILE = tl.constexpr(512)
 """Numbers that a program adds up at a time where there is little to add up."""
 
 
-@triton.jit(do_not_specialize=["layout", "addresses", "partials", "T"])
+@triton.jit(do_not_specialize=["layout", "tensors", "partials", "T"])
 def squares(
     layout,
-    addresses,
+    tensors,  # int64 [T], addresses
     partials,  # float64 [B], out: Σx² of each chunk
     T,
-    TYPE: tl.constexpr,  # of the tensors, whose addresses stand in the row of the weights
+    TYPE: tl.constexpr,  # of the tensors
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -68,7 +67,7 @@ def squares(
     """Add up the squares of each chunk. One program a chunk."""
     chunk = tl.program_id(0)
     t, start, count = _extent(layout, T, chunk, CHUNK)
-    x_ptr = _pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
+    x_ptr = _pointer(tensors, 0, t, T, start, TYPE, VECTOR)
     lanes = tl.arange(0, BLOCK)
     total = tl.zeros([THREADS], tl.float64)
     for i in range(count // BLOCK):
@@ -116,10 +115,11 @@ def clip_gradients(
     tl.store(out + 2, tl.where(finite, 0.0, 1.0) if SKIP_NONFINITE else 0.0)
 
 
-@triton.jit(do_not_specialize=["layout", "addresses", "settings", "clip", "partials", "T", "B"])
+@triton.jit(do_not_specialize=["layout", "addresses", "grads", "settings", "clip", "partials", "T", "B"])
 def update(
     layout,
     addresses,
+    grads,  # int64 [T], addresses
     settings,
     clip,
     partials,  # float64 [2, B], out: Σw² and Σu² of each chunk
@@ -137,7 +137,7 @@ def update(
     """
     chunk = tl.program_id(0)
     t, start, count = _extent(layout, T, chunk, CHUNK)
-    g_ptr = _pointer(addresses, GRADS, t, T, start, GRAD_TYPE, VECTOR)
+    g_ptr = _pointer(grads, 0, t, T, start, GRAD_TYPE, VECTOR)
     w_ptr = _pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
     m_ptr = _pointer(addresses, EXP_AVGS, t, T, start, TYPE, VECTOR)
     v_ptr = _pointer(addresses, EXP_AVG_SQS, t, T, start, TYPE, VECTOR)

@@ -1,7 +1,7 @@
 """The tables that kernels read, made on the host and kept on the device as long as the same ones are asked for.
 
 Training with stable addresses uploads nothing. Where gradients move, as they do when `zero_grad` frees them, one small
-table is uploaded: 48 bytes a tensor.
+table is uploaded: 8 bytes a tensor.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from torch import Tensor
 from . import lamb
 
 KEPT = 64
-"""Tables that the cache holds; one optimizer asks for two or three kinds a batch."""
+"""Tables that the cache holds; a step asks for four a batch."""
 
 ALIGNMENT = 16
 """Bytes that a thread reads at a time where every tensor allows it."""
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
 
 class Addresses(NamedTuple):
-    """Where tensors lie: the kernels' `addresses` int64 [6, T], on the device, and if 16-byte accesses reach them."""
+    """Where tensors lie: int64 [lists, T] on the device, and whether 16-byte accesses reach them."""
 
     table: Tensor
     aligned: bool
@@ -63,20 +63,14 @@ def layout(tensors: Sequence[Tensor], chunk: int) -> Layout:
     return Layout(table, len(table) - 2 * len(sizes))
 
 
-def addresses(
-    weights: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor] = (),
-    exp_avg_sqs: Sequence[Tensor] = (),
-    steps: Sequence[Tensor] = (),
-    grads: Sequence[Tensor] = (),
-    copies: Sequence[Tensor] = (),
-) -> Addresses:
-    """Return where the tensors lie; a list may be empty."""
-    wide = [[tensor.data_ptr() for tensor in each] for each in (weights, exp_avgs, exp_avg_sqs, grads, copies)]
-    *moments, grad, copy = [tuple(each) or (0,) * len(weights) for each in wide]
-    step = tuple([tensor.data_ptr() for tensor in steps]) or (0,) * len(weights)
-    rows = (*moments, step, grad, copy)
-    table = _resident(("addresses", rows), weights[0].device, lambda: torch.tensor(rows, dtype=torch.int64))
+def addresses(*lists: Sequence[Tensor], steps: Sequence[Tensor] = ()) -> Addresses:
+    """Return where the tensors of each list lie, and where the steps, which only scalar accesses read, in a last row.
+
+    An empty list has a row of zeros.
+    """
+    wide = [tuple([tensor.data_ptr() for tensor in each]) or (0,) * len(lists[0]) for each in lists]
+    rows = (*wide, tuple([step.data_ptr() for step in steps])) if steps else tuple(wide)
+    table = _resident(("addresses", rows), lists[0][0].device, lambda: torch.tensor(rows, dtype=torch.int64))
     return Addresses(table, not any(address % ALIGNMENT for each in wide for address in each))
 
 

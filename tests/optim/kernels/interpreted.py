@@ -1,0 +1,56 @@
+"""Tests in a process in which Triton interprets its kernels on the CPU, instead of compiling them for a GPU.
+
+Triton decides that when it is imported, so it cannot be switched within the process that compiles kernels too.
+"""
+
+import functools
+import importlib
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+
+
+def interpreted(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test, found by its name in its module, with its parameters in the interpreting process.
+
+    Its failure comes back with the traceback that it had there.
+    """
+
+    @functools.wraps(test)
+    def outside(**parameters: Any) -> None:
+        _process().submit(_inside, test.__module__, test.__name__, parameters).result()
+
+    return outside
+
+
+@functools.cache
+def _process() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_interpret)
+
+
+def _interpret() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, which computes here what a GPU does silently
+    from triton.runtime import interpreter
+
+    interpreter._convert_float = _convert_bfloat16
+
+
+def _inside(module: str, name: str, parameters: dict[str, Any]) -> None:
+    getattr(importlib.import_module(module), name).__wrapped__(**parameters)
+
+
+def _convert_bfloat16(numbers: Any, source: Any, target: Any, _rounding: object) -> Any:
+    """Round float32 to bfloat16 as GPUs do, where the interpreter cuts the last bits off; return bits."""
+    if target.name == "bf16":
+        return torch.from_numpy(numbers.copy()).bfloat16().view(torch.int16).numpy()
+    if source.name != "bf16" or target.name != "fp32":
+        raise NotImplementedError(f"no kernel converts {source} to {target}; add it here")
+    return torch.from_numpy(numbers.view("int16").copy()).view(torch.bfloat16).float().numpy()

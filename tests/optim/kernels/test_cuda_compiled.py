@@ -1,0 +1,149 @@
+"""Every kernel that a step starts compiles for the GPUs that train BERT, in registers alone."""
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import mangle_type
+
+from optim.kernels import cuda
+from optim.kernels.settings import Settings, table
+
+REGISTERS = 64
+"""With so many or fewer a multiprocessor holds 1024 threads, half of what it can."""
+
+FORMATS: list[tuple[torch.dtype, torch.dtype]] = [
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16),
+    (torch.float32, torch.bfloat16),
+    (torch.float32, torch.float16),
+]
+"""Of weights, and of gradients and copies."""
+
+
+class Launch(NamedTuple):
+    """A kernel with the types and constants it is started with; Triton compiles once for each of these."""
+
+    kernel: Any
+    types: tuple[str, ...]
+    constants: tuple[tuple[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.__name__)
+
+    def compile(self, capability: int) -> Any:
+        signature = dict(zip(self.kernel.arg_names, self.types, strict=False))
+        constants = dict(self.constants)
+        source = ASTSource(self.kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=cuda.OPTIONS)
+
+
+class Resources(NamedTuple):
+    """What a thread of a compiled kernel takes."""
+
+    registers: int
+    stack_bytes: int
+    local_bytes: int
+
+
+def use_every_operator(weights: torch.dtype, grads: torch.dtype, offset: int) -> None:
+    """Call the operators with tensors that lie so many elements behind an aligned address."""
+
+    def one(dtype: torch.dtype) -> list[Tensor]:
+        return [torch.zeros(9 + offset, dtype=dtype)[offset:]]
+
+    clip, lr, settings = torch.zeros(3).double(), torch.zeros(1).double(), table(((Settings(), 1),))
+    copies = [] if grads is weights else one(grads)
+    moments: tuple[list[Tensor], ...] = (one(weights), one(weights), [], [torch.zeros(())])
+    cuda.lamb_clip(cuda.sum_squares(one(grads)), 1.0, True)
+    sums = cuda.lamb_update(one(grads), one(weights), *moments, clip, settings)
+    norms = cuda.lamb_ratio(sums, clip, lr, settings)
+    cuda.lamb_apply(one(weights), copies, *moments, norms[3], settings)
+    cuda.lamb_step(one(grads), one(weights), copies, *moments, clip, lr, settings)
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.dtype, torch.dtype, int], set[Launch]]:
+    """Return what the operators start for a format and alignment; nothing runs, for there need be no GPU here."""
+    started: set[Launch] = set()
+
+    def note(kernel: Any, _programs: int, *arguments: Any, **constants: Any) -> None:
+        parameters = zip(kernel.params, arguments, strict=False)
+        types = tuple(parameter.annotation_type or mangle_type(argument) for parameter, argument in parameters)
+        started.add(Launch(kernel, types, tuple(constants.items())))
+
+    def find(weights: torch.dtype, grads: torch.dtype, offset: int) -> set[Launch]:
+        started.clear()
+        use_every_operator(weights, grads, offset)
+        return set(started)
+
+    monkeypatch.setattr(cuda, "_launch", note)
+    return find
+
+
+def resources(compiled: Any, folder: Path) -> Resources:
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    dump = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(cubin)]
+    text = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
+    return Resources(int(found["REG"]), int(found["STACK"]), int(found["LOCAL"]))
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(("weights", "grads"), FORMATS)
+def test_every_kernel_keeps_what_it_works_on_in_64_registers(
+    weights: torch.dtype, grads: torch.dtype, offset: int, capability: int, launches: Any, tmp_path: Path
+) -> None:
+    started = launches(weights, grads, offset)
+    assert {launch.name for launch in started} == {
+        *("squares", "total_squares", "clip_gradients"),
+        *("update", "finish_update", "finish_step", "ratios", "apply"),
+    }
+    for launch in started:
+        used = resources(launch.compile(capability), tmp_path)
+        assert (used.stack_bytes, used.local_bytes) == (0, 0), launch
+        assert used.registers <= REGISTERS, launch
+
+
+def wide_accesses(ptx: str) -> Iterator[tuple[str, int]]:
+    """Yield each access of memory to more than 8 bytes: ld or st, and how many bytes."""
+    for kind, count, bits in re.findall(r"(ld|st)\.global\.v(\d)\.b(\d+)", ptx):
+        yield kind, int(count) * int(bits) // 8
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_whole_blocks_of_aligned_tensors_move_16_bytes_at_a_time(weights: torch.dtype, launches: Any) -> None:
+    ptx = {launch.name: launch.compile(90).asm["ptx"] for launch in launches(weights, weights, 0)}
+    pieces = 1 if weights in {torch.bfloat16, torch.float16} else 2  # what a thread takes of a block, 16 bytes each
+    assert sorted(wide_accesses(ptx["squares"])) == [("ld", 16)] * pieces
+    assert sorted(wide_accesses(ptx["update"])) == [("ld", 16)] * 4 * pieces + [("st", 16)] * 2 * pieces
+    assert sorted(wide_accesses(ptx["apply"])) == [("ld", 16)] * 3 * pieces + [("st", 16)] * pieces
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_copies_are_rounded_to_nearest_and_move_with_their_masters(half: torch.dtype, launches: Any) -> None:
+    ptx = {launch.name: launch.compile(90).asm["ptx"] for launch in launches(torch.float32, half, 0)}
+    assert sorted(wide_accesses(ptx["apply"])) == [("ld", 16)] * 6 + [("st", 8)] * 2 + [("st", 16)] * 2
+    assert sorted(wide_accesses(ptx["update"])) == [("ld", 8)] * 2 + [("ld", 16)] * 6 + [("st", 16)] * 4
+    rounding = set(re.findall(r"cvt\.(\w+)\.(?:b?f16x?2?)\.f32", ptx["apply"]))
+    assert rounding == {"rn"}
+
+
+@pytest.mark.parametrize("kernel", ["update", "apply"])
+def test_roots_and_quotients_of_float32_are_rounded_correctly(kernel: str, launches: Any) -> None:
+    (launch,) = [each for each in launches(torch.float32, torch.float32, 0) if each.name == kernel]
+    ptx = launch.compile(90).asm["ptx"]
+    assert set(re.findall(r"(?:div|sqrt)\.[\w.]*f32", ptx)) == {"div.rn.f32", "sqrt.rn.f32"}

@@ -1,0 +1,115 @@
+"""How often a step asks the device for something: what BERT-Large costs, whose step has 398 tensors."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from optim import Lamb, ops
+from optim.kernels import cuda
+from optim.kernels.triton import tables
+
+TENSORS = 398
+FREE = {"aten::empty.memory_format", "aten::select.int", "aten::detach", "aten::alias"}
+"""Views and allocations ask the device for nothing."""
+
+KERNELS = ["squares", "total_squares", "clip_gradients", "update", "finish_step", "apply"]
+
+
+class Asked(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts PyTorch's operators and the kernels of ours; these are not run, for there need be no GPU here."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name()
+        if name not in FREE and not name.startswith("profiler::"):
+            self.count[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Count from now on."""
+    asked = Asked()
+
+    def note(kernel: Any, *_: Any, **__: Any) -> None:
+        asked.count[kernel.__name__] += 1
+
+    monkeypatch.setattr(cuda, "_launch", note)
+    monkeypatch.setitem(ops.BACKENDS, "triton", cast(ops.Operators, cuda))
+    return asked
+
+
+def make_parameters() -> list[nn.Parameter]:
+    """Return 398 tensors with gradients; how many launches a step has does not depend on their sizes."""
+    parameters = [nn.Parameter(torch.ones(1 + i % 3)) for i in range(TENSORS)]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    return parameters
+
+
+def make_optimizer(parameters: list[nn.Parameter], **settings: Any) -> Lamb:
+    """Return an optimizer with two groups that has taken a step; the first makes states and tables."""
+    groups: list[dict[str, Any]] = [{"params": parameters[:200]}, {"params": parameters[200:], "weight_decay": 0.0}]
+    optimizer = Lamb(groups, backend="triton", **settings)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("settings", "kernels"),
+    [
+        ({"max_grad_norm": 1.0}, KERNELS),
+        ({"max_grad_norm": None}, KERNELS),
+        ({"max_grad_norm": None, "skip_nonfinite": False}, KERNELS[3:]),
+    ],
+    ids=["clipping and skipping", "skipping", "neither"],
+)
+def test_a_step_of_bert_large_is_six_launches_or_three_and_no_other_work(
+    settings: dict[str, Any], kernels: list[str], asked: Asked
+) -> None:
+    optimizer = make_optimizer(make_parameters(), **settings)
+    asked.count.clear()
+    with asked:
+        optimizer.step()
+    assert asked.count == Counter(kernels)
+
+
+@contextmanager
+def uploads() -> Iterator[list[Tensor]]:
+    """Collect the tables that are made within."""
+    before = {id(entry) for entry in tables._cache.values()}
+    made: list[Tensor] = []
+    yield made
+    made += [entry.device for entry in tables._cache.values() if id(entry) not in before]
+
+
+def test_gradients_that_have_moved_cost_one_upload_for_all_tensors(asked: Asked) -> None:
+    parameters = make_parameters()
+    optimizer = make_optimizer(parameters, max_grad_norm=1.0)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    asked.count.clear()
+    with uploads() as made:
+        optimizer.step()
+    assert [table.shape for table in made] == [(1, TENSORS)]
+    assert asked.count == Counter(KERNELS)
+
+
+def test_a_rate_that_has_changed_costs_no_table(asked: Asked) -> None:
+    optimizer = make_optimizer(make_parameters(), max_grad_norm=1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-4
+    asked.count.clear()
+    with uploads() as made:
+        optimizer.step()
+    assert made == []
+    assert asked.count == Counter(KERNELS)
