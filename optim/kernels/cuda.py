@@ -137,7 +137,7 @@ def sum_squares(tensors: list[Tensor]) -> Tensor:
 def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
     """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
     out = _empty(squares, 3)
-    numbers = (len(squares), float(max_grad_norm))
+    numbers = (squares.numel(), float(max_grad_norm))
     _launch(lamb.clip_gradients, 1, squares.contiguous(), out, *numbers, SKIP_NONFINITE=skip_nonfinite)
     return out
 

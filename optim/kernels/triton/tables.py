@@ -16,9 +16,13 @@ from . import lamb
 KEPT = 64
 """Tables that the cache holds; a step asks for four a batch."""
 
+SPARE = 2
+"""Tables of gradients that a captured step uploads: one for their norm and one for the step itself."""
+
 ALIGNMENT = 16
 """Bytes that a thread reads at a time where every tensor allows it."""
 
+_HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
 _BETAS = [lamb.BETA1.value, lamb.BETA2.value]
 
 
@@ -48,15 +52,19 @@ _cache: OrderedDict[Hashable, _Resident] = OrderedDict()
 _captured: list[_Resident] = []
 """What CUDA graphs may read at any time to come; a graph cannot tell when it is gone, so these are never freed."""
 
+_spare: dict[int, list[Tensor]] = {}
+"""Pinned memory by its number of words, for captures: the gradients of a graph lie where none lay before it, and pinned
+memory is better not allocated while a stream is captured."""
+
 
 def layout(tensors: Sequence[Tensor], chunk: int) -> Layout:
     """Return how tensors of these sizes are cut into chunks of so many elements."""
     sizes = tuple([tensor.numel() for tensor in tensors])
 
     def make() -> Tensor:
-        numel = torch.tensor(sizes, dtype=torch.int64)
+        numel = torch.tensor(sizes, dtype=torch.int64, device=_HOST)
         chunks = -(-numel // chunk)
-        owners = torch.repeat_interleave(torch.arange(len(sizes)), chunks)
+        owners = torch.repeat_interleave(torch.arange(len(sizes), device=_HOST), chunks)
         return torch.cat([numel, chunks.cumsum(0) - chunks, owners])
 
     table = _resident(("layout", chunk, sizes), tensors[0].device, make)
@@ -70,7 +78,8 @@ def addresses(*lists: Sequence[Tensor], steps: Sequence[Tensor] = ()) -> Address
     """
     wide = [tuple([tensor.data_ptr() for tensor in each]) or (0,) * len(lists[0]) for each in lists]
     rows = (*wide, tuple([step.data_ptr() for step in steps])) if steps else tuple(wide)
-    table = _resident(("addresses", rows), lists[0][0].device, lambda: torch.tensor(rows, dtype=torch.int64))
+    where = lists[0][0].device
+    table = _resident(("addresses", rows), where, lambda: torch.tensor(rows, dtype=torch.int64, device=_HOST))
     return Addresses(table, not any(address % ALIGNMENT for each in wide for address in each))
 
 
@@ -113,7 +122,17 @@ def _remember(key: Hashable, make: Callable[[], _Resident]) -> _Resident:
 
 def _upload(table: Tensor, device: torch.device, stream: torch.cuda.Stream, source: object) -> _Resident:
     """Copy from pinned memory, so that the host does not wait."""
-    host = table.pin_memory()
-    resident = host.to(device, non_blocking=True)
+    words = table.view(torch.int64)
     capturing = torch.cuda.is_current_stream_capturing()
-    return _Resident(resident, host, source, stream, None if capturing else stream.record_event())
+    spare = _spare.setdefault(words.numel(), [])
+    host = spare.pop() if capturing and spare else _pinned(words.numel())
+    host.copy_(words.view(-1))
+    resident = host.to(device, non_blocking=True).view(table.dtype).view(table.shape)
+    if capturing:
+        return _Resident(resident, host, source, stream, None)
+    spare += [_pinned(words.numel()) for _ in range(SPARE - len(spare))]
+    return _Resident(resident, host, source, stream, stream.record_event())
+
+
+def _pinned(words: int) -> Tensor:
+    return torch.empty(words, dtype=torch.int64, device=_HOST, pin_memory=True)

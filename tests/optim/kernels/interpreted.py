@@ -1,4 +1,4 @@
-"""Tests in a process in which Triton interprets its kernels on the CPU, instead of compiling them for a GPU.
+"""Tests of kernels on the GPU of this machine, or where it has none, in a process in which Triton interprets them.
 
 Triton decides that when it is imported, so it cannot be switched within the process that compiles kernels too.
 """
@@ -14,12 +14,17 @@ from typing import Any
 
 import torch
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where such a test puts its tensors."""
 
-def interpreted(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test, found by its name in its module, with its parameters in the interpreting process.
+
+def on_device(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test on the GPU, or with its parameters in the interpreting process, in which it is found by its name.
 
     Its failure comes back with the traceback that it had there.
     """
+    if DEVICE.type == "cuda":
+        return test
 
     @functools.wraps(test)
     def outside(**parameters: Any) -> None:

@@ -1,6 +1,8 @@
-"""The Triton kernels against the oracle, interpreted on the CPU; `test_cuda_compiled` compiles them."""
+"""The Triton kernels against the oracle, interpreted where there is no GPU; `test_cuda_compiled` compiles them."""
 
 import math
+import subprocess
+import sys
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -11,7 +13,7 @@ from optim import Lamb, ops
 from optim.kernels import cuda, eager
 from optim.kernels.settings import Settings, table
 from optim.reference import lamb_step
-from tests.optim.kernels.interpreted import interpreted
+from tests.optim.kernels.interpreted import DEVICE, on_device
 from tests.optim.oracle import Oracle, make_tensors
 from tests.optim.test_lamb import SWITCHES
 
@@ -50,19 +52,23 @@ def make_case(
     """Return tensors at step 2; `offset` elements away from what is aligned, and with copies if grads are narrower."""
 
     def place(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        rooms = [torch.empty(tensor.numel() + offset, dtype=dtype)[offset:] for tensor in tensors]
+        rooms = [torch.empty(tensor.numel() + offset, dtype=dtype, device=DEVICE)[offset:] for tensor in tensors]
         return [room.view(tensor.shape).copy_(tensor) for room, tensor in zip(rooms, tensors, strict=True)]
 
     g, w, m, v = (make_tensors(shapes, seed) for seed in range(4))
     v = [square.square().add(0.01) for square in v]  # not so near 0 that half precision rounds away the divisor
     weights = place(w, dtype)
     copies = place(weights, grads) if grads else []
-    steps = [torch.tensor(2.0) for _ in shapes]
+    steps = [torch.tensor(2.0, device=DEVICE) for _ in shapes]
     return Case(place(g, grads or dtype), weights, copies, place(m, dtype), place(v, dtype), [], steps)
 
 
 def float64(*numbers: float) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
+    return torch.tensor(numbers, dtype=torch.float64, device=DEVICE)
+
+
+def rates(case: Case) -> Tensor:
+    return torch.full((len(case.weights),), LR, dtype=torch.float64, device=DEVICE)
 
 
 def rows(case: Case, **switches: Any) -> Tensor:
@@ -78,17 +84,15 @@ def rows(case: Case, **switches: Any) -> Tensor:
 
 
 def whole_step(case: Case, clip: Tensor, settings: Tensor) -> Tensor:
-    lr = torch.full((len(case.weights),), LR, dtype=torch.float64)
-    norms: Tensor = cuda.lamb_step(*case, clip, lr, settings)
+    norms: Tensor = cuda.lamb_step(*case, clip, rates(case), settings)
     return norms
 
 
 def both_passes(case: Case, clip: Tensor, settings: Tensor) -> Tensor:
     """Do as `lamb_step` does, by the operators that ranks use which share their tensors."""
     moments = case.exp_avgs, case.exp_avg_sqs, case.scales, case.steps
-    lr = torch.full((len(case.weights),), LR, dtype=torch.float64)
     sums = cuda.lamb_update(case.grads, case.weights, *moments, clip, settings)
-    norms: Tensor = cuda.lamb_ratio(sums, clip, lr, settings)
+    norms: Tensor = cuda.lamb_ratio(sums, clip, rates(case), settings)
     cuda.lamb_apply(case.weights, case.copies, *moments, norms[3], settings)
     return norms
 
@@ -120,24 +124,24 @@ def follow_the_oracle(case: Case, take: Any, rtol: float, atol: float, **switche
 
 
 def as_bits(tensors: list[Tensor]) -> list[bytes]:
-    return [tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors]
+    return [tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors]
 
 
 @pytest.mark.parametrize("switches", [{}, {"max_grad_norm": 1e4}, *SWITCHES], ids=str)
-@interpreted
+@on_device
 def test_every_shape_follows_the_oracle_for_every_switch(switches: dict[str, Any]) -> None:
     follow_the_oracle(make_case(), whole_step, 1e-12, 1e-14, **switches)
 
 
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 2e-6, 1e-7), (torch.float64, 1e-12, 1e-14)])
-@interpreted
+@on_device
 def test_tensors_of_several_chunks_follow_the_oracle(dtype: torch.dtype, rtol: float, atol: float, offset: int) -> None:
     follow_the_oracle(make_case(CHUNKS, dtype, offset=offset), whole_step, rtol, atol, max_grad_norm=1.0)
 
 
 @pytest.mark.parametrize("half", HALF)
-@interpreted
+@on_device
 def test_masters_follow_the_oracle_and_copies_are_their_nearest_numbers(half: torch.dtype) -> None:
     case = make_case(CHUNKS, torch.float32, half)
     follow_the_oracle(case, whole_step, 2e-6, 1e-7, max_grad_norm=1.0)
@@ -147,7 +151,7 @@ def test_masters_follow_the_oracle_and_copies_are_their_nearest_numbers(half: to
 
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("half", HALF)
-@interpreted
+@on_device
 def test_half_precision_is_a_unit_or_less_from_what_its_moments_say(half: torch.dtype, offset: int) -> None:
     case = make_case([*SHAPES, (cuda.CHUNK + 2,)], half, offset=offset)
     before = case.clone()
@@ -165,7 +169,7 @@ def test_half_precision_is_a_unit_or_less_from_what_its_moments_say(half: torch.
 
 
 @pytest.mark.parametrize(("dtype", "grads"), [(torch.float64, None), (torch.float16, None), (torch.float32, HALF[0])])
-@interpreted
+@on_device
 def test_a_step_at_once_is_that_in_two_passes_to_the_bit(dtype: torch.dtype, grads: torch.dtype | None) -> None:
     one, other = (make_case([*SHAPES, (cuda.CHUNK + 2,)], dtype, grads) for _ in range(2))
     clip = float64(2.0, 0.5, 0.0)
@@ -173,13 +177,13 @@ def test_a_step_at_once_is_that_in_two_passes_to_the_bit(dtype: torch.dtype, gra
     assert as_bits(one.state) == as_bits(other.state)
 
 
-@interpreted
+@on_device
 def test_tensors_of_one_call_have_settings_and_rates_of_their_own() -> None:
     case = make_case([(9,), (40,), (9,), (40,)])
     before = case.clone()
     decayed, plain = Settings(beta3=1 - 0.9), Settings(0.8, 0.95, 1.0, 1e-3, 0.0, bias_correction=0.0)
-    rates = [0.1, 0.2, 0.3, 0.4]
-    cuda.lamb_step(*case, float64(0.0, 1.0, 0.0), float64(*rates), table(((decayed, 2), (plain, 2))))
+    own = [0.1, 0.2, 0.3, 0.4]
+    cuda.lamb_step(*case, float64(0.0, 1.0, 0.0), float64(*own), table(((decayed, 2), (plain, 2))))
     other: dict[str, Any] = {
         "betas": (0.8, 0.95),
         "grad_averaging": False,
@@ -189,12 +193,12 @@ def test_tensors_of_one_call_have_settings_and_rates_of_their_own() -> None:
     }
     for i, switches in enumerate([{}, {}, other, other]):
         start = before.weights[i], before.grads[i], before.exp_avgs[i], before.exp_avg_sqs[i], 3
-        made = lamb_step(*start, lr=rates[i], **switches)
+        made = lamb_step(*start, lr=own[i], **switches)
         torch.testing.assert_close(case.weights[i], made.weight, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("take", [whole_step, both_passes])
-@interpreted
+@on_device
 def test_tensors_that_are_not_contiguous_are_stepped_among_the_others(take: Any) -> None:
     case = make_case([(4, 6), (30, 41), (9,), (20, 30)])
     for each in case[:5]:
@@ -204,7 +208,7 @@ def test_tensors_that_are_not_contiguous_are_stepped_among_the_others(take: Any)
     follow_the_oracle(case, take, rtol=1e-12, atol=1e-14, max_grad_norm=1.0)
 
 
-@interpreted
+@on_device
 def test_what_the_kernels_cannot_read_is_computed_in_plain_pytorch() -> None:
     case = make_case([(300,), (7,)], torch.float32)
     short = case._replace(
@@ -218,11 +222,11 @@ def test_what_the_kernels_cannot_read_is_computed_in_plain_pytorch() -> None:
 
 @pytest.mark.parametrize("take", [whole_step, both_passes])
 @pytest.mark.parametrize("half", [None, *HALF])
-@interpreted
+@on_device
 def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(half: torch.dtype | None, take: Any) -> None:
     case = make_case([(2, 8), (cuda.CHUNK + 9,), (0,)], torch.float32, half)
     case.grads[0].fill_(math.nan)
-    case.exp_avgs[0][0, :3] = torch.tensor([-0.0, 0.0, -1e-45])
+    case.exp_avgs[0][0, :3] = torch.tensor([-0.0, 0.0, -1e-45], device=DEVICE)
     for step in case.steps:
         step.zero_()
     before = as_bits(case.state)
@@ -234,7 +238,7 @@ def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(half: torch.dt
     assert norms[1:].tolist() == [[0] * 3, [1] * 3, [0] * 3]
 
 
-@interpreted
+@on_device
 def test_without_skipping_what_is_not_finite_spreads_over_its_tensors() -> None:
     case = make_case([(9,), (8,)])
     case.grads[0][3] = math.nan
@@ -245,10 +249,10 @@ def test_without_skipping_what_is_not_finite_spreads_over_its_tensors() -> None:
     assert all(weight.isnan().all() for weight in case.weights)
 
 
-@interpreted
+@on_device
 def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
     case = make_case([(2, 8)], torch.float32, torch.bfloat16)
-    case.weights[0][0, :4] = torch.tensor([-0.0, 0.0, math.inf, -1e-45])
+    case.weights[0][0, :4] = torch.tensor([-0.0, 0.0, math.inf, -1e-45], device=DEVICE)
     case.exp_avgs[0][1] = math.nan
     before = as_bits(case.state)
     moments = case.exp_avgs, case.exp_avg_sqs, case.scales, case.steps
@@ -256,55 +260,57 @@ def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
     assert as_bits(case.state) == before
 
 
-@interpreted
+@on_device
 def test_a_tensor_of_zeros_has_ratio_one_and_moves_by_its_update() -> None:
     case = make_case([(9,), (9,)])
     case.weights[0].zero_()
     for each in (case.grads, case.weights, case.exp_avgs):
-        each[1].copy_(torch.ones(9) if each is case.weights else torch.zeros(9))
+        each[1].fill_(1.0 if each is case.weights else 0.0)
     norms = whole_step(case, float64(0.0, 1.0, 0.0), rows(case, weight_decay=0.0))
     assert norms[2].tolist() == [1, 1]
     assert norms[0, 0] == 0 < norms[1, 0]
     assert norms[1, 1] == 0 < norms[0, 1]
     assert case.weights[0].abs().min() > 0
-    assert case.weights[1].equal(torch.ones(9, dtype=torch.float64))
+    assert (case.weights[1] == 1).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
-@interpreted
+@on_device
 def test_squares_are_summed_in_float64_whatever_the_dtype(dtype: torch.dtype) -> None:
-    tensors = make_tensors([(1023,), (0,), (17, 3), (cuda.CHUNK * 2 + 1,)], 5, dtype)
+    tensors = [x.to(DEVICE) for x in make_tensors([(1023,), (0,), (17, 3), (cuda.CHUNK * 2 + 1,)], 5, dtype)]
     tensors[0][0] = 60000.0 if dtype is torch.float16 else 1e30
     expected = [math.fsum(x * x for x in tensor.flatten().tolist()) for tensor in tensors]
     torch.testing.assert_close(cuda.sum_squares(tensors), float64(*expected), rtol=1e-14, atol=0)
 
 
-@interpreted
+@on_device
 def test_a_tensor_has_the_same_sum_alone_and_among_others() -> None:
-    tensors = make_tensors([(700,), (cuda.CHUNK * 3 + 5,), (0,), (9, 9)], 6, torch.float32)
+    shapes = [(700,), (cuda.CHUNK * 3 + 5,), (0,), (9, 9)]
+    tensors = [tensor.to(DEVICE) for tensor in make_tensors(shapes, 6, torch.float32)]
     together = cuda.sum_squares(tensors)
     assert [cuda.sum_squares([tensor]).item() for tensor in tensors] == together.tolist()
 
 
 @pytest.mark.parametrize("count", [1, 511, 512, 513, 1300])
 @pytest.mark.parametrize("max_grad_norm", [0.0, 1e-3, 1e9])
-@interpreted
+@on_device
 def test_gradients_are_clipped_to_the_norm_of_all(count: int, max_grad_norm: float) -> None:
     squares = torch.rand(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
     norm = math.sqrt(math.fsum(squares.tolist()))
     factor = min(1.0, max_grad_norm / norm) if max_grad_norm else 1.0
-    assert cuda.lamb_clip(squares, max_grad_norm, True).tolist() == pytest.approx([norm, factor, 0.0], rel=1e-14)
+    clip = cuda.lamb_clip(squares.to(DEVICE), max_grad_norm, True)
+    assert clip.tolist() == pytest.approx([norm, factor, 0.0], rel=1e-14)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-@interpreted
+@on_device
 def test_a_norm_that_is_not_finite_skips_the_step_if_that_is_wanted(value: float) -> None:
     squares = float64(1.0, value)
     assert [cuda.lamb_clip(squares, 1.0, wanted)[2].item() for wanted in (True, False)] == [1, 0]
     assert cuda.lamb_clip(float64(1e308), 0.0, True)[2] == 0
 
 
-@interpreted
+@on_device
 def test_what_is_written_counts_as_modified_in_place() -> None:
     case = make_case([(3,)])
     loss = case.weights[0].requires_grad_().square().sum()
@@ -314,22 +320,59 @@ def test_what_is_written_counts_as_modified_in_place() -> None:
         torch.autograd.backward(loss)
 
 
-@interpreted
+@on_device
 def test_an_optimizer_on_the_kernels_follows_the_oracle_with_groups_of_its_own() -> None:
     ops.BACKENDS["triton"] = cast(ops.Operators, cuda)
-    parameters = [nn.Parameter(tensor) for tensor in make_tensors([(40,), (3, 9), (7,)], 0)]
+    parameters = [nn.Parameter(tensor.to(DEVICE)) for tensor in make_tensors([(40,), (3, 9), (7,)], 0)]
     groups: list[dict[str, Any]] = [{"params": parameters[:2]}, {"params": parameters[2:], "weight_decay": 0.0}]
     optimizer, oracle = Lamb(groups, lr=LR, max_grad_norm=1.0, backend="triton"), Oracle(parameters)
     for step in range(1, 4):
         gradients = make_tensors([p.shape for p in parameters], step)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient.clone()
+            parameter.grad = gradient.to(DEVICE, copy=True)
         optimizer.step()
         oracle.step(gradients, {2: {"weight_decay": 0.0}}, lr=LR, max_grad_norm=1.0)
     for parameter, expected in zip(parameters, oracle.weights, strict=True):
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
 
 
+def test_without_triton_plain_pytorch_computes_and_says_why() -> None:
+    program = """if True:
+        import sys
+        sys.modules["triton"] = None  # as if it were not installed
+        import torch
+        from optim.kernels import cuda
+        assert cuda.lamb_clip(torch.tensor([9.0, 16.0]).double(), 1.0, True).tolist() == [5.0, 0.2, 0.0]
+        assert cuda.sum_squares([torch.ones(3), torch.ones(4)]).tolist() == [3.0, 4.0]
+        print(*cuda.backend(), sep=": ")
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("eager: the CUDA kernels need Triton")
+    assert "pip install triton" in run.stdout
+
+
 def test_the_backend_is_named_with_its_version() -> None:
     assert cuda.backend().name == "fused"
     assert cuda.backend().reason.startswith("Triton 3.")
+
+
+if DEVICE.type == "cuda":  # the interpreter has no streams
+
+    def test_a_captured_step_replays_to_the_bits_of_steps_that_are_not() -> None:
+        case, other = make_case(CHUNKS, torch.float32), make_case(CHUNKS, torch.float32)
+
+        def step(case: Case) -> None:
+            whole_step(case, clip_of(case, 1.0), settings)
+
+        settings = rows(case)
+        for each in (case, other):
+            step(each)
+        moved = case._replace(grads=[grad.clone() for grad in case.grads])
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step(moved)
+        for _ in range(3):
+            graph.replay()
+            step(other)
+        torch.cuda.synchronize()
+        assert as_bits(case.state) == as_bits(other.state)

@@ -92,6 +92,13 @@ def test_what_has_changed_gets_a_table_of_its_own() -> None:
     assert tables.settings(rows, HOST) is not tables.settings(table(((Settings(eps=1.0), 2),)), HOST)
 
 
+def test_tables_are_made_on_the_host_whatever_the_default_device() -> None:
+    weights = [room(4), room(9)]
+    with torch.device("meta"):
+        made = tables.layout(weights, 4).table, tables.addresses(weights).table
+    assert [table.device for table in made] == [HOST, HOST]
+
+
 def test_settings_live_as_long_as_their_table_so_no_other_can_take_their_identity() -> None:
     made = [tables.settings(torch.full((1, 11), float(i), dtype=torch.float64), HOST) for i in range(5)]
     assert [rows[0, 0].item() for rows in made] == [0, 1, 2, 3, 4]
