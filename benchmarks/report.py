@@ -39,7 +39,8 @@ medians, and a ratio is the median of the ratios within a turn.
   moments (24) and then, knowing the norms, the weights (16), which is 44. For optimizers made of torch's operators, the
   arguments and results of these are added up.
 * of copy: these bytes a second ÷ those of a copy of 256 MiB, with as many ranks and threads.
-  More than 100% is what caches save.
+  More than 100% is what caches save, and that a copy first fetches the lines that it then overwrites, where a step in
+  place has read them anyway: work in place can come to about 150% without any cache.
 * state B and temporary B: what is kept for each parameter between steps, and at the most held during one.
 * ÷ its part of one rank's: a step on shards ÷ the same optimizer's step on one rank, divided by the number of ranks.
   Parameters are cut along their rows, as FSDP2 does, and the slowest rank counts.
