@@ -84,8 +84,12 @@ def _fits(arguments: dict[str, Any]) -> list[bool]:
         return [not _MISSING]
     if _MISSING or not _is_known(arguments):
         return [False] * len(lists[0])
-    alike = [[tensor.dtype is each[0].dtype and tensor.is_contiguous() for tensor in each] for each in lists]
-    return [all(column) for column in zip(*alike, strict=True)]
+    return [all(column) for column in zip(*map(_alike, lists), strict=True)]
+
+
+def _alike(tensors: list[Tensor]) -> list[bool]:
+    dtype = tensors[0].dtype
+    return [tensor.dtype is dtype and tensor.is_contiguous() for tensor in tensors]
 
 
 def _is_known(arguments: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ Training with stable addresses uploads nothing. Where gradients move, as they do
 table is uploaded: 8 bytes a tensor.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
@@ -76,11 +77,16 @@ def addresses(*lists: Sequence[Tensor], steps: Sequence[Tensor] = ()) -> Address
 
     An empty list has a row of zeros.
     """
-    wide = [tuple([tensor.data_ptr() for tensor in each]) or (0,) * len(lists[0]) for each in lists]
-    rows = (*wide, tuple([step.data_ptr() for step in steps])) if steps else tuple(wide)
+    wide = tuple([tuple([tensor.data_ptr() for tensor in each]) or (0,) * len(lists[0]) for each in lists])
+    rows = (*wide, tuple([step.data_ptr() for step in steps])) if steps else wide
     where = lists[0][0].device
     table = _resident(("addresses", rows), where, lambda: torch.tensor(rows, dtype=torch.int64, device=_HOST))
-    return Addresses(table, not any(address % ALIGNMENT for each in wide for address in each))
+    return Addresses(table, _are_aligned(wide))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _are_aligned(rows: tuple[tuple[int, ...], ...]) -> bool:
+    return not any(address % ALIGNMENT for row in rows for address in row)
 
 
 def settings(table: Tensor, device: torch.device) -> Tensor:
