@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from optim import Lamb, ops
 from optim.kernels import cuda, eager
 from optim.kernels.settings import Settings, table
+from optim.kernels.triton import lamb, tables
 from optim.reference import lamb_step
 from tests.optim.kernels.interpreted import DEVICE, on_device
 from tests.optim.oracle import Oracle, make_tensors
@@ -127,7 +128,7 @@ def as_bits(tensors: list[Tensor]) -> list[bytes]:
     return [tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors]
 
 
-@pytest.mark.parametrize("switches", [{}, {"max_grad_norm": 1e4}, *SWITCHES], ids=str)
+@pytest.mark.parametrize("switches", [{}, {"max_grad_norm": 1e4}, {"eps": 0.0}, *SWITCHES], ids=str)
 @on_device
 def test_every_shape_follows_the_oracle_for_every_switch(switches: dict[str, Any]) -> None:
     follow_the_oracle(make_case(), whole_step, 1e-12, 1e-14, **switches)
@@ -261,6 +262,17 @@ def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
 
 
 @on_device
+def test_a_tensor_that_was_never_stepped_is_applied_as_after_its_first_step() -> None:
+    never, once = make_case([(9,)]), make_case([(9,)])
+    never.steps[0].zero_()
+    once.steps[0].fill_(1)
+    for case in (never, once):
+        moments = case.exp_avgs, case.exp_avg_sqs, case.scales, case.steps
+        cuda.lamb_apply(case.weights, case.copies, *moments, float64(LR), rows(case))
+    assert as_bits(never.weights) == as_bits(once.weights) != as_bits(make_case([(9,)]).weights)
+
+
+@on_device
 def test_a_tensor_of_zeros_has_ratio_one_and_moves_by_its_update() -> None:
     case = make_case([(9,), (9,)])
     case.weights[0].zero_()
@@ -289,6 +301,15 @@ def test_a_tensor_has_the_same_sum_alone_and_among_others() -> None:
     tensors = [tensor.to(DEVICE) for tensor in make_tensors(shapes, 6, torch.float32)]
     together = cuda.sum_squares(tensors)
     assert [cuda.sum_squares([tensor]).item() for tensor in tensors] == together.tolist()
+
+
+@on_device
+def test_any_number_of_chunks_is_added_up() -> None:
+    layout = tables.layout([torch.empty(n, device=DEVICE) for n in (1300, 0, 512, 3)], 1)  # chunks of one element
+    partials = torch.arange(layout.chunks, dtype=torch.float64, device=DEVICE)
+    out = float64(*[math.nan] * 4)
+    cuda._launch(lamb.total_squares, 4, layout.table, partials, out, 4, CHUNK=1)
+    assert out.tolist() == [sum(range(1300)), 0, sum(range(1300, 1812)), sum(range(1812, 1815))]
 
 
 @pytest.mark.parametrize("count", [1, 511, 512, 513, 1300])
