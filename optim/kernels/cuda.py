@@ -28,7 +28,7 @@ except ImportError as error:
         "torch for CUDA brings it, else `pip install triton`"
     )
 else:
-    from .triton import lamb, tables
+    from .triton import streaming, tables, totals
 
     _MISSING = ""
 
@@ -132,8 +132,8 @@ def sum_squares(tensors: list[Tensor]) -> Tensor:
     addresses = tables.addresses(tensors)
     partials, out = _empty(layout.table, layout.chunks), _empty(layout.table, len(tensors))
     common = (layout.table, addresses.table, partials, len(tensors))
-    _launch(lamb.squares, layout.chunks, *common, **_shape(tensors[0], aligned=addresses.aligned))
-    _launch(lamb.total_squares, len(tensors), layout.table, partials, out, len(tensors), CHUNK=CHUNK)
+    _launch(streaming.squares, layout.chunks, *common, **_shape(tensors[0], aligned=addresses.aligned))
+    _launch(totals.total_squares, len(tensors), layout.table, partials, out, len(tensors), CHUNK=CHUNK)
     return out
 
 
@@ -142,7 +142,7 @@ def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Te
     """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
     out = _empty(squares, 3)
     numbers = (squares.numel(), float(max_grad_norm))
-    _launch(lamb.clip_gradients, 1, squares.contiguous(), out, *numbers, SKIP_NONFINITE=skip_nonfinite)
+    _launch(totals.clip_gradients, 1, squares.contiguous(), out, *numbers, SKIP_NONFINITE=skip_nonfinite)
     return out
 
 
@@ -162,7 +162,7 @@ def lamb_update(
     partials = call.update(grads, clip)
     sums = _empty(clip, 2, len(weights))
     arguments = (call.layout, call.addresses, clip, partials, sums, *call.counts)
-    _launch(lamb.finish_update, len(weights), *arguments, CHUNK=CHUNK)
+    _launch(totals.finish_update, len(weights), *arguments, CHUNK=CHUNK)
     torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs])
     return sums
 
@@ -173,7 +173,7 @@ def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tens
     count = sums.shape[1]
     out = _empty(sums, 4, count)
     numbers = (tables.settings(settings, sums.device), clip, lr.contiguous(), out, count)
-    _launch(lamb.ratios, count, sums.contiguous(), *numbers)
+    _launch(totals.ratios, count, sums.contiguous(), *numbers)
     return out
 
 
@@ -211,7 +211,7 @@ def lamb_step(
     partials = call.update(grads, clip)
     out = _empty(clip, 4, len(weights))
     arguments = (call.layout, call.addresses, call.settings, clip, lr.contiguous(), partials, out, *call.counts)
-    _launch(lamb.finish_step, len(weights), *arguments, CHUNK=CHUNK)
+    _launch(totals.finish_step, len(weights), *arguments, CHUNK=CHUNK)
     call.apply(out[3])
     torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs])
     return out
@@ -243,14 +243,14 @@ class _Call:
         partials = _empty(clip, 2, self.counts[1])
         arguments = (self.layout, self.addresses, own.table, self.settings, clip, partials, *self.counts)
         shape = _shape(self._weight, aligned=self._aligned and own.aligned)
-        _launch(lamb.update, self.counts[1], *arguments, GRAD_TYPE=_type(grads[0]), **shape)
+        _launch(streaming.update, self.counts[1], *arguments, GRAD_TYPE=_type(grads[0]), **shape)
         return partials
 
     def apply(self, scale: Tensor) -> None:
         """Move the weights and their copies; `scale` is float64 [T]."""
         arguments = (self.layout, self.addresses, self.settings, scale, self.counts[0])
         shape = _shape(self._weight, aligned=self._aligned)
-        _launch(lamb.apply, self.counts[1], *arguments, COPY_TYPE=self._copy_type, **shape)
+        _launch(streaming.apply, self.counts[1], *arguments, COPY_TYPE=self._copy_type, **shape)
 
 
 def _shape(tensor: Tensor, *, aligned: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import lamb
+from . import places
 
 KEPT = 64
 """Tables that the cache holds; a step asks for four a batch."""
@@ -24,7 +24,7 @@ ALIGNMENT = 16
 """Bytes that a thread reads at a time where every tensor allows it."""
 
 _HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
-_BETAS = [lamb.BETA1.value, lamb.BETA2.value]
+_BETAS = [places.BETA1.value, places.BETA2.value]
 
 
 class Layout(NamedTuple):
@@ -93,7 +93,7 @@ def settings(table: Tensor, device: torch.device) -> Tensor:
     """Return the kernels' settings, float64 [T, 13], of a table that nobody writes to any more, float64 [T, 11]."""
 
     def make() -> Tensor:
-        corrected = table[:, [lamb.BIAS_CORRECTION.value]] != 0
+        corrected = table[:, [places.BIAS_CORRECTION.value]] != 0
         logarithms = torch.where(corrected, table[:, _BETAS].log(), -torch.inf)
         return torch.cat([table, logarithms], dim=1)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optim import Lamb, ops
 from optim.kernels import cuda, eager
 from optim.kernels.settings import Settings, table
-from optim.kernels.triton import lamb, tables
+from optim.kernels.triton import tables, totals
 from optim.reference import lamb_step
 from tests.optim.kernels.interpreted import DEVICE, on_device
 from tests.optim.oracle import Oracle, make_tensors
@@ -308,7 +308,7 @@ def test_any_number_of_chunks_is_added_up() -> None:
     layout = tables.layout([torch.empty(n, device=DEVICE) for n in (1300, 0, 512, 3)], 1)  # chunks of one element
     partials = torch.arange(layout.chunks, dtype=torch.float64, device=DEVICE)
     out = float64(*[math.nan] * 4)
-    cuda._launch(lamb.total_squares, 4, layout.table, partials, out, 4, CHUNK=1)
+    cuda._launch(totals.total_squares, 4, layout.table, partials, out, 4, CHUNK=1)
     assert out.tolist() == [sum(range(1300)), 0, sum(range(1300, 1812)), sum(range(1812, 1815))]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optim.kernels.settings import Settings, table
-from optim.kernels.triton import lamb, tables
+from optim.kernels.triton import places, tables
 
 HOST = torch.device("cpu")
 
@@ -47,10 +47,10 @@ def test_addresses_stand_in_the_rows_that_the_kernels_read() -> None:
     w, m, v, copy, step = ([room(4), room(1)] for _ in range(5))
     rows = tables.addresses(w, m, v, copy, steps=step).table
     expected = {"WEIGHTS": w, "EXP_AVGS": m, "EXP_AVG_SQS": v, "COPIES": copy, "STEPS": step}
-    assert {name: rows[getattr(lamb, name).value].tolist() for name in expected} == {
+    assert {name: rows[getattr(places, name).value].tolist() for name in expected} == {
         name: [tensor.data_ptr() for tensor in tensors] for name, tensors in expected.items()
     }
-    assert tables.addresses(w, m, v, [], steps=step).table[lamb.COPIES.value].tolist() == [0, 0]
+    assert tables.addresses(w, m, v, [], steps=step).table[places.COPIES.value].tolist() == [0, 0]
     assert tables.addresses(w).table.tolist() == [[tensor.data_ptr() for tensor in w]]
 
 
@@ -64,15 +64,15 @@ def test_one_tensor_that_is_not_aligned_is_enough_to_read_number_by_number() -> 
 def test_powers_of_beta_follow_from_the_logarithms_of_the_settings() -> None:
     rows = table(((Settings(beta1=0.8, beta2=0.95), 1), (Settings(beta1=0.0), 1), (Settings(bias_correction=0.0), 1)))
     kept = tables.settings(rows, HOST)
-    assert kept.shape == (3, lamb.COLUMNS.value)
+    assert kept.shape == (3, places.COLUMNS.value)
     assert kept[:, : rows.shape[1]].equal(rows)
-    powers = (3 * kept[:, [lamb.LOG_BETA1.value, lamb.LOG_BETA2.value]]).exp()
+    powers = (3 * kept[:, [places.LOG_BETA1.value, places.LOG_BETA2.value]]).exp()
     expected = torch.tensor([[0.8**3, 0.95**3], [0.0, 0.999**3], [0.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(powers, expected, rtol=1e-15, atol=0)
 
 
 def test_the_columns_of_settings_are_those_of_the_table() -> None:
-    named = {name: getattr(lamb, name.upper()).value for name in Settings._fields}
+    named = {name: getattr(places, name.upper()).value for name in Settings._fields}
     assert list(named.values()) == list(range(len(Settings._fields)))
 
 

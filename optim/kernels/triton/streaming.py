@@ -1,22 +1,16 @@
-"""LAMB in Triton: every kernel walks all tensors of a call at once.
+"""The kernels that stream over all elements of all tensors; `places` says what they are told, T and B are as there.
 
-T = tensors, B = chunks, so many elements of one tensor that a program takes. What kernels are told of the tensors:
-
-* `layout`: int64 [2·T + B], number of elements and first chunk of each tensor, then the tensor of each chunk.
-* `addresses`: int64 [5, T], of weights, first moments, second moments, copies in half precision (0 if there are none)
-  and steps (float32 scalars). Those of gradients, which move more often, are int64 [T] of their own.
-* `settings`: float64 [T, 13], the columns of `optim.ops` and log(beta1) and log(beta2); both are -inf where bias
-  correction is off, so that beta^t = exp(t·log(beta)) is 0 and what the moments are divided by is 1.
-* `clip`: float64 [3], norm of the gradients, the factor on them, and 1 if the step is skipped.
-
-Numbers are read in float32 or wider and half precision is computed in float32. Sums are in float64 from the first
-square on, so they overflow and round no earlier than those of `eager`, and in an order that depends on shapes, dtypes
-and alignment alone: replicas agree to the bit.
+Numbers are read in float32 or wider and half precision is computed in float32. Squares are taken and summed in float64,
+so they overflow and round no earlier than those of `eager`, and in an order that depends on shapes, dtypes and
+alignment alone: replicas agree to the bit.
 
 Bytes a parameter in float32: `squares` 4; `update` 24 (reads g, w, m, v, writes m, v); `apply` 16 (reads w, m, v,
 writes w). u is stored nowhere, so a step moves 40, or 44 where the gradients' norm is asked for, and the floor of AdamW
 is 28. With half-precision gradients and copies these are 2, 22 and 18. Of float64 an element of `update` needs two
 conversions and two multiply-adds, far fewer than a GPU for training does in the time that 24 bytes take it.
+
+Constants of each: the TYPE of weights and moments; CHUNK, the elements of a program; BLOCK, those it takes at a time;
+VECTOR, how many neighbours a thread takes, to whose bytes all addresses must be aligned.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -25,32 +19,24 @@ conversions and two multiply-adds, far fewer than a GPU for training does in the
 import triton
 import triton.language as tl
 
-WEIGHTS = tl.constexpr(0)
-EXP_AVGS = tl.constexpr(1)
-EXP_AVG_SQS = tl.constexpr(2)
-COPIES = tl.constexpr(3)
-STEPS = tl.constexpr(4)
-
-BETA1 = tl.constexpr(0)
-BETA2 = tl.constexpr(1)
-BETA3 = tl.constexpr(2)
-EPS = tl.constexpr(3)
-WEIGHT_DECAY = tl.constexpr(4)
-WEIGHT_LOW = tl.constexpr(5)
-WEIGHT_HIGH = tl.constexpr(6)
-RATIO_LOW = tl.constexpr(7)
-RATIO_HIGH = tl.constexpr(8)
-BIAS_CORRECTION = tl.constexpr(9)
-LAYER_ADAPTATION = tl.constexpr(10)
-LOG_BETA1 = tl.constexpr(11)
-LOG_BETA2 = tl.constexpr(12)
-COLUMNS = tl.constexpr(13)
+from .places import (
+    BETA1,
+    BETA2,
+    BETA3,
+    COLUMNS,
+    COPIES,
+    EPS,
+    EXP_AVG_SQS,
+    EXP_AVGS,
+    LOG_BETA1,
+    LOG_BETA2,
+    WEIGHT_DECAY,
+    WEIGHTS,
+    step_pointer,
+)
 
 THREADS = tl.constexpr(128)
 """In a program."""
-
-TILE = tl.constexpr(512)
-"""Numbers that a program adds up at a time where there is little to add up."""
 
 
 @triton.jit(do_not_specialize=["layout", "tensors", "partials", "T"])
@@ -76,43 +62,6 @@ def squares(
         offsets = count // BLOCK * BLOCK + lanes
         total += _squares(tl.load(x_ptr + offsets, mask=offsets < count, other=0.0), BLOCK, VECTOR)
     tl.store(partials + chunk, tl.sum(total, axis=0))
-
-
-@triton.jit(do_not_specialize=["layout", "partials", "out", "T"])
-def total_squares(
-    layout,
-    partials,  # float64 [B], of the chunks
-    out,  # float64 [T], out: of the tensors
-    T,
-    CHUNK: tl.constexpr,
-):
-    """Add up what the chunks of a tensor have. One program a tensor."""
-    t = tl.program_id(0)
-    tl.store(out + t, _total(partials, layout, t, T, CHUNK))
-
-
-@triton.jit(do_not_specialize=["squares_ptr", "max_grad_norm", "out", "n"])
-def clip_gradients(
-    squares_ptr,  # float64 [n]
-    out,  # float64 [3], out: `clip`
-    n,
-    max_grad_norm: tl.float64,
-    SKIP_NONFINITE: tl.constexpr,
-):
-    """G = sqrt(Σ squares), c = 1 / max(1, G / max_grad_norm), and whether G is not finite. One program."""
-    lanes = tl.arange(0, TILE)
-    total = tl.zeros([TILE], tl.float64)
-    for i in range(tl.cdiv(n, TILE)):
-        total += tl.load(squares_ptr + i * TILE + lanes, mask=i * TILE + lanes < n, other=0.0)
-    norm = tl.sqrt(tl.sum(total, axis=0))
-    coefficient = tl.full([], 1.0, tl.float64)
-    if max_grad_norm != 0:
-        excess = norm / max_grad_norm
-        coefficient = 1.0 / tl.where(excess < 1.0, 1.0, excess)  # a NaN stays one
-    finite = tl.abs(norm) < float("inf")
-    tl.store(out, norm)
-    tl.store(out + 1, coefficient)
-    tl.store(out + 2, tl.where(finite, 0.0, 1.0) if SKIP_NONFINITE else 0.0)
 
 
 @triton.jit(do_not_specialize=["layout", "addresses", "grads", "settings", "clip", "partials", "T", "B"])
@@ -142,7 +91,7 @@ def update(
     m_ptr = _pointer(addresses, EXP_AVGS, t, T, start, TYPE, VECTOR)
     v_ptr = _pointer(addresses, EXP_AVG_SQS, t, T, start, TYPE, VECTOR)
     keep = tl.load(clip + 2) == 0
-    step = tl.load(_step(addresses, t, T)) + tl.where(keep, 1.0, 0.0)
+    step = tl.load(step_pointer(addresses, t, T)) + tl.where(keep, 1.0, 0.0)
 
     wide: tl.constexpr = _wide(TYPE)
     row = settings + t * COLUMNS
@@ -177,59 +126,6 @@ def update(
     tl.store(partials + B + chunk, tl.sum(u_total, axis=0))
 
 
-@triton.jit(do_not_specialize=["layout", "addresses", "clip", "partials", "sums", "T", "B"])
-def finish_update(
-    layout,
-    addresses,
-    clip,
-    partials,  # float64 [2, B], as `update` leaves it
-    sums,  # float64 [2, T], out: Σw² and Σu² of each tensor
-    T,
-    B,
-    CHUNK: tl.constexpr,
-):
-    """Add up what the chunks of a tensor have, and advance its step. One program a tensor."""
-    t = tl.program_id(0)
-    tl.store(sums + t, _total(partials, layout, t, T, CHUNK))
-    tl.store(sums + T + t, _total(partials + B, layout, t, T, CHUNK))
-    _advance(addresses, t, T, clip)
-
-
-@triton.jit(do_not_specialize=["layout", "addresses", "settings", "clip", "lr", "partials", "out", "T", "B"])
-def finish_step(
-    layout,
-    addresses,
-    settings,
-    clip,
-    lr,  # float64 [T]
-    partials,  # float64 [2, B], as `update` leaves it
-    out,  # float64 [4, T], out: ‖w‖, ‖u‖, ratio, scale
-    T,
-    B,
-    CHUNK: tl.constexpr,
-):
-    """Do as `finish_update` and `ratios`: what lies between the passes of a step. One program a tensor."""
-    t = tl.program_id(0)
-    w_square = _total(partials, layout, t, T, CHUNK)
-    u_square = _total(partials + B, layout, t, T, CHUNK)
-    _ratio(w_square, u_square, settings, clip, lr, out, t, T)
-    _advance(addresses, t, T, clip)
-
-
-@triton.jit(do_not_specialize=["sums", "settings", "clip", "lr", "out", "T"])
-def ratios(
-    sums,  # float64 [2, T], Σw² and Σu² of whole tensors
-    settings,
-    clip,
-    lr,  # float64 [T]
-    out,  # float64 [4, T], out: ‖w‖, ‖u‖, ratio, scale
-    T,
-):
-    """Ratio = clamp(φ(‖w‖)/‖u‖), scale = ratio·lr. One program a tensor."""
-    t = tl.program_id(0)
-    _ratio(tl.load(sums + t), tl.load(sums + T + t), settings, clip, lr, out, t, T)
-
-
 @triton.jit(do_not_specialize=["layout", "addresses", "settings", "scale", "T"])
 def apply(
     layout,
@@ -256,7 +152,7 @@ def apply(
     count = tl.where(factor == 0, 0, count)
 
     wide: tl.constexpr = _wide(TYPE)
-    terms = _terms(settings + t * COLUMNS, tl.load(_step(addresses, t, T)), wide)
+    terms = _terms(settings + t * COLUMNS, tl.load(step_pointer(addresses, t, T)), wide)
     factor = factor.to(wide)
     lanes = tl.arange(0, BLOCK)
     for i in range(count // BLOCK):
@@ -316,48 +212,6 @@ def _terms(row, step, WIDE: tl.constexpr):
 
 
 @triton.jit
-def _ratio(w_square, u_square, settings, clip, lr, out, t, T):
-    """Write ‖w‖, ‖u‖, the trust ratio and what u is multiplied with; comparisons let a NaN stay one."""
-    row = settings + t * COLUMNS
-    skip = tl.load(clip + 2) != 0
-    w_norm = tl.sqrt(w_square)
-    u_norm = tl.where(skip, 0.0, tl.sqrt(u_square))
-    phi = _clamp(w_norm, tl.load(row + WEIGHT_LOW), tl.load(row + WEIGHT_HIGH))
-    plain = (phi == 0) | (u_norm == 0) | (tl.load(row + LAYER_ADAPTATION) == 0)
-    ratio = _clamp(phi / tl.where(plain, 1.0, u_norm), tl.load(row + RATIO_LOW), tl.load(row + RATIO_HIGH))
-    ratio = tl.where(plain, 1.0, ratio)
-    tl.store(out + t, w_norm)
-    tl.store(out + T + t, u_norm)
-    tl.store(out + 2 * T + t, ratio)
-    tl.store(out + 3 * T + t, tl.where(skip, 0.0, ratio * tl.load(lr + t)))
-
-
-@triton.jit
-def _clamp(x, low, high):
-    x = tl.where(x < low, low, x)
-    return tl.where(x > high, high, x)
-
-
-@triton.jit
-def _advance(addresses, t, T, clip):
-    """Add 1 to the step of a tensor unless it is skipped."""
-    step_ptr = _step(addresses, t, T)
-    tl.store(step_ptr, tl.load(step_ptr) + tl.where(tl.load(clip + 2) == 0, 1.0, 0.0))
-
-
-@triton.jit
-def _total(partials, layout, t, T, CHUNK: tl.constexpr):
-    """Return the sum of what the chunks of a tensor have in `partials`, float64 [B]."""
-    first = tl.load(layout + T + t)
-    count = tl.cdiv(tl.load(layout + t), CHUNK)
-    lanes = tl.arange(0, TILE)
-    total = tl.zeros([TILE], tl.float64)
-    for i in range(tl.cdiv(count, TILE)):
-        total += tl.load(partials + first + i * TILE + lanes, mask=i * TILE + lanes < count, other=0.0)
-    return tl.sum(total, axis=0)
-
-
-@triton.jit
 def _squares(x, BLOCK: tl.constexpr, VECTOR: tl.constexpr):
     """Return Σx² of what each thread holds of a block, float64 [THREADS]; no thread waits for another."""
     x = x.to(_wide(x.dtype)).to(tl.float64)
@@ -377,11 +231,6 @@ def _extent(layout, T, chunk, CHUNK: tl.constexpr):
 def _pointer(addresses, ROW: tl.constexpr, t, T, start, TYPE: tl.constexpr, VECTOR: tl.constexpr):
     base = tl.load(addresses + ROW * T + t).to(tl.pointer_type(TYPE))
     return tl.multiple_of(base, VECTOR * TYPE.primitive_bitwidth // 8) + start
-
-
-@triton.jit
-def _step(addresses, t, T):
-    return tl.load(addresses + STEPS * T + t).to(tl.pointer_type(tl.float32))
 
 
 @triton.constexpr_function
