@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
@@ -26,13 +27,24 @@ def shard_groups(name: str, tensor: Tensor) -> Groups:
     Replicas (HSDP's outer dimension) hold the same numbers and are not summed.
 
     Raises:
-        ValueError: a mesh dimension holds partial sums, of which no norm can be taken piece by piece.
+        ValueError: a mesh dimension holds partial sums, of which no norm can be taken piece by piece, or the tensor is
+            cut over one that has no process group.
     """
     if not isinstance(tensor, DTensor):
         return ()
     mesh = tensor.device_mesh
     dims = [dim for dim, placement in enumerate(tensor.placements) if _is_cut(name, placement)]
-    return tuple(mesh.get_group(dim) for dim in dims if mesh.size(dim) > 1)
+    return tuple(_group(name, mesh, dim) for dim in dims if mesh.size(dim) > 1)
+
+
+def _group(name: str, mesh: DeviceMesh, dim: int) -> ProcessGroup:
+    try:
+        return mesh.get_group(dim)
+    except (RuntimeError, LookupError, AssertionError) as error:
+        raise ValueError(
+            f"parameter {name!r} is cut over dimension {dim} of {mesh}, which has no process group: "
+            "build the mesh with init_device_mesh, and keep its groups for as long as the optimizer is used"
+        ) from error
 
 
 def _is_cut(name: str, placement: Placement) -> bool:

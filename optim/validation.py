@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.placement_types import Placement
 
 from .ops import BACKENDS
 from .sharding import local_part
@@ -23,11 +25,17 @@ SWITCHES = (
 )
 """Settings of the whole optimizer; a parameter group may not have its own."""
 
+REAL = (torch.float64, torch.float32, *HALF)
+"""Dtypes of parameters and gradients."""
+
 
 def check_switches(optimizer: Any) -> None:
     """Raise ValueError or TypeError for bad settings of the whole optimizer."""
     if optimizer.max_grad_norm is not None:
         check_non_negative("max_grad_norm", optimizer.max_grad_norm)
+    for name in ("bias_correction", "grad_averaging", "skip_nonfinite", "master_weights"):
+        if not isinstance(getattr(optimizer, name), bool):
+            raise TypeError(f"{name} is {getattr(optimizer, name)!r}; it must be True or False")
     for name, choices in (("moments", MOMENTS), ("backend", tuple(BACKENDS))):
         if getattr(optimizer, name) not in choices:
             raise ValueError(
@@ -73,19 +81,21 @@ def _check_bounds(name: str, bounds: object) -> None:
         return
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise TypeError(f"{name} is {bounds!r}; it must be None or a pair (low, high)")
+    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in bounds):
+        raise TypeError(f"{name} is {bounds!r}; both must be numbers, math.inf where there is no upper one")
     low, high = bounds
-    if math.isnan(low) or math.isnan(high) or low < 0 or low > high:
-        raise ValueError(f"{name} is {bounds!r}; it must be (low, high) with 0 <= low <= high")
+    if not 0 <= low <= high or low == math.inf:
+        raise ValueError(f"{name} is {bounds!r}; it must be (low, high) with 0 <= low <= high and a finite low")
 
 
 def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weights: bool) -> None:
     """Raise TypeError for a parameter that is not dense and real, or whose moments cannot be narrower than it is."""
     if parameter.layout is not torch.strided:
         raise TypeError(f"parameter {name!r} is {parameter.layout}; Lamb needs dense tensors: use to_dense()")
-    if not parameter.is_floating_point():
+    if parameter.dtype not in REAL:
         raise TypeError(
-            f"parameter {name!r} is {parameter.dtype}; Lamb needs real floating-point tensors: "
-            "use view_as_real() for a complex one, and leave integers out of the optimizer"
+            f"parameter {name!r} is {parameter.dtype}; Lamb needs real floating-point tensors of 16 bits or more: "
+            "use view_as_real() for a complex one, and leave others out of the optimizer"
         )
 
     if moments == "full":
@@ -106,9 +116,23 @@ def check_gradient(name: str, parameter: Tensor) -> None:
         return
     if grad.layout is not torch.strided:
         raise TypeError(f"the gradient of {name!r} is {grad.layout}; Lamb needs dense ones: build with sparse=False")
-    placed, wanted = (tensor.placements if isinstance(tensor, DTensor) else None for tensor in (grad, parameter))
-    if placed != wanted:
+    if grad.dtype not in REAL:
+        raise TypeError(
+            f"the gradient of {name!r} is {grad.dtype}; Lamb needs real floating-point ones: "
+            f"convert it with to({parameter.dtype}) before step()"
+        )
+    if _placing(grad) != _placing(parameter):
         raise ValueError(
-            f"the gradient of {name!r} is placed {placed} but the parameter {wanted}; "
+            f"the gradient of {name!r} is placed {_placing(grad)} but the parameter {_placing(parameter)}; "
             "redistribute the gradient to the parameter's mesh and placements before step()"
         )
+    got, wanted = local_part(grad).shape, local_part(parameter).shape
+    if got != wanted:
+        raise ValueError(
+            f"the gradient of {name!r} has shape {tuple(got)} on this rank but the parameter {tuple(wanted)}; "
+            "cut it as the parameter is cut, e.g. with distribute_tensor, before step()"
+        )
+
+
+def _placing(tensor: Tensor) -> tuple[tuple[Placement, ...], DeviceMesh] | None:
+    return (tensor.placements, tensor.device_mesh) if isinstance(tensor, DTensor) else None

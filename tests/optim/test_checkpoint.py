@@ -1,5 +1,6 @@
 """What torch.distributed.checkpoint saves of Lamb at one number of ranks, it loads at another."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,32 +20,49 @@ from tests.optim.oracle import make_tensors
 from tests.ranks import run_on_ranks
 
 
+class Layout(NamedTuple):
+    """FSDP2 over a mesh of one dimension, HSDP over one of two, or whole replicas (DDP)."""
+
+    mesh: tuple[int, ...]
+    whole: bool = False
+
+    @property
+    def world(self) -> int:
+        return torch.Size(self.mesh).numel()
+
+
+class Setup(NamedTuple):
+    layout: Layout
+    dtype: torch.dtype = torch.float64
+    switches: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
+
+
 class Held(NamedTuple):
     tensors: dict[str, Tensor]
     ratios: list[float]
 
 
 class Run:
-    """A small model and its optimizer, sharded over all ranks (FSDP2) or whole on each (DDP)."""
+    """A small model and its optimizer. Of 7 rows on 4 ranks and 2 on 3, parts are uneven and some are empty."""
 
-    def __init__(self, world_size: int, sharded: bool, seed: int = 0) -> None:
+    def __init__(self, setup: Setup, seed: int) -> None:
         torch.manual_seed(seed)
-        self.model: nn.Module = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2))
-        if sharded:
-            self.mesh = init_device_mesh("cpu", (world_size,))
-            fully_shard(self.model, mesh=self.mesh)
-        else:
+        self.model: nn.Module = nn.Sequential(nn.Linear(90, 7), nn.Linear(7, 2)).to(setup.dtype)
+        if setup.layout.whole:
             self.model = DistributedDataParallel(self.model)
+        else:
+            names = ("replicas", "parts")[-len(setup.layout.mesh) :]
+            fully_shard(self.model, mesh=init_device_mesh("cpu", setup.layout.mesh, mesh_dim_names=names))
         groups: list[dict[str, Any]] = [
             {"params": [(n, p) for n, p in self.model.named_parameters() if "weight" in n]},
             {"params": [(n, p) for n, p in self.model.named_parameters() if "bias" in n], "layer_adaptation": False},
         ]
-        self.optimizer = Lamb(groups, lr=0.05, max_grad_norm=1.0)
+        self.optimizer = Lamb(groups, lr=0.05, max_grad_norm=1.0, **setup.switches)
 
-    def train(self, first: int, last: int) -> None:
+    def train(self, steps: range) -> None:
         parameters = list(self.model.parameters())
-        for step in range(first, last + 1):
-            gradients = make_tensors([p.shape for p in parameters], step, torch.float32)
+        for step in steps:
+            gradients = make_tensors([p.shape for p in parameters], step, parameters[0].dtype)
             for p, gradient in zip(parameters, gradients, strict=True):
                 p.grad = gradient
                 if isinstance(p, DTensor):
@@ -73,50 +91,72 @@ class Run:
         return Held(tensors, last.trust_ratio.tolist() if last else [])
 
 
-def save_and_go_on(world_size: int, sharded: bool, folder: Path) -> tuple[Held, Held]:
-    """Return what is held after 3 steps, where it is saved, and after 5."""
-    run = Run(world_size, sharded)
-    run.train(1, 3)
-    run.save(folder)
-    saved = run.held()
-    run.train(4, 5)
-    return saved, run.held()
+def go_on(setup: Setup, source: Path | None, steps: range, target: Path | None) -> tuple[Held, Held]:
+    """Load, train and save; return what was held at the start and at the end."""
+    run = Run(setup, seed=steps.start)
+    if source:
+        run.load(source)
+    start = run.held()
+    run.train(steps)
+    if target:
+        run.save(target)
+    return start, run.held()
 
 
-def load_and_go_on(world_size: int, sharded: bool, folder: Path) -> tuple[Held, Held]:
-    run = Run(world_size, sharded, seed=1)
-    run.load(folder)
-    loaded = run.held()
-    run.train(4, 5)
-    return loaded, run.held()
+def ranks_go_on(setup: Setup, source: Path | None, steps: range, target: Path | None = None) -> list[tuple[Held, Held]]:
+    return run_on_ranks(setup.layout.world, go_on, setup, source, steps, target)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held, Held]:
-    folder = tmp_path_factory.mktemp("saved-at-three")
-    held, later = run_on_ranks(3, save_and_go_on, 3, True, folder)[0]
-    return folder, held, later
+def same_bits(one: Held, other: Held) -> bool:
+    assert one.tensors.keys() == other.tensors.keys()
+    return all(
+        tensor.dtype is other.tensors[key].dtype and torch.equal(tensor, other.tensors[key])
+        for key, tensor in one.tensors.items()
+    )
 
 
-@pytest.mark.parametrize(("world", "sharded"), [(3, True), (2, True), (1, True), (2, False)])
-def test_what_three_ranks_saved_is_loaded_bit_by_bit(saved: tuple[Path, Held, Held], world: int, sharded: bool) -> None:
-    folder, held, later = saved
-    assert held.tensors["0.weight/step"].item() == 3.0
-    for loaded, gone_on in run_on_ranks(world, load_and_go_on, world, sharded, folder):
-        assert loaded.tensors.keys() == held.tensors.keys()
-        assert all(torch.equal(loaded.tensors[key], tensor) for key, tensor in held.tensors.items())
-        tolerance = 0.0 if world == 3 else 1e-6
-        for key, tensor in later.tensors.items():
-            torch.testing.assert_close(gone_on.tensors[key], tensor, rtol=tolerance, atol=0)
-        assert gone_on.ratios == pytest.approx(later.ratios, rel=tolerance or 1e-15)
+FSDP4, FSDP3, FSDP2, ALONE = (Layout((world,)) for world in (4, 3, 2, 1))
+HSDP, DDP = Layout((2, 2)), Layout((2,), whole=True)
 
 
-def test_what_whole_replicas_saved_is_loaded_in_shards(tmp_path: Path) -> None:
-    held, later = run_on_ranks(2, save_and_go_on, 2, False, tmp_path)[0]
-    for loaded, gone_on in run_on_ranks(3, load_and_go_on, 3, True, tmp_path):
-        assert all(torch.equal(loaded.tensors[key], tensor) for key, tensor in held.tensors.items())
-        for key, tensor in later.tensors.items():
-            torch.testing.assert_close(gone_on.tensors[key], tensor, rtol=1e-6, atol=0)
+@pytest.mark.parametrize(
+    "layouts",
+    [(FSDP4, FSDP3, FSDP2, ALONE), (HSDP, FSDP4, HSDP, FSDP2), (HSDP, ALONE), (DDP, FSDP3, DDP, HSDP)],
+    ids=["4, 3, 2 and 1 ranks", "HSDP and FSDP", "HSDP to one rank", "DDP and FSDP"],
+)
+def test_a_run_that_changes_its_ranks_ends_where_one_rank_does(layouts: Sequence[Layout], tmp_path: Path) -> None:
+    source, held = None, None
+    for number, layout in enumerate(layouts):
+        target = tmp_path / str(number)
+        ranks = ranks_go_on(Setup(layout), source, range(2 * number + 1, 2 * number + 3), target)
+        if held:
+            assert all(same_bits(loaded, held) for loaded, _ in ranks)
+        source, held = target, ranks[0][1]
+    assert held is not None
+    straight = ranks_go_on(Setup(ALONE), None, range(1, 2 * len(layouts) + 1))[0][1]
+    assert held.tensors["0.weight/step"].item() == 2.0 * len(layouts)
+    for key, tensor in straight.tensors.items():
+        torch.testing.assert_close(held.tensors[key], tensor, rtol=1e-12, atol=0)
+    assert held.ratios == pytest.approx(straight.ratios, rel=1e-12)
+
+
+@pytest.mark.parametrize("moments", ["full", "bfloat16", "8bit"])
+@pytest.mark.parametrize(("layout", "dtype"), [(HSDP, torch.float32), (FSDP3, torch.bfloat16)])
+def test_stop_save_load_and_go_on_at_the_same_ranks_is_bit_identical(
+    layout: Layout, dtype: torch.dtype, moments: str, tmp_path: Path
+) -> None:
+    setup = Setup(layout, dtype, {"moments": moments, "master_weights": True})
+    straight = ranks_go_on(setup, None, range(1, 6))
+    stopped = ranks_go_on(setup, None, range(1, 4), tmp_path)
+    resumed = ranks_go_on(setup, tmp_path, range(4, 6))
+    for (_, wanted), (_, saved), (loaded, got) in zip(straight, stopped, resumed, strict=True):
+        assert same_bits(loaded, saved)
+        assert same_bits(got, wanted)
+        assert got.ratios == wanted.ratios
+        if dtype is torch.bfloat16:
+            master = loaded.tensors["0.weight/master"]
+            assert master.dtype is torch.float32
+            assert not torch.equal(master, master.bfloat16().float())
 
 
 class Placed(NamedTuple):
@@ -125,8 +165,8 @@ class Placed(NamedTuple):
 
 
 def inspect_state() -> Placed:
-    run = Run(2, sharded=True)
-    run.train(1, 1)
+    run = Run(Setup(FSDP2), seed=1)
+    run.train(range(1, 2))
     same = []
     for parameter, state in run.optimizer.state.items():
         assert isinstance(parameter, DTensor)
@@ -134,8 +174,7 @@ def inspect_state() -> Placed:
         same += [(state[key].placements, state[key].device_mesh) == wanted for key in ("exp_avg", "exp_avg_sq")]
     before = run.held()
     run.optimizer.load_state_dict(run.optimizer.state_dict())
-    after = run.held()
-    return Placed(same, all(torch.equal(before.tensors[key], after.tensors[key]) for key in before.tensors))
+    return Placed(same, same_bits(before, run.held()))
 
 
 def test_moments_are_placed_like_their_parameter_and_survive_torchs_own_state_dict() -> None:
