@@ -1,0 +1,218 @@
+"""What Lamb refuses, by name and with a remedy, before anything is written; bad settings are in test_lamb."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+from optim import Lamb
+from tests.optim.oracle import make_tensors
+from tests.ranks import run_on_ranks
+
+SHAPES = [(4, 3), (5,)]
+CUT = (Shard(0), Replicate())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"bias_correction": "no"}, TypeError, "bias_correction is 'no'; it must be True or False"),
+        ({"skip_nonfinite": 1}, TypeError, "skip_nonfinite is 1; it must be True or False"),
+        ({"weight_norm_bounds": ("0", 1.0)}, TypeError, "weight_norm_bounds is .*both must be numbers, math.inf where"),
+        (
+            {"trust_ratio_bounds": (0.1, None)},
+            TypeError,
+            "trust_ratio_bounds is .*both must be numbers, math.inf where",
+        ),
+        ({"trust_ratio_bounds": (float("nan"), 1.0)}, ValueError, r"trust_ratio_bounds is \(nan, 1.0\); it must be"),
+        ({"weight_norm_bounds": (float("inf"), float("inf"))}, ValueError, "it must be .* and a finite low"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Lamb([nn.Parameter(torch.ones(3))], **settings)
+
+
+def test_a_parameter_of_eight_bits_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"parameter 'w' is torch.float8_e4m3fn; .* 16 bits or more"):
+        Lamb([("w", torch.ones(3).to(torch.float8_e4m3fn))])
+
+
+def test_half_precision_with_narrow_moments_is_told_to_keep_master_weights() -> None:
+    with pytest.raises(TypeError, match=r"parameter 'w' is torch.bfloat16; moments='8bit' .* use master_weights=True"):
+        Lamb([("w", torch.ones(3, dtype=torch.bfloat16))], moments="8bit")
+
+
+@pytest.mark.parametrize("devices", [("cpu", "meta"), ("meta", "cpu")], ids=str)
+def test_parameters_on_two_devices_are_refused(devices: tuple[str, str]) -> None:
+    named = [(f"on.{device}", nn.Parameter(torch.ones(2, device=device))) for device in devices]
+    with pytest.raises(ValueError, match=rf"'on\.{devices[1]}' is on {devices[1]} but 'on\.{devices[0]}' .* move the"):
+        Lamb(named)
+    later = Lamb(named[:1])
+    with pytest.raises(ValueError, match="Lamb needs all on one device"):
+        later.add_param_group({"params": named[1:]})
+    assert len(later.param_groups) == 1
+
+
+def warm(parameters: list[nn.Parameter]) -> Lamb:
+    """Return an optimizer that has taken a step and has gradients for the next."""
+    optimizer = Lamb([("first", parameters[0]), ("second", parameters[1])])
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def refusal(optimizer: Lamb, error: type[Exception]) -> str:
+    """Return what `step` raises, and check that it has changed no bit."""
+    before, last = written(optimizer), optimizer.last_step
+    with pytest.raises(error) as raised:
+        optimizer.step()
+    after = written(optimizer)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    assert optimizer.last_step is last
+    return str(raised.value)
+
+
+def written(optimizer: Lamb) -> dict[str, Tensor]:
+    """Return copies of all that a step writes, as this rank holds it."""
+    entries = {}
+    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        for key, tensor in {"weight": parameter, **optimizer.state[parameter]}.items():
+            part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            entries[f"{number}/{key}"] = part.detach().clone()
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("gradient", "kind"),
+    [
+        (torch.ones(5, dtype=torch.int64), "torch.int64"),
+        (torch.ones(5, dtype=torch.bool), "torch.bool"),
+        (torch.ones(5, dtype=torch.complex64), "torch.complex64"),
+        (torch.ones(5).to(torch.float8_e5m2), "torch.float8_e5m2"),
+        (torch.ones(5).to_sparse(), "torch.sparse_coo"),
+    ],
+)
+def test_a_gradient_that_is_not_dense_and_real_is_refused(gradient: Tensor, kind: str) -> None:
+    parameters = [nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0, torch.float32)]
+    optimizer = warm(parameters)
+    parameters[1].grad = None
+    parameters[1].grad_dtype = None  # any dtype may be assigned
+    parameters[1].grad = gradient
+    message = refusal(optimizer, TypeError)
+    assert message.startswith(f"the gradient of 'second' is {kind}")
+    assert "to(torch.float32)" in message or "sparse=False" in message
+
+
+def test_a_gradient_that_was_resized_behind_its_parameter_is_refused() -> None:
+    parameters = [nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0, torch.float32)]
+    optimizer = warm(parameters)
+    assert parameters[1].grad is not None
+    parameters[1].grad.data = torch.ones(50)
+    assert "the gradient of 'second' has shape (50,)" in refusal(optimizer, ValueError)
+
+
+def test_a_gradient_of_another_precision_is_taken_as_it_is() -> None:
+    one, other = (nn.Parameter(tensor) for tensor in make_tensors([(9,), (9,)], 0, torch.float32))
+    other.data.copy_(one)
+    (rounded,) = make_tensors([(9,)], 1, torch.bfloat16)
+    other.grad_dtype = None
+    one.grad, other.grad = rounded.float(), rounded
+    Lamb([one]).step()
+    Lamb([other]).step()
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
+GRADIENTS: dict[str, tuple[Callable[[DeviceMesh], Tensor], str]] = {
+    "whole": (lambda _: torch.ones(4, 3), "is placed None but the parameter"),
+    "replicated": (lambda mesh: distribute_tensor(torch.ones(4, 3), mesh, (Replicate(), Replicate())), "is placed"),
+    "partial": (lambda mesh: DTensor.from_local(torch.ones(4, 3), mesh, (Partial(), Replicate())), "is placed"),
+    "on another mesh": (
+        lambda _: distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (1, 2)), CUT),
+        "redistribute the gradient to the parameter's mesh",
+    ),
+    "longer on this rank": (
+        lambda mesh: DTensor.from_local(torch.ones(90, 3), mesh, CUT, shape=torch.Size((4, 3)), stride=(3, 1)),
+        "has shape (90, 3) on this rank but the parameter (2, 3); cut it as the parameter is cut",
+    ),
+}
+
+
+def refuse_gradient(which: str) -> str:
+    mesh = init_device_mesh("cpu", (2, 1))
+    first = nn.Parameter(torch.ones(5))
+    second = nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh, CUT))
+    optimizer = warm([first, second])
+    second.grad = GRADIENTS[which][0](mesh)
+    return refusal(optimizer, ValueError)
+
+
+@pytest.mark.parametrize("which", GRADIENTS)
+def test_a_gradient_cut_otherwise_than_its_parameter_is_refused(which: str) -> None:
+    for message in run_on_ranks(2, refuse_gradient, which):
+        assert message.startswith("the gradient of 'second'")
+        assert GRADIENTS[which][1] in message
+
+
+def refuse_cut_gradient_of_whole() -> str:
+    parameters = [nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(4, 3))]
+    optimizer = warm(parameters)
+    parameters[1].grad = distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (2, 1)), CUT)
+    return refusal(optimizer, ValueError)
+
+
+def test_a_cut_gradient_of_a_whole_parameter_is_refused() -> None:
+    for message in run_on_ranks(2, refuse_cut_gradient_of_whole):
+        assert "the gradient of 'second' is placed" in message
+
+
+def refuse_parameters() -> dict[str, str]:
+    """Return what Lamb says to a partial parameter and to two whose meshes have no process group."""
+    lost = dist.new_group([0, 1])
+    without = DeviceMesh("cpu", [0, 1], _init_backend=False)
+    tensors = {
+        "partial": DTensor.from_local(torch.ones(3), init_device_mesh("cpu", (2,)), (Partial(),)),
+        "without": DTensor.from_local(torch.ones(2, 3), without, (Shard(0),), run_check=False),
+        "lost": distribute_tensor(torch.ones(4, 3), DeviceMesh.from_group(lost, "cpu"), (Shard(0),)),
+    }
+    dist.destroy_process_group(lost)
+    said = {}
+    for name, tensor in tensors.items():
+        with pytest.raises(ValueError, match=f"parameter 'head.{name}'") as raised:
+            Lamb([("good", nn.Parameter(torch.ones(3))), (f"head.{name}", nn.Parameter(tensor))])
+        said[name] = str(raised.value)
+    return said
+
+
+def test_a_parameter_whose_parts_cannot_be_summed_is_refused() -> None:
+    for said in run_on_ranks(2, refuse_parameters):
+        assert said["partial"].startswith("parameter 'head.partial' is placed Partial")
+        assert "redistribute" in said["partial"]
+        for name in ("without", "lost"):
+            assert said[name].startswith(f"parameter 'head.{name}' is cut over dimension")
+            assert "has no process group: build the mesh with init_device_mesh" in said[name]
+
+
+@pytest.mark.parametrize("bad", ["misshapen", "missing"])
+def test_a_state_that_does_not_fit_leaves_the_old_one(bad: str) -> None:
+    optimizer = warm([nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0, torch.float32)])
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["lr"] = 0.7
+    if bad == "misshapen":
+        saved["state"][1]["exp_avg"] = torch.zeros(6)
+    else:
+        del saved["state"][1]["exp_avg"]
+    saved["state"][0]["exp_avg"] = torch.full((4, 3), 9.0)
+    before = written(optimizer)
+    with pytest.raises(ValueError, match="parameter 'second'"):
+        optimizer.load_state_dict(saved)
+    after = written(optimizer)
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    assert optimizer.param_groups[0]["lr"] == 1e-3
