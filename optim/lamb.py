@@ -208,6 +208,8 @@ class Lamb(Optimizer):
             for place, (_, name, parameter) in enumerate(self._named())
             if place in states
         }
+        for group in groups[: len(self.param_groups)]:
+            check_group(group)
         super().load_state_dict({"state": {}, "param_groups": groups})
         self.state.update(loaded)
 
@@ -239,6 +241,8 @@ class Lamb(Optimizer):
 
     def _batches(self) -> list[Batch]:
         """Sort this rank's parts of the tensors that have a gradient; whatever is wrong with them is raised here."""
+        for group in self.param_groups:  # a schedule may have written anything there
+            check_group(group)
         ready = [(group, name, p, p.grad) for group, name, p in self._named() if p.grad is not None]
         for _, name, parameter, _ in ready:
             check_gradient(name, parameter)

@@ -216,3 +216,21 @@ def test_a_state_that_does_not_fit_leaves_the_old_one(bad: str) -> None:
     after = written(optimizer)
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
     assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan")])
+def test_a_bad_rate_that_a_schedule_sets_is_refused_at_the_step(lr: float) -> None:
+    optimizer = warm([nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0)])
+    optimizer.param_groups[0]["lr"] = lr
+    assert "lr is" in refusal(optimizer, ValueError)
+
+
+def test_a_bad_rate_in_a_state_is_refused_and_nothing_of_it_is_loaded() -> None:
+    optimizer = warm([nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0)])
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["lr"] = -1.0
+    before = written(optimizer)
+    with pytest.raises(ValueError, match=r"lr is -1.0"):
+        optimizer.load_state_dict(saved)
+    assert all(torch.equal(written(optimizer)[key], tensor) for key, tensor in before.items())
+    assert optimizer.param_groups[0]["lr"] == 1e-3

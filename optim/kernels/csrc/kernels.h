@@ -32,14 +32,12 @@ struct Alike {
 
     // The first pass over a block; u goes to `kept`, unless that is null.
     Squares first(const Block& block, Math* kept = nullptr) const {
-        const int64_t n = block.end - block.begin;
-        Stored *const g = at(GRAD, block), *const w = at(WEIGHT, block), *const m = at(EXP_AVG, block),
-                      *const v = at(EXP_AVG_SQ, block);
-        if (call.skip()) return {squares<N>(w, n), 0};
-        const Decay<Math>& decay = decays[block.tensor];
-        const Direction<Math>& direction = directions[block.tensor];
-        return kept ? update<N, true>(g, w, m, v, kept, n, decay, direction)
-                    : update<N, false>(g, w, m, v, kept, n, decay, direction);
+        return kept ? run<KEEP>(block, 0, kept) : run<DROP>(block, 0, kept);
+    }
+
+    // Both passes over a block at once, where the ratio is known beforehand; `room` [BLOCK] is for those who need it.
+    Squares both(const Block& block, double scale, Math* room) const {
+        return scale == 0 ? run<DROP>(block, 0, room) : run<APPLY>(block, scale, room);
     }
 
     // The second pass over a block; u is what the first one kept, or computed again if that is null.
@@ -51,6 +49,15 @@ struct Alike {
         else
             apply<N>(at(WEIGHT, block), at(EXP_AVG, block), at(EXP_AVG_SQ, block), n, Math(scale),
                      directions[block.tensor]);
+    }
+
+   private:
+    template <Use use>
+    Squares run(const Block& block, double scale, Math* kept) const {
+        const int64_t n = block.end - block.begin;
+        if (call.skip()) return {squares<N>(at(WEIGHT, block), n), 0};
+        return update<N, use>(at(GRAD, block), at(WEIGHT, block), at(EXP_AVG, block), at(EXP_AVG_SQ, block), kept, n,
+                              Math(scale), decays[block.tensor], directions[block.tensor]);
     }
 };
 
@@ -77,6 +84,12 @@ struct Mixed : Alike<Native<float>> {
             const Block piece{block.tensor, begin, std::min(begin + STAGE, block.end), 0};
             second_of(piece, float(scale), kept ? kept + (begin - block.begin) : nullptr);
         }
+    }
+
+    Squares both(const Block& block, double scale, float* room) const {
+        const Squares sum = first(block, room);
+        second(block, call.skip() ? 0 : scale, room);
+        return sum;
     }
 
    private:

@@ -17,7 +17,7 @@ namespace {
 // Elements that get their first pass before any gets its second, which then finds them in cache.
 constexpr int64_t GROUP = 1 << 18;
 // Elements of u that a thread keeps from the first pass for the second; beyond that it computes them again.
-constexpr int64_t KEPT = 64 * BLOCK;
+constexpr int64_t KEPT = 144 * BLOCK;
 
 // NaN stays NaN.
 double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
@@ -56,7 +56,7 @@ void for_blocks(const Plan& plan, int threads, Visit visit) {
 
 template <class N>
 void sum_squares_all(const Table& table, int threads, double* out) {
-    const Plan plan(table, INT64_MAX / 2);
+    const Plan plan(table, INT64_MAX / 2, READ_BLOCK);
     std::vector<Squares> parts(plan.blocks.size());
     for_blocks(plan, team(table, threads), [&](int64_t b) {
         const Block& block = plan.blocks[b];
@@ -113,7 +113,7 @@ class Walk {
             if (is_adapted(b))
                 parts[b] = kernel.first(plan.blocks[b], kept(b));
             else
-                at_once(b);
+                parts[b] = kernel.both(plan.blocks[b], kernel.call.lr[plan.blocks[b].tensor], room.get());
         }
 #pragma omp barrier
         const std::vector<double> scales = ratios(group, out);
@@ -123,13 +123,6 @@ class Walk {
 
    private:
     bool is_adapted(int64_t b) const { return kernel.call.settings[plan.blocks[b].tensor].layer_adaptation != 0; }
-
-    // Where the ratio is 1 whatever the norms are, one pass is enough.
-    void at_once(int64_t b) {
-        const Block& block = plan.blocks[b];
-        parts[b] = kernel.first(block, room.get());
-        kernel.second(block, kernel.call.skip() ? 0 : kernel.call.lr[block.tensor], room.get());
-    }
 
     // Every thread computes them; the first one writes them down.
     std::vector<double> ratios(const Group& group, double* out) const {

@@ -59,14 +59,22 @@ template <class N>
     return a + b + c + d;
 }
 
-// The first pass; u goes to `kept` [n] if `keep`.
-template <class N, bool keep, class Stored = typename N::Stored, class Math = typename N::Math>
-[[gnu::noinline]] Squares update(const Stored* __restrict grads, const Stored* __restrict weights,
+// Elements that the first pass fetches ahead.
+constexpr int64_t AHEAD = 256;
+
+// What is done with u where it is computed: nothing, since the second pass computes it again; it goes to `kept` [n]; or
+// scale·u is subtracted at once, so that no second pass is needed.
+enum Use { DROP, KEEP, APPLY };
+
+// The first pass. What the second pass does not need is fetched past the caches, so that they have room for what it needs.
+template <class N, Use use, class Stored = typename N::Stored, class Math = typename N::Math>
+[[gnu::noinline]] Squares update(const Stored* __restrict grads, Stored* __restrict weights,
                                  Stored* __restrict exp_avgs, Stored* __restrict exp_avg_sqs, Math* __restrict kept,
-                                 int64_t n, Decay<Math> decay, Direction<Math> direction) {
-    double weight = 0, update = 0;
-#pragma omp simd reduction(+ : weight, update)
-    for (int64_t i = 0; i < n; ++i) {
+                                 int64_t n, Math scale, Decay<Math> decay, Direction<Math> direction) {
+    // Lanes by hand, because compilers do not vectorise a loop that fetches; a row is what one fetch brings.
+    constexpr int64_t LANES = 8, ROW = 64 / sizeof(Stored);
+    double weight[LANES] = {}, update[LANES] = {};
+    const auto element = [&](int64_t i, int64_t lane) __attribute__((always_inline)) {
         const Math g = N::load(grads[i]), w = N::load(weights[i]);
         // u follows from the moments as they are stored: the second pass may have no others.
         const Stored m = N::store(decay.first(N::load(exp_avgs[i]), g));
@@ -74,11 +82,29 @@ template <class N, bool keep, class Stored = typename N::Stored, class Math = ty
         const Math u = direction(w, N::load(m), N::load(v));
         exp_avgs[i] = m;
         exp_avg_sqs[i] = v;
-        if constexpr (keep) kept[i] = u;
-        weight += double(w) * double(w);
-        update += double(u) * double(u);
+        if constexpr (use == KEEP) kept[i] = u;
+        if constexpr (use == APPLY) weights[i] = N::store(w - scale * u);
+        weight[lane] += double(w) * double(w);
+        update[lane] += double(u) * double(u);
+    };
+    int64_t i = 0;
+    for (; i + ROW <= n; i += ROW) {
+        __builtin_prefetch(grads + i + AHEAD, 0, 0);
+        __builtin_prefetch(exp_avgs + i + AHEAD, 0, 0);
+        __builtin_prefetch(exp_avg_sqs + i + AHEAD, 0, 0);
+        __builtin_prefetch(weights + i + AHEAD, 0, 3);
+        for (int64_t begin = i; begin < i + ROW; begin += LANES) {
+#pragma omp simd
+            for (int64_t lane = 0; lane < LANES; ++lane) element(begin + lane, lane);
+        }
     }
-    return {weight, update};
+    for (; i < n; ++i) element(i, 0);
+    Squares sum;
+    for (int64_t lane = 0; lane < LANES; ++lane) {
+        sum.weight += weight[lane];
+        sum.update += update[lane];
+    }
+    return sum;
 }
 
 // The second pass.

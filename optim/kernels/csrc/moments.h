@@ -80,14 +80,23 @@ inline float largest(const float* x, int64_t n) {
                                         Which which, Noise noise) {
     const float* const map = DynamicMap::of(which).unit.data();
     const float scale = largest(from, n), divisor = scale == 0 ? 1 : scale;
+    const int32_t least = which == SECOND ? 1 : 0;  // the smallest code of what is above 0
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const float unit = from[i] / divisor;
-        int32_t low = 0;
-        for (int32_t half = 128; half > 0; half /= 2) low += map[low + half] <= unit ? half : 0;
+        // A binary search, unrolled, else the loop around it would not be vectorised.
+        int32_t low = map[128] <= unit ? 128 : 0;
+        low += map[low + 64] <= unit ? 64 : 0;
+        low += map[low + 32] <= unit ? 32 : 0;
+        low += map[low + 16] <= unit ? 16 : 0;
+        low += map[low + 8] <= unit ? 8 : 0;
+        low += map[low + 4] <= unit ? 4 : 0;
+        low += map[low + 2] <= unit ? 2 : 0;
+        low += map[low + 1] <= unit ? 1 : 0;
         const float fraction = (unit - map[low]) / (map[low + 1] - map[low]);
-        const int32_t code = low + (fraction > float(noise(i) >> 8) * 0x1p-24f);
-        codes[i] = which == SECOND && unit > 0 && code == 0 ? 1 : code;
+        const float threshold = float(int32_t(noise(i) >> 8)) * 0x1p-24f;
+        const int32_t code = low + (fraction > threshold ? 1 : 0);
+        codes[i] = uint8_t(std::max(code, unit > 0 ? least : 0));
     }
     return scale;
 }

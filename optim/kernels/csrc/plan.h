@@ -9,6 +9,8 @@
 
 // Sums are taken block by block and added in their order, so they do not depend on the number of threads.
 constexpr int64_t BLOCK = 64 * SCALED;
+// The same where tensors are only read: processors foresee long runs better.
+constexpr int64_t READ_BLOCK = 4 * BLOCK;
 // Elements for which it is worth to wake a thread.
 constexpr int64_t THREAD = 1 << 15;
 
@@ -64,7 +66,7 @@ struct Plan {
     std::vector<Block> blocks;
     std::vector<Group> groups;
 
-    Plan(const Table& table, int64_t group_elements) {
+    Plan(const Table& table, int64_t group_elements, int64_t block = BLOCK) {
         int64_t elements = 0, before = 0;
         for (int64_t tensor = 0; tensor < table.count; ++tensor) {
             const int64_t size = table.elements(tensor);
@@ -73,8 +75,8 @@ struct Plan {
                 elements = 0;
             }
             elements += size;
-            for (int64_t begin = 0; begin < size; begin += BLOCK)
-                blocks.push_back({tensor, begin, std::min(begin + BLOCK, size), before + begin});
+            for (int64_t begin = 0; begin < size; begin += block)
+                blocks.push_back({tensor, begin, std::min(begin + block, size), before + begin});
             before += size;
             groups.back().tensors.end = tensor + 1;
             groups.back().blocks.end = int64_t(blocks.size());
