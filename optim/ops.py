@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from .kernels import cpu, eager
+from .kernels.routing import Backend
 
 _MOMENTS = "Tensor(a!)[] exp_avgs, Tensor(b!)[] exp_avg_sqs, Tensor(c!)[] scales, Tensor(d!)[] steps"
 _SCHEMAS = {
@@ -97,10 +98,10 @@ BACKENDS: dict[str, Operators] = {
 """What `Lamb(backend=...)` may be: the dispatcher's choice, or plain PyTorch whatever the device."""
 
 
-def backend(device: str | torch.device) -> cpu.Backend:
+def backend(device: str | torch.device) -> Backend:
     """Return who computes the operators of `Lamb(backend="auto")` on a device, and why."""
     kind = torch.device(device).type
     if kind not in {"cpu", "cuda"}:
-        return cpu.Backend("eager", f"there is no kernel for {kind}")
-    answer: cpu.Backend = importlib.import_module(f".kernels.{kind}", __package__).backend()
+        return Backend("eager", f"there is no kernel for {kind}")
+    answer: Backend = importlib.import_module(f".kernels.{kind}", __package__).backend()
     return answer

@@ -112,7 +112,7 @@ def link(package: Distribution, folder: Path) -> None:
 
 def copy_of_the_sources(folder: Path) -> Path:
     """Copy what a wheel is built from, because building leaves files behind."""
-    for name in ("optim", "workers", "server"):
+    for name in ("optim", "workers", "server", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -164,6 +164,10 @@ def test_types_and_the_sources_of_the_kernel_are_installed_too(bare: Bare) -> No
     names = ["py.typed", *(str(path.relative_to(ROOT / "optim")) for path in ROOT.glob("optim/kernels/csrc/*"))]
     assert len(names) > 1
     assert [name for name in names if not (bare.packages / "optim" / name).is_file()] == []
+
+
+def test_the_job_of_the_demo_is_installed_too(bare: Bare) -> None:
+    assert (bare.packages / "configs" / "demo.yaml").read_text() == (ROOT / "configs" / "demo.yaml").read_text()
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("train", "job.yaml"), ()])

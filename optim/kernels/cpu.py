@@ -5,16 +5,16 @@ T = tensors in the call. Arguments are those of the same operator in `eager`.
 
 import ctypes
 import functools
-import inspect
 import warnings
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import build, eager
+from . import build
+from .routing import Backend, or_eager
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """Of weights that the kernel reads."""
@@ -25,13 +25,6 @@ _MIXED_GRADS = (torch.float32, torch.bfloat16, torch.float16)
 _MIXED_MOMENTS = (torch.float32, torch.bfloat16, torch.uint8)
 _FUNCTIONS = ("bigbatch_sum_squares", "bigbatch_update", "bigbatch_apply", "bigbatch_step")
 _Lists = Sequence[list[Tensor]]
-
-
-class Backend(NamedTuple):
-    """Who computes the operators on a device, "fused" or "eager", and why."""
-
-    name: str
-    reason: str
 
 
 class _Call(ctypes.Structure):
@@ -66,42 +59,10 @@ def _loaded() -> tuple[ctypes.CDLL | None, Backend]:
     return library, Backend("fused", f"C++ kernel {path}")
 
 
-def _or_eager(fused: Callable[..., Any]) -> Callable[..., Any]:
-    """Give an operator the tensors that the kernel can read, and its namesake in `eager` the others."""
-    plain: Callable[..., Any] = getattr(eager, fused.__name__)
-    names = tuple(inspect.signature(plain).parameters)
-
-    @functools.wraps(fused)
-    def operator(*arguments: Any) -> Any:
-        fits = _fits(dict(zip(names, arguments, strict=True)))
-        if all(fits):
-            return fused(*arguments)
-        if not any(fits):
-            return plain(*arguments)
-        chosen = [[i for i, fit in enumerate(fits) if fit is wanted] for wanted in (True, False)]
-        parts = [
-            compute(*(_pick(name, each, numbers, len(fits)) for name, each in zip(names, arguments, strict=True)))
-            for compute, numbers in zip((fused, plain), chosen, strict=True)
-        ]
-        order = torch.tensor(chosen[0] + chosen[1]).argsort()
-        return None if parts[0] is None else torch.cat(parts, dim=-1)[..., order]
-
-    return operator
-
-
-def _fits(arguments: dict[str, Any]) -> list[bool]:
-    """Return for each tensor whether the kernel can read it and all that belongs to it."""
-    rows = [arguments[name] for name in ("tensors", "grads", "weights", "copies", "exp_avgs") if arguments.get(name)]
-    rows += [arguments[name] for name in ("exp_avg_sqs", "steps") if name in arguments]
-    dtypes = [row[0].dtype for row in rows]
-    alike = all(tensor.dtype is dtype for row, dtype in zip(rows, dtypes, strict=True) for tensor in row)
-    if _loaded()[0] is None or not alike or not _is_known(arguments):
-        return [False] * len(rows[0])
-    return [all(tensor.is_contiguous() for tensor in tensors) for tensors in zip(*rows, strict=True)]
-
-
 def _is_known(arguments: dict[str, Any]) -> bool:
     """Return whether the kernel knows this combination of dtypes; the first tensors stand for all."""
+    if _loaded()[0] is None:
+        return False
     if "weights" not in arguments:
         return arguments["tensors"][0].dtype in DTYPES
     if arguments["steps"][0].dtype is not torch.float32:
@@ -121,23 +82,14 @@ def _formats(arguments: dict[str, Any]) -> tuple[torch.dtype, torch.dtype, torch
     return weights[0].dtype, grads[0].dtype, exp_avgs[0].dtype
 
 
-def _pick(name: str, entries: Any, numbers: list[int], count: int) -> Any:
-    """Return the entries of some of the `count` tensors of a call."""
-    if name == "clip" or len(entries) == 0:
-        return entries
-    if isinstance(entries, Tensor):
-        return entries[numbers]
-    return [entries[first + i] for first in range(0, len(entries), count) for i in numbers]
-
-
-@_or_eager
+@or_eager(_is_known)
 def sum_squares(tensors: list[Tensor]) -> Tensor:
     """Return Σx² of each tensor, float64 [T]."""
     call = _Call(grads=FORMATS.index(tensors[0].dtype))
     return _run("bigbatch_sum_squares", call, _table(grads=tensors), _empty(len(tensors)))
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_update(
     grads: list[Tensor],
     weights: list[Tensor],
@@ -156,7 +108,7 @@ def lamb_update(
     return out
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_apply(
     weights: list[Tensor],
     copies: list[Tensor],
@@ -174,7 +126,7 @@ def lamb_apply(
     torch.autograd.graph.increment_version([*weights, *copies])
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_step(
     grads: list[Tensor],
     weights: list[Tensor],

@@ -8,16 +8,12 @@ Launches of a call, for any number of tensors: `sum_squares` 2, `lamb_clip` 1, `
 the gradients.
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import eager
-from .cpu import Backend
+from .routing import LISTS, Backend, or_eager
 
 try:
     import triton
@@ -40,7 +36,6 @@ OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": 
 
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _HALF = (torch.bfloat16, torch.float16)
-_LISTS = ("tensors", "grads", "weights", "copies", "exp_avgs", "exp_avg_sqs", "steps")
 
 
 def backend() -> Backend:
@@ -48,53 +43,11 @@ def backend() -> Backend:
     return Backend("eager", _MISSING) if _MISSING else Backend("fused", f"Triton {triton.__version__}")
 
 
-def _or_eager(fused: Callable[..., Any]) -> Callable[..., Any]:
-    """Give an operator the tensors that the kernels can read, and its namesake in `eager` the others."""
-    plain: Callable[..., Any] = getattr(eager, fused.__name__)
-    names = tuple(inspect.signature(fused).parameters)
-
-    @functools.wraps(fused)
-    def operator(*arguments: Any) -> Any:
-        named = dict(zip(names, arguments, strict=True))
-        fits = _fits(named)
-        with torch.cuda.device_of(_first(named)):  # type: ignore[no-untyped-call]
-            if all(fits):
-                return fused(*arguments)
-            if not any(fits):
-                return plain(*arguments)
-            chosen = [[i for i, fit in enumerate(fits) if fit is wanted] for wanted in (True, False)]
-            parts = [
-                compute(*(_pick(name, each, numbers, len(fits)) for name, each in named.items()))
-                for compute, numbers in zip((fused, plain), chosen, strict=True)
-            ]
-            return None if parts[0] is None else _in_order(parts, chosen)
-
-    return operator
-
-
-def _first(arguments: dict[str, Any]) -> Tensor:
-    first = next(iter(arguments.values()))
-    return first if isinstance(first, Tensor) else first[0]
-
-
-def _fits(arguments: dict[str, Any]) -> list[bool]:
-    """Return for each tensor whether the kernels can read it and all that belongs to it."""
-    lists = [arguments[name] for name in _LISTS if arguments.get(name)]
-    if not lists:
-        return [not _MISSING]
-    if _MISSING or not _is_known(arguments):
-        return [False] * len(lists[0])
-    return [all(column) for column in zip(*map(_alike, lists), strict=True)]
-
-
-def _alike(tensors: list[Tensor]) -> list[bool]:
-    dtype = tensors[0].dtype
-    return [tensor.dtype is dtype and tensor.is_contiguous() for tensor in tensors]
-
-
 def _is_known(arguments: dict[str, Any]) -> bool:
     """Return whether there is a kernel for this combination of dtypes; the first tensors stand for all."""
-    dtypes = {name: arguments[name][0].dtype for name in _LISTS if arguments.get(name)}
+    dtypes = {name: arguments[name][0].dtype for name in LISTS if arguments.get(name)}
+    if _MISSING or not dtypes:
+        return not _MISSING
     if "tensors" in dtypes:
         return dtypes["tensors"] in _TYPES
     weight, step = dtypes["weights"], dtypes["steps"]
@@ -106,26 +59,7 @@ def _is_known(arguments: dict[str, Any]) -> bool:
     return all(narrow is weight or (weight is torch.float32 and narrow in _HALF) for narrow in (grad, copy))
 
 
-def _pick(name: str, entries: Any, numbers: Sequence[int], count: int) -> Any:
-    """Return the entries of some of the `count` tensors of a call, without asking the device."""
-    if name == "clip" or len(entries) == 0:
-        return entries
-    if isinstance(entries, Tensor):
-        return torch.stack([entries[i] for i in numbers])
-    return [entries[first + i] for first in range(0, len(entries), count) for i in numbers]
-
-
-def _in_order(parts: Sequence[Tensor], chosen: Sequence[Sequence[int]]) -> Tensor:
-    """Return the columns of both parts as the tensors stood in the call."""
-    columns = {
-        i: column
-        for part, numbers in zip(parts, chosen, strict=True)
-        for i, column in zip(numbers, part.unbind(-1), strict=True)
-    }
-    return torch.stack([columns[i] for i in range(len(columns))], dim=-1)
-
-
-@_or_eager
+@or_eager(_is_known)
 def sum_squares(tensors: list[Tensor]) -> Tensor:
     """Return Σx² of each tensor, float64 [T]."""
     layout = tables.layout(tensors, CHUNK)
@@ -137,7 +71,7 @@ def sum_squares(tensors: list[Tensor]) -> Tensor:
     return out
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
     """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
     out = _empty(squares, 3)
@@ -146,7 +80,7 @@ def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Te
     return out
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_update(
     grads: list[Tensor],
     weights: list[Tensor],
@@ -167,7 +101,7 @@ def lamb_update(
     return sums
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tensor:
     """Return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T], from Σw² and Σu² of whole tensors, [2, T]."""
     count = sums.shape[1]
@@ -177,7 +111,7 @@ def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tens
     return out
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_apply(
     weights: list[Tensor],
     copies: list[Tensor],
@@ -193,7 +127,7 @@ def lamb_apply(
     torch.autograd.graph.increment_version([*weights, *copies])
 
 
-@_or_eager
+@or_eager(_is_known)
 def lamb_step(
     grads: list[Tensor],
     weights: list[Tensor],
@@ -272,6 +206,8 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float64, device=like.device)
 
 
-def _launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
+def _launch(kernel: Any, programs: int, first: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Launch where the first argument lies; Triton itself would take the current device."""
     if programs:
-        kernel[(programs,)](*arguments, **constants, **OPTIONS)
+        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+            kernel[(programs,)](first, *arguments, **constants, **OPTIONS)
