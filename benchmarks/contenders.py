@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from optim import Lamb
@@ -66,7 +67,17 @@ def timm_lamb() -> Any:
     return importlib.import_module(f"{name}.lamb").Lamb
 
 
+class ClippedAdamW(AdamW):
+    """AdamW as large batches use it: the norm of all gradients is clipped first, which Lamb does in its step."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Clip and take a step."""
+        clip_grad_norm_(self.param_groups[0]["params"], max_norm=1.0)
+        return super().step(closure)
+
+
 BASELINE = "torch AdamW fused"
+CLIPPED = f"{BASELINE}, clipped"
 OURS = "bigbatch Lamb"
 TORCH_OPTIMIZER, PYTORCH_OPTIMIZER, TIMM_LAMB = "torch_optimizer Lamb", "pytorch_optimizer Lamb", "timm Lamb"
 _LR, _DECAY = 1e-4, 0.01
@@ -75,6 +86,8 @@ CONTENDERS = {
     BASELINE: Contender(
         lambda p: AdamW(p, lr=_LR, weight_decay=_DECAY, fused=True), moved_bytes=28, ranks=True, cuda=True
     ),
+    # As above after g was read for its norm, and read and written to be scaled.
+    CLIPPED: Contender(lambda p: ClippedAdamW(p, lr=_LR, weight_decay=_DECAY, fused=True), moved_bytes=40, cuda=True),
     # g for its norm; g w m v are read, m v written; w m v are read, w written. Clipping asks for no more than the
     # test for Inf and NaN does.
     OURS: Contender(lambda p: Lamb(p, lr=_LR), moved_bytes=44, ranks=True, cuda=True),

@@ -3,7 +3,7 @@
     python benchmarks/report.py docs/optimizer.json
 
 writes the picture beside the JSON file, as .svg, and the tables into the .md beside it, between the two marks that
-it has: what stands before and after them is written by hand and stays. Without such a file it makes one.
+it has: what stands before and after them is written by hand and stays.
 """
 
 import argparse
@@ -18,33 +18,6 @@ from benchmarks.results import Machine, Report, Result
 from benchmarks.tables import aligned, tables
 
 BEGIN, END = "<!-- measured: written by benchmarks/report.py -->", "<!-- /measured -->"
-
-PAGE = """\
-# What a step of the optimizer costs
-
-```
-pip install --constraint constraints.txt --group bench
-pip install --constraint constraints.txt --no-deps timm
-python benchmarks/optimizer.py --model bert-tiny bert-base bert-large --threads 1 2 --ranks 1 2 \\
-    --json docs/optimizer.json
-python benchmarks/report.py docs/optimizer.json
-```
-
-measures one run, with the memory of three sets of BERT-Large's parameters, gradients and moments (17 GB), and writes
-what follows. Each contender takes turns with torch's fused AdamW and a copy, and has tensors of its own; seconds are
-medians, and a ratio is the median of the ratios within a turn.
-
-* moved B: what a step reads and writes for each parameter if nothing stays in cache. For kernels it follows from their
-  passes: AdamW reads g, w, m, v and writes w, m, v, which is 28. LAMB takes the norm of the gradients (4), updates the
-  moments (24) and then, knowing the norms, the weights (16), which is 44. For optimizers made of torch's operators, the
-  arguments and results of these are added up.
-* of copy: these bytes a second ÷ those of a copy of 256 MiB, with as many ranks and threads.
-  More than 100% is what caches save, and that a copy first fetches the lines that it then overwrites, where a step in
-  place has read them anyway: work in place can come to about 150% without any cache.
-* state B and temporary B: what is kept for each parameter between steps, and at the most held during one.
-* ÷ its part of one rank's: a step on shards ÷ the same optimizer's step on one rank, divided by the number of ranks.
-  Parameters are cut along their rows, as FSDP2 does, and the slowest rank counts.
-"""
 
 
 def read(file: Path) -> Report:
@@ -74,8 +47,9 @@ def section(report: Report, picture: str) -> str:
 def insert(text: str, measured: str) -> str:
     """Return a document with the section between its marks exchanged, or at its end if it has none."""
     before, begin, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2] if begin else "\n"
-    return f"{before if begin else before.rstrip() + chr(10) * 2}{measured}{after}"
+    if not begin:
+        before, rest = f"{before.rstrip()}\n\n".lstrip(), f"{END}\n"
+    return before + measured + rest.partition(END)[2]
 
 
 def main() -> None:
@@ -93,7 +67,7 @@ def main() -> None:
         parser.error(f"{problem}; get it with: pip install --constraint constraints.txt --group bench")
     page, picture = file.with_suffix(".md"), file.with_suffix(".svg")
     draw(report, picture)
-    text = page.read_text() if page.exists() else PAGE
+    text = page.read_text() if page.exists() else ""
     page.write_text(insert(text, section(report, picture.name)))
 
 

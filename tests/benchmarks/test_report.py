@@ -43,3 +43,4 @@ def test_what_was_written_by_hand_stays() -> None:
 
 def test_a_page_without_marks_gets_the_section_at_its_end() -> None:
     assert insert("# Title\n", f"{BEGIN}\n{END}") == f"# Title\n\n{BEGIN}\n{END}\n"
+    assert insert("", f"{BEGIN}\n{END}") == f"{BEGIN}\n{END}\n"

@@ -15,19 +15,8 @@ from tests.optim.kernels.test_eager import bits
 from tests.optim.oracle import make_tensors
 from tests.optim.test_lamb import SWITCHES
 
-SIZES = [
-    (0,),
-    (1,),
-    (7,),
-    (15,),
-    (16,),
-    (17,),
-    (1023,),
-    (),
-    (13, 29),
-    (127, 131),
-    (3, 5, 7),
-]  # 89·93 is more than a block
+SIZES = [(0,), (1,), (7,), (15,), (16,), (17,), (1023,), (), (13, 29), (127, 131), (3, 5, 7)]
+"""127·131 is more than a block."""
 DEFAULTS: dict[str, Any] = {
     "betas": (0.9, 0.999),
     "eps": 1e-6,
