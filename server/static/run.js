@@ -27,6 +27,7 @@ export class Run {
     this.skipped = new Set();
     this.latest = null;
     this.pace = [];
+    this.asked = 0;
     this.version = 0;
     this.listeners = new Set();
     this.stop = () => {};
@@ -122,14 +123,18 @@ export class Run {
     this.changed();
   }
 
-  /** The job anew: a status says more than its record, such as when it ended. */
+  /** The job anew: a status says more than its record, such as when it ended. Late answers take nothing back. */
   async refresh() {
+    const { latest } = this;
+    const asked = ++this.asked;
     try {
-      this.job = await readJob(this.id);
+      const job = await readJob(this.id);
+      if (asked !== this.asked) return;
+      this.job = this.latest === latest ? job : { ...job, step: this.latest.step };
       this.error = null;
       this.changed();
     } catch (error) {
-      this.fail(error);
+      if (asked === this.asked) this.fail(error);
     }
   }
 

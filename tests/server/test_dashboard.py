@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import APIResponse, Page, Request, Route, expect
 
 from tests.browser import browser, browser_page, complaints
 from tests.serving import Served, serving
@@ -306,6 +306,32 @@ def test_the_page_resumes_behind_the_last_record_after_the_server_was_away(
         assert streams[-1].all_headers()["last-event-id"] == "10"
         browser_page.goto("about:blank")
     complaints[:] = [each for each in complaints if "ERR_" not in each]  # the server was away on purpose
+
+
+def test_a_late_answer_takes_no_step_back(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
+    job_id, writer = job
+    late: list[tuple[Route, APIResponse]] = []
+    asked: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:  # what the page shows at first
+            route.continue_()
+        else:
+            late.append((route, route.fetch()))
+
+    page.route(f"**/v1/jobs/{job_id}", hold)
+    open_job(shared, page, job_id)
+    while not late:  # the stream is open before the page asks again
+        page.wait_for_timeout(20)
+    shared.push(job_id, writer.steps(11, 12))
+    expect(fact(page, "Step")).to_have_text("12 / 100")
+    for route, answer in late:
+        assert answer.json()["step"] == 10
+        with page.expect_event("requestfinished"):
+            route.fulfill(response=answer)
+    settle(page)
+    expect(fact(page, "Step")).to_have_text("12 / 100")
 
 
 def test_events_are_listed_also_those_of_long_ago(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
