@@ -24,27 +24,32 @@ struct Noise {
     uint32_t salt, begin;
 
     Noise(float step, Which which, int64_t begin) : salt(hash32(uint32_t(step) * 2 + which)), begin(uint32_t(begin)) {}
-    uint32_t operator()(int64_t i) const { return hash32((begin + uint32_t(i)) ^ salt); }
+    // Of 32 bits, since compilers compute with as many as the index has.
+    uint32_t operator()(int32_t i) const { return hash32((begin + uint32_t(i)) ^ salt); }
 };
 
-[[gnu::noinline]] inline void round_bfloat16(const float* __restrict from, uint16_t* __restrict to, int64_t n,
+[[gnu::noinline]] inline void round_bfloat16(const float* __restrict from, uint16_t* __restrict to, int32_t n,
                                              Noise noise) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
+    for (int32_t i = 0; i < n; ++i) {
         const uint32_t rounded = (bits<uint32_t>(from[i]) + (noise(i) >> 16)) >> 16;
         to[i] = from[i] != from[i] ? 0x7fc0 : rounded;
     }
 }
 
-// What the codes stand for, ascending; the last entry is a neighbour for 1 that no number is near to.
+constexpr int DECADES = 7;
+// Numbers of one sign in a decade.
+constexpr int count_in(int decade, Which which) { return 1 << (decade + (which == SECOND)); }
+
+// What the codes stand for, ascending.
 struct DynamicMap {
-    std::array<float, 257> unit;
+    std::array<float, 256> unit;
 
     explicit DynamicMap(Which which) {
-        constexpr double decades[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
+        constexpr double decades[DECADES] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
         size_t filled = 0;
-        for (int decade = 0; decade < 7; ++decade) {
-            const int count = 1 << (decade + (which == SECOND));
+        for (int decade = 0; decade < DECADES; ++decade) {
+            const int count = count_in(decade, which);
             const double width = 0.9 / count;
             for (int i = 0; i < count; ++i) {
                 const double magnitude = decades[decade] * (0.1 + width * (i + 0.5));
@@ -54,8 +59,7 @@ struct DynamicMap {
         }
         unit[filled++] = 0;
         unit[filled++] = 1;
-        std::sort(unit.begin(), unit.begin() + filled);
-        unit[filled] = 2;
+        std::sort(unit.begin(), unit.end());
     }
     static const DynamicMap& of(Which which) {
         static const DynamicMap maps[] = {DynamicMap(FIRST), DynamicMap(SECOND)};
@@ -63,40 +67,75 @@ struct DynamicMap {
     }
 };
 
+// Where numbers lie among the codes, in steps of 2^-23 codes: the inverse of the map, which is straight within a decade
+// and from one to the next. Lines are several times faster than a search, which would take gathers.
+struct Ranks {
+    static constexpr int FRACTION = 23;
+    static constexpr int32_t ONE = 1 << FRACTION;
+    struct Line {
+        float slope, offset;
+        float operator()(float x) const { return slope * x + offset; }
+    };
+    Line lines[2 * DECADES], top;
+    float last;             // where the largest number below 1 lies, from 0
+    int32_t zero;           // where 0 lies
+    int32_t least, lowest;  // the smallest code of what is above 0, and of what is not, from 0
+
+    explicit Ranks(Which which)
+        : zero(which == FIRST ? 127 * ONE : 0), least(which == SECOND ? ONE : 0), lowest(-zero) {
+        const float* const units = DynamicMap::of(which).unit.data() + (zero >> FRACTION);
+        const auto line = [=](int low, int high) {
+            const float slope = float(double(high - low) * ONE / (double(units[high]) - units[low]));
+            return Line{slope, float(double(high) * ONE - double(slope) * units[high])};
+        };
+        int rank = 0;
+        for (int decade = 0; decade < DECADES; ++decade) {
+            const int first = rank + 1;
+            lines[2 * decade] = line(rank, first);
+            rank += count_in(decade, which);
+            lines[2 * decade + 1] = first < rank ? line(first, rank) : lines[2 * decade];
+        }
+        top = line(rank, rank + 1);  // no rounding in it moves 1, so a scale comes back to the bit
+        last = float(rank) * ONE;
+    }
+    static const Ranks& of(Which which) {
+        static const Ranks ranks[] = {Ranks(FIRST), Ranks(SECOND)};
+        return ranks[which];
+    }
+    int32_t operator()(float unit) const {
+        // Up to the last the codes thin out, so of all lines the lowest holds. NaN is last, as in moments.py.
+        float rank = last;
+        for (const Line& line : lines) rank = std::min(rank, line(std::fabs(unit)));
+        const int32_t place = int32_t(unit < 0 ? -rank : std::max(rank, top(unit)));
+        return zero + std::max(place, unit > 0 ? least : lowest);
+    }
+};
+
 // The element that is largest in magnitude, the first of them; NaN if there is one.
 inline float largest(const float* x, int64_t n) {
-    float most = 0, poison = 0;
-#pragma omp simd reduction(max : most) reduction(+ : poison)
+    // Read as integers, floats above 0 are in order if the integers have a sign, and those below 0 if they have none.
+    int32_t above = INT32_MIN;
+    uint32_t below = 0;
+#pragma omp simd reduction(max : above, below)
     for (int64_t i = 0; i < n; ++i) {
-        most = std::max(most, std::fabs(x[i]));
-        poison += x[i] != x[i] ? 1.0f : 0.0f;
+        above = std::max(above, bits<int32_t>(x[i]));
+        below = std::max(below, bits<uint32_t>(x[i]));
     }
-    if (poison != 0) return NAN;
-    return *std::find_if(x, x + n - 1, [=](float element) { return std::fabs(element) == most; });
+    const float high = bits<float>(above), low = bits<float>(below);
+    if (high != high || low != low) return NAN;
+    if (std::fabs(high) != std::fabs(low)) return std::fabs(high) > std::fabs(low) ? high : low;
+    return *std::find_if(x, x + n - 1, [=](float element) { return std::fabs(element) == std::fabs(high); });
 }
 
 // Codes of at most SCALED elements; returns their scale.
-[[gnu::noinline]] inline float quantise(const float* __restrict from, uint8_t* __restrict codes, int64_t n,
+[[gnu::noinline]] inline float quantise(const float* __restrict from, uint8_t* __restrict codes, int32_t n,
                                         Which which, Noise noise) {
-    const float* const map = DynamicMap::of(which).unit.data();
+    const Ranks ranks = Ranks::of(which);
     const float scale = largest(from, n), divisor = scale == 0 ? 1 : scale;
-    const int32_t least = which == SECOND ? 1 : 0;  // the smallest code of what is above 0
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-        const float unit = from[i] / divisor;
-        // A binary search, unrolled, else the loop around it would not be vectorised.
-        int32_t low = map[128] <= unit ? 128 : 0;
-        low += map[low + 64] <= unit ? 64 : 0;
-        low += map[low + 32] <= unit ? 32 : 0;
-        low += map[low + 16] <= unit ? 16 : 0;
-        low += map[low + 8] <= unit ? 8 : 0;
-        low += map[low + 4] <= unit ? 4 : 0;
-        low += map[low + 2] <= unit ? 2 : 0;
-        low += map[low + 1] <= unit ? 1 : 0;
-        const float fraction = (unit - map[low]) / (map[low + 1] - map[low]);
-        const float threshold = float(int32_t(noise(i) >> 8)) * 0x1p-24f;
-        const int32_t code = low + (fraction > threshold ? 1 : 0);
-        codes[i] = uint8_t(std::max(code, unit > 0 ? least : 0));
+    for (int32_t i = 0; i < n; ++i) {
+        const int32_t threshold = int32_t(noise(i) >> (32 - Ranks::FRACTION));
+        codes[i] = uint8_t((ranks(from[i] / divisor) + (Ranks::ONE - 1 - threshold)) >> Ranks::FRACTION);
     }
     return scale;
 }
