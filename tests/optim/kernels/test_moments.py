@@ -73,6 +73,35 @@ def test_the_compiled_kernel_rounds_as_plain_pytorch_does(moments: str) -> None:
             assert (a != b).sum() <= 1e-4 * a.numel()
 
 
+def odd_blocks() -> Tensor:
+    """Return values of 15 decades, what the codes stand for, ties, few that are not 0, and blocks with Inf and NaN."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(400 * BLOCK, generator=generator)
+    wide = normal * torch.logspace(0, -15, len(normal))
+    mapped = dynamic_map(FIRST, normal.device)[torch.randint(256, (100 * BLOCK,), generator=generator)]
+    few = normal * (normal > 3)
+    poisoned = normal[: 2 * BLOCK].clone()
+    poisoned[[3, 200, BLOCK + 8]] = torch.tensor([float("inf"), float("-inf"), float("nan")])
+    return torch.cat([normal, wide, mapped, normal.round(), few, poisoned])
+
+
+def test_the_compiled_kernel_finds_the_codes_that_plain_pytorch_finds() -> None:
+    states = []
+    for backend in ("auto", "eager"):
+        parameter = nn.Parameter(torch.zeros_like(odd_blocks()))
+        # With betas of 0 the moments are the gradient and its square.
+        optimizer = Lamb([parameter], betas=(0.0, 0.0), moments="8bit", backend=backend, skip_nonfinite=False)
+        parameter.grad = odd_blocks()
+        optimizer.step()
+        states.append(optimizer.state[parameter])
+    for key in ("exp_avg", "exp_avg_sq"):
+        distance = (states[0][key].int() - states[1][key].int()).abs()
+        assert distance.max() <= 1
+        assert distance.sum() <= 2e-5 * distance.numel()
+        scales = [state[f"{key}_scale"] for state in states]
+        torch.testing.assert_close(*scales, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 @pytest.mark.parametrize("moments", ["bfloat16", "8bit"])
 def test_a_skipped_step_keeps_every_bit(moments: str, backend: str) -> None:
