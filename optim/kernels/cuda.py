@@ -35,7 +35,9 @@ OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": 
 """Of the compiler. A fused multiply-add rounds once instead of twice; Triton warns where that is not decided."""
 
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_STORED = {**_TYPES, torch.uint8: "uint8"}
 _HALF = (torch.bfloat16, torch.float16)
+_NARROW = (torch.bfloat16, torch.uint8)
 
 
 def backend() -> Backend:
@@ -50,11 +52,11 @@ def _is_known(arguments: dict[str, Any]) -> bool:
         return not _MISSING
     if "tensors" in dtypes:
         return dtypes["tensors"] in _TYPES
-    weight, step = dtypes["weights"], dtypes["steps"]
+    weight, moment = dtypes["weights"], dtypes["exp_avgs"]
     grad, copy = dtypes.get("grads", weight), dtypes.get("copies", weight)
-    if weight not in _TYPES or step is not torch.float32 or arguments["scales"]:
+    if weight not in _TYPES or dtypes["steps"] is not torch.float32 or dtypes["exp_avg_sqs"] is not moment:
         return False
-    if dtypes["exp_avgs"] is not weight or dtypes["exp_avg_sqs"] is not weight:
+    if moment is not weight and not (weight is torch.float32 and moment in _NARROW):
         return False
     return all(narrow is weight or (weight is torch.float32 and narrow in _HALF) for narrow in (grad, copy))
 
@@ -86,18 +88,18 @@ def lamb_update(
     weights: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],  # noqa: ARG001 - of the 8-bit moments, which `eager` computes
+    scales: list[Tensor],
     steps: list[Tensor],
     clip: Tensor,
     settings: Tensor,
 ) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    call = _Call(weights, [], exp_avgs, exp_avg_sqs, steps, settings)
+    call = _Call(weights, [], exp_avgs, exp_avg_sqs, scales, steps, settings)
     partials = call.update(grads, clip)
     sums = _empty(clip, 2, len(weights))
     arguments = (call.layout, call.addresses, clip, partials, sums, *call.counts)
     _launch(totals.finish_update, len(weights), *arguments, CHUNK=CHUNK)
-    torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs])
+    torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs, *scales])
     return sums
 
 
@@ -117,13 +119,13 @@ def lamb_apply(
     copies: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],  # noqa: ARG001 - as in lamb_update
+    scales: list[Tensor],
     steps: list[Tensor],
     scale: Tensor,
     settings: Tensor,
 ) -> None:
     """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    _Call(weights, copies, exp_avgs, exp_avg_sqs, steps, settings).apply(scale.contiguous())
+    _Call(weights, copies, exp_avgs, exp_avg_sqs, scales, steps, settings).apply(scale.contiguous())
     torch.autograd.graph.increment_version([*weights, *copies])
 
 
@@ -134,20 +136,20 @@ def lamb_step(
     copies: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],  # noqa: ARG001 - as in lamb_update
+    scales: list[Tensor],
     steps: list[Tensor],
     clip: Tensor,
     lr: Tensor,
     settings: Tensor,
 ) -> Tensor:
     """Take the whole step of each tensor and return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T]."""
-    call = _Call(weights, copies, exp_avgs, exp_avg_sqs, steps, settings)
+    call = _Call(weights, copies, exp_avgs, exp_avg_sqs, scales, steps, settings)
     partials = call.update(grads, clip)
     out = _empty(clip, 4, len(weights))
     arguments = (call.layout, call.addresses, call.settings, clip, lr.contiguous(), partials, out, *call.counts)
     _launch(totals.finish_step, len(weights), *arguments, CHUNK=CHUNK)
     call.apply(out[3])
-    torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs])
+    torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs, *scales])
     return out
 
 
@@ -160,46 +162,54 @@ class _Call:
         copies: list[Tensor],
         exp_avgs: list[Tensor],
         exp_avg_sqs: list[Tensor],
+        scales: list[Tensor],
         steps: list[Tensor],
         settings: Tensor,
     ) -> None:
         layout = tables.layout(weights, CHUNK)
-        addresses = tables.addresses(weights, exp_avgs, exp_avg_sqs, copies, steps=steps)
+        split = scales[: len(weights)], scales[len(weights) :]
+        addresses = tables.addresses(weights, exp_avgs, exp_avg_sqs, copies, *split, steps=steps)
         self.layout, self.addresses, self._aligned = layout.table, addresses.table, addresses.aligned
         self.settings = tables.settings(settings, weights[0].device)
+        self._maps = tables.maps(weights[0].device)
         self.counts = len(weights), layout.chunks
-        self._weight = weights[0]
+        self._weight, self._moment = weights[0], exp_avgs[0]
         self._copy_type = _type(copies[0]) if copies else None
 
     def update(self, grads: list[Tensor], clip: Tensor) -> Tensor:
         """Move the moments; return Σw² and Σu² of each chunk, float64 [2, chunks]."""
         own = tables.addresses(grads)
         partials = _empty(clip, 2, self.counts[1])
-        arguments = (self.layout, self.addresses, own.table, self.settings, clip, partials, *self.counts)
-        shape = _shape(self._weight, aligned=self._aligned and own.aligned)
-        _launch(streaming.update, self.counts[1], *arguments, GRAD_TYPE=_type(grads[0]), **shape)
+        arguments = (self.layout, self.addresses, own.table, self.settings, self._maps, clip, partials, *self.counts)
+        constants = self._constants(aligned=self._aligned and own.aligned)
+        _launch(streaming.update, self.counts[1], *arguments, GRAD_TYPE=_type(grads[0]), **constants)
         return partials
 
     def apply(self, scale: Tensor) -> None:
         """Move the weights and their copies; `scale` is float64 [T]."""
-        arguments = (self.layout, self.addresses, self.settings, scale, self.counts[0])
-        shape = _shape(self._weight, aligned=self._aligned)
-        _launch(streaming.apply, self.counts[1], *arguments, COPY_TYPE=self._copy_type, **shape)
+        arguments = (self.layout, self.addresses, self.settings, self._maps, scale, self.counts[0])
+        constants = self._constants(aligned=self._aligned)
+        _launch(streaming.apply, self.counts[1], *arguments, COPY_TYPE=self._copy_type, **constants)
+
+    def _constants(self, *, aligned: bool) -> dict[str, Any]:
+        return {"MOMENT_TYPE": _type(self._moment), **_shape(self._weight, self._moment, aligned=aligned)}
 
 
-def _shape(tensor: Tensor, *, aligned: bool) -> dict[str, Any]:
+def _shape(tensor: Tensor, moment: Tensor | None = None, *, aligned: bool) -> dict[str, Any]:
     """Return the constants of a streaming kernel.
 
-    A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; more would cost the
-    registers that keep 1024 threads on a multiprocessor, and what has to be read number by number also needs addresses.
+    A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; more would cost the registers
+    that keep 1024 threads on a multiprocessor. Half of it where registers also go to the addresses of single numbers or
+    to the codes of 8-bit moments, whose update keeps 512 threads there.
     """
     vector = tables.ALIGNMENT // tensor.element_size() if aligned else 1
-    block = 1024 if aligned and tensor.dtype is not torch.float64 else 512
+    coded = moment is not None and moment.dtype is torch.uint8
+    block = 1024 if aligned and tensor.dtype is not torch.float64 and not coded else 512
     return {"TYPE": _type(tensor), "CHUNK": CHUNK, "BLOCK": block, "VECTOR": vector}
 
 
 def _type(tensor: Tensor) -> Any:
-    return getattr(tl, _TYPES[tensor.dtype])
+    return getattr(tl, _STORED[tensor.dtype])
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:

@@ -3,11 +3,13 @@
 T = tensors, B = chunks, so many elements of one tensor that a program takes.
 
 * `layout`: int64 [2·T + B], number of elements and first chunk of each tensor, then the tensor of each chunk.
-* `addresses`: int64 [5, T], of weights, first moments, second moments, copies in half precision (0 if there are none)
-  and steps (float32 scalars). Those of gradients, which move more often, are int64 [T] of their own.
+* `addresses`: int64 [7, T], of weights, first moments, second moments, copies in half precision, scales of the first
+  and of the second moments (0 where there are none) and steps (float32 scalars). Those of gradients, which move more
+  often, are int64 [T] of their own.
 * `settings`: float64 [T, 13], the columns of `optim.ops` and log(beta1) and log(beta2); both are -inf where bias
   correction is off, so that beta^t = exp(t·log(beta)) is 0 and what the moments are divided by is 1.
 * `clip`: float64 [3], norm of the gradients, the factor on them, and 1 if the step is skipped.
+* `maps`: float32 [2, 256], what the codes of 8-bit moments stand for, of the first and of the second.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -20,7 +22,9 @@ WEIGHTS = tl.constexpr(0)
 EXP_AVGS = tl.constexpr(1)
 EXP_AVG_SQS = tl.constexpr(2)
 COPIES = tl.constexpr(3)
-STEPS = tl.constexpr(4)
+FIRST_SCALES = tl.constexpr(4)
+SECOND_SCALES = tl.constexpr(5)
+STEPS = tl.constexpr(6)
 
 BETA1 = tl.constexpr(0)
 BETA2 = tl.constexpr(1)
@@ -42,3 +46,10 @@ COLUMNS = tl.constexpr(13)
 def step_pointer(addresses, t, T):
     """Return where the step count of tensor t lies."""
     return tl.load(addresses + STEPS * T + t).to(tl.pointer_type(tl.float32))
+
+
+@triton.jit
+def pointer(addresses, ROW: tl.constexpr, t, T, start, TYPE: tl.constexpr, VECTOR: tl.constexpr):
+    """Return where the part of tensor t begins whose first element is `start`; VECTOR of them divide its address."""
+    base = tl.load(addresses + ROW * T + t).to(tl.pointer_type(TYPE))
+    return tl.multiple_of(base, VECTOR * TYPE.primitive_bitwidth // 8) + start

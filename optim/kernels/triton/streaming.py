@@ -6,11 +6,12 @@ alignment alone: replicas agree to the bit.
 
 Bytes a parameter in float32: `squares` 4; `update` 24 (reads g, w, m, v, writes m, v); `apply` 16 (reads w, m, v,
 writes w). u is stored nowhere, so a step moves 40, or 44 where the gradients' norm is asked for, and the floor of AdamW
-is 28. With half-precision gradients and copies these are 2, 22 and 18. Of float64 an element of `update` needs two
-conversions and two multiply-adds, far fewer than a GPU for training does in the time that 24 bytes take it.
+is 28. With half-precision gradients and copies these are 2, 22 and 18; with moments of bfloat16 4, 16 and 12, and of 8
+bits 4, 12 and 10. Of float64 an element of `update` needs two conversions and two multiply-adds, far fewer than a GPU
+for training does in the time that 24 bytes take it.
 
-Constants of each: the TYPE of weights and moments; CHUNK, the elements of a program; BLOCK, those it takes at a time;
-VECTOR, how many neighbours a thread takes, to whose bytes all addresses must be aligned.
+Constants of each: TYPE and MOMENT_TYPE, as they are stored; CHUNK, the elements of a program; BLOCK, those taken at a
+time; VECTOR, how many neighbours a thread takes, to whose bytes all addresses must be aligned.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"
@@ -19,6 +20,7 @@ VECTOR, how many neighbours a thread takes, to whose bytes all addresses must be
 import triton
 import triton.language as tl
 
+from . import moments
 from .places import (
     BETA1,
     BETA2,
@@ -26,12 +28,11 @@ from .places import (
     COLUMNS,
     COPIES,
     EPS,
-    EXP_AVG_SQS,
-    EXP_AVGS,
     LOG_BETA1,
     LOG_BETA2,
     WEIGHT_DECAY,
     WEIGHTS,
+    pointer,
     step_pointer,
 )
 
@@ -53,7 +54,7 @@ def squares(
     """Add up the squares of each chunk. One program a chunk."""
     chunk = tl.program_id(0)
     t, start, count = _extent(layout, T, chunk, CHUNK)
-    x_ptr = _pointer(tensors, 0, t, T, start, TYPE, VECTOR)
+    x_ptr = pointer(tensors, 0, t, T, start, TYPE, VECTOR)
     lanes = tl.arange(0, BLOCK)
     total = tl.zeros([THREADS], tl.float64)
     for i in range(count // BLOCK):
@@ -64,17 +65,19 @@ def squares(
     tl.store(partials + chunk, tl.sum(total, axis=0))
 
 
-@triton.jit(do_not_specialize=["layout", "addresses", "grads", "settings", "clip", "partials", "T", "B"])
+@triton.jit(do_not_specialize=["layout", "addresses", "grads", "settings", "maps", "clip", "partials", "T", "B"])
 def update(
     layout,
     addresses,
     grads,  # int64 [T], addresses
     settings,
+    maps,
     clip,
     partials,  # float64 [2, B], out: Σw² and Σu² of each chunk
     T,
     B,
-    TYPE: tl.constexpr,  # of weights and moments
+    TYPE: tl.constexpr,  # of weights
+    MOMENT_TYPE: tl.constexpr,
     GRAD_TYPE: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -86,12 +89,12 @@ def update(
     """
     chunk = tl.program_id(0)
     t, start, count = _extent(layout, T, chunk, CHUNK)
-    g_ptr = _pointer(grads, 0, t, T, start, GRAD_TYPE, VECTOR)
-    w_ptr = _pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
-    m_ptr = _pointer(addresses, EXP_AVGS, t, T, start, TYPE, VECTOR)
-    v_ptr = _pointer(addresses, EXP_AVG_SQS, t, T, start, TYPE, VECTOR)
+    g_ptr = pointer(grads, 0, t, T, start, GRAD_TYPE, VECTOR)
+    w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
     keep = tl.load(clip + 2) == 0
     step = tl.load(step_pointer(addresses, t, T)) + tl.where(keep, 1.0, 0.0)
+    first = moments.place(addresses, 0, t, T, start, step, MOMENT_TYPE, VECTOR)
+    second = moments.place(addresses, 1, t, T, start, step, MOMENT_TYPE, VECTOR)
 
     wide: tl.constexpr = _wide(TYPE)
     row = settings + t * COLUMNS
@@ -104,36 +107,31 @@ def update(
         (1 - beta2).to(wide),
     )
     terms = _terms(row, step, wide)
-    lanes = tl.arange(0, BLOCK)
     w_total = tl.zeros([THREADS], tl.float64)
     u_total = tl.zeros([THREADS], tl.float64)
     for i in range(count // BLOCK):
-        offsets = i * BLOCK + lanes
-        w, u = _update_block(
-            g_ptr + offsets, w_ptr + offsets, m_ptr + offsets, v_ptr + offsets, None, keep, averages, terms
-        )
+        w, u = _update_block(g_ptr, w_ptr, first, second, maps, i, count, keep, averages, terms, BLOCK, False)
         w_total += _squares(w, BLOCK, VECTOR)
         u_total += _squares(u, BLOCK, VECTOR)
     if count % BLOCK != 0:
-        offsets = count // BLOCK * BLOCK + lanes
-        mask = offsets < count
-        w, u = _update_block(
-            g_ptr + offsets, w_ptr + offsets, m_ptr + offsets, v_ptr + offsets, mask, keep, averages, terms
-        )
+        i = count // BLOCK
+        w, u = _update_block(g_ptr, w_ptr, first, second, maps, i, count, keep, averages, terms, BLOCK, True)
         w_total += _squares(w, BLOCK, VECTOR)
-        u_total += _squares(tl.where(mask, u, 0.0), BLOCK, VECTOR)
+        u_total += _squares(u, BLOCK, VECTOR)
     tl.store(partials + chunk, tl.sum(w_total, axis=0))
     tl.store(partials + B + chunk, tl.sum(u_total, axis=0))
 
 
-@triton.jit(do_not_specialize=["layout", "addresses", "settings", "scale", "T"])
+@triton.jit(do_not_specialize=["layout", "addresses", "settings", "maps", "scale", "T"])
 def apply(
     layout,
     addresses,
     settings,
+    maps,
     scale,  # float64 [T]
     T,
-    TYPE: tl.constexpr,  # of weights and moments
+    TYPE: tl.constexpr,  # of weights
+    MOMENT_TYPE: tl.constexpr,
     COPY_TYPE: tl.constexpr,  # None if there are no copies
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -142,53 +140,88 @@ def apply(
     """W = w - scale·u, and its copy; nothing is touched where the scale is 0. One program a chunk."""
     chunk = tl.program_id(0)
     t, start, count = _extent(layout, T, chunk, CHUNK)
-    w_ptr = _pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
-    m_ptr = _pointer(addresses, EXP_AVGS, t, T, start, TYPE, VECTOR)
-    v_ptr = _pointer(addresses, EXP_AVG_SQS, t, T, start, TYPE, VECTOR)
+    w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
     c_ptr = w_ptr
     if COPY_TYPE is not None:
-        c_ptr = _pointer(addresses, COPIES, t, T, start, COPY_TYPE, VECTOR)
+        c_ptr = pointer(addresses, COPIES, t, T, start, COPY_TYPE, VECTOR)
     factor = tl.load(scale + t)
     count = tl.where(factor == 0, 0, count)
 
     wide: tl.constexpr = _wide(TYPE)
-    terms = _terms(settings + t * COLUMNS, tl.load(step_pointer(addresses, t, T)), wide)
+    step = tl.load(step_pointer(addresses, t, T))
+    first = moments.place(addresses, 0, t, T, start, step, MOMENT_TYPE, VECTOR)
+    second = moments.place(addresses, 1, t, T, start, step, MOMENT_TYPE, VECTOR)
+    terms = _terms(settings + t * COLUMNS, step, wide)
     factor = factor.to(wide)
-    lanes = tl.arange(0, BLOCK)
     for i in range(count // BLOCK):
-        offsets = i * BLOCK + lanes
-        _apply_block(w_ptr + offsets, m_ptr + offsets, v_ptr + offsets, c_ptr + offsets, None, factor, terms, COPY_TYPE)
+        _apply_block(w_ptr, first, second, c_ptr, maps, i, count, factor, terms, COPY_TYPE, BLOCK, False)
     if count % BLOCK != 0:
-        offsets = count // BLOCK * BLOCK + lanes
-        mask = offsets < count
-        _apply_block(w_ptr + offsets, m_ptr + offsets, v_ptr + offsets, c_ptr + offsets, mask, factor, terms, COPY_TYPE)
+        i = count // BLOCK
+        _apply_block(w_ptr, first, second, c_ptr, maps, i, count, factor, terms, COPY_TYPE, BLOCK, True)
 
 
 @triton.jit
-def _update_block(g_ptr, w_ptr, m_ptr, v_ptr, mask, keep, averages, terms):
-    """Move the moments of a block; return w and u in the width that is computed in."""
+def _update_block(
+    g_ptr,
+    w_ptr,
+    first,
+    second,
+    maps,
+    i,
+    count,
+    keep,
+    averages,
+    terms,
+    BLOCK: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Move the moments of block i; return w and u in the width that is computed in, 0 beyond `count`."""
     clip, beta1, beta3, beta2, rest2 = averages
     wide: tl.constexpr = clip.dtype
-    kept: tl.constexpr = m_ptr.dtype.element_ty
-    g = tl.load(g_ptr, mask=mask).to(wide) * clip
-    w = tl.load(w_ptr, mask=mask, other=None if mask is None else 0.0).to(wide)
-    m = (beta1 * tl.load(m_ptr, mask=mask).to(wide) + beta3 * g).to(kept)
-    v = (beta2 * tl.load(v_ptr, mask=mask).to(wide) + rest2 * g * g).to(kept)
-    if keep:
-        tl.store(m_ptr, m, mask=mask)
-        tl.store(v_ptr, v, mask=mask)
-    return w, _direction(w, m.to(wide), v.to(wide), terms)
+    weight: tl.constexpr = w_ptr.dtype.element_ty
+    offsets, rows, mask = _block(first, i, count, BLOCK, MASKED)
+    g = tl.load(g_ptr + offsets, mask=mask).to(wide) * clip
+    w = tl.load(w_ptr + offsets, mask=mask, other=0.0 if MASKED else None).to(wide)
+    m = beta1 * moments.load(first, offsets, rows, mask, maps, 0, wide) + beta3 * g
+    v = beta2 * moments.load(second, offsets, rows, mask, maps, 1, wide) + rest2 * g * g
+    m = moments.store(first, m, offsets, rows, mask, keep, maps, 0, weight)
+    v = moments.store(second, v, offsets, rows, mask, keep, maps, 1, weight)
+    u = _direction(w, m, v, terms)
+    return w, tl.where(mask, u, 0.0) if MASKED else u
 
 
 @triton.jit
-def _apply_block(w_ptr, m_ptr, v_ptr, c_ptr, mask, factor, terms, COPY_TYPE: tl.constexpr):
+def _apply_block(
+    w_ptr,
+    first,
+    second,
+    c_ptr,
+    maps,
+    i,
+    count,
+    factor,
+    terms,
+    COPY_TYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    MASKED: tl.constexpr,
+):
     wide: tl.constexpr = factor.dtype
-    w = tl.load(w_ptr, mask=mask).to(wide)
-    u = _direction(w, tl.load(m_ptr, mask=mask).to(wide), tl.load(v_ptr, mask=mask).to(wide), terms)
-    w -= factor * u
-    tl.store(w_ptr, w.to(w_ptr.dtype.element_ty), mask=mask)
+    offsets, rows, mask = _block(first, i, count, BLOCK, MASKED)
+    w = tl.load(w_ptr + offsets, mask=mask).to(wide)
+    m = moments.load(first, offsets, rows, mask, maps, 0, wide)
+    v = moments.load(second, offsets, rows, mask, maps, 1, wide)
+    w -= factor * _direction(w, m, v, terms)
+    tl.store(w_ptr + offsets, w.to(w_ptr.dtype.element_ty), mask=mask)
     if COPY_TYPE is not None:
-        tl.store(c_ptr, w.to(COPY_TYPE), mask=mask)
+        tl.store(c_ptr + offsets, w.to(COPY_TYPE), mask=mask)
+
+
+@triton.jit
+def _block(moment, i, count, BLOCK: tl.constexpr, MASKED: tl.constexpr):
+    """Return the elements of block i of a chunk, the scales of its rows and which there are, and which elements are."""
+    offsets = i * BLOCK + moments.lanes_of(BLOCK, moment[0].dtype.element_ty)
+    scales = i * (BLOCK // moments.SCALED) + tl.arange(0, BLOCK // moments.SCALED)
+    return offsets, (scales, scales * moments.SCALED < count), (offsets < count if MASKED else None)
 
 
 @triton.jit
@@ -225,12 +258,6 @@ def _extent(layout, T, chunk, CHUNK: tl.constexpr):
     t = tl.load(layout + 2 * T + chunk)
     start = (chunk - tl.load(layout + T + t)) * CHUNK
     return t, tl.multiple_of(start, CHUNK), tl.minimum(tl.load(layout + t) - start, CHUNK).to(tl.int32)
-
-
-@triton.jit
-def _pointer(addresses, ROW: tl.constexpr, t, T, start, TYPE: tl.constexpr, VECTOR: tl.constexpr):
-    base = tl.load(addresses + ROW * T + t).to(tl.pointer_type(TYPE))
-    return tl.multiple_of(base, VECTOR * TYPE.primitive_bitwidth // 8) + start
 
 
 @triton.constexpr_function

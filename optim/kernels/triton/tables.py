@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optim.kernels.moments import FIRST, SECOND, dynamic_map
+
 from . import places
 
 KEPT = 64
-"""Tables that the cache holds; a step asks for four a batch."""
+"""Tables that the cache holds; a step asks for five a batch."""
 
 SPARE = 2
 """Tables of gradients that a captured step uploads: one for their norm and one for the step itself."""
@@ -98,6 +100,11 @@ def settings(table: Tensor, device: torch.device) -> Tensor:
         return torch.cat([table, logarithms], dim=1)
 
     return _resident(("settings", id(table)), device, make, table)
+
+
+def maps(device: torch.device) -> Tensor:
+    """Return what the codes of 8-bit moments stand for, float32 [2, 256]."""
+    return _resident(("maps",), device, lambda: torch.stack([dynamic_map(which, _HOST) for which in (FIRST, SECOND)]))
 
 
 def _resident(key: Hashable, device: torch.device, make: Callable[[], Tensor], source: object = None) -> Tensor:

@@ -113,3 +113,13 @@ def test_a_rate_that_has_changed_costs_no_table(asked: Asked) -> None:
         optimizer.step()
     assert made == []
     assert asked.count == Counter(KERNELS)
+
+
+@pytest.mark.parametrize("moments", ["bfloat16", "8bit"])
+def test_narrow_moments_cost_neither_launch_nor_other_work(moments: str, asked: Asked) -> None:
+    optimizer = make_optimizer(make_parameters(), max_grad_norm=1.0, moments=moments)
+    asked.count.clear()
+    with asked, uploads() as made:
+        optimizer.step()
+    assert made == []
+    assert asked.count == Counter(KERNELS)

@@ -44,14 +44,15 @@ def test_tensors_without_elements_have_no_chunks() -> None:
 
 
 def test_addresses_stand_in_the_rows_that_the_kernels_read() -> None:
-    w, m, v, copy, step = ([room(4), room(1)] for _ in range(5))
-    rows = tables.addresses(w, m, v, copy, steps=step).table
-    expected = {"WEIGHTS": w, "EXP_AVGS": m, "EXP_AVG_SQS": v, "COPIES": copy, "STEPS": step}
+    names = ("WEIGHTS", "EXP_AVGS", "EXP_AVG_SQS", "COPIES", "FIRST_SCALES", "SECOND_SCALES", "STEPS")
+    expected = {name: [room(4), room(1)] for name in names}
+    *lists, steps = expected.values()
+    rows = tables.addresses(*lists, steps=steps).table
     assert {name: rows[getattr(places, name).value].tolist() for name in expected} == {
         name: [tensor.data_ptr() for tensor in tensors] for name, tensors in expected.items()
     }
-    assert tables.addresses(w, m, v, [], steps=step).table[places.COPIES.value].tolist() == [0, 0]
-    assert tables.addresses(w).table.tolist() == [[tensor.data_ptr() for tensor in w]]
+    assert tables.addresses(*lists[:3], [], steps=steps).table[places.COPIES.value].tolist() == [0, 0]
+    assert tables.addresses(steps).table.tolist() == [[tensor.data_ptr() for tensor in steps]]
 
 
 def test_one_tensor_that_is_not_aligned_is_enough_to_read_number_by_number() -> None:
