@@ -6,7 +6,7 @@
 #include "plan.h"
 
 // Elements that are widened at a time where formats are mixed.
-constexpr int64_t STAGE = 4 * SCALED;
+constexpr int64_t STAGE = 2 * SCALED;
 
 // A dtype of weights that gradients and moments share.
 template <class N>
@@ -95,18 +95,23 @@ struct Mixed : Alike<Native<float>> {
    private:
     Squares first_of(const Block& piece, float* kept) const {
         const int64_t n = piece.end - piece.begin;
-        float g[STAGE], m[STAGE], v[STAGE];
-        load_gradient(piece, g);
+        const auto& decay = decays[piece.tensor];
+        const auto& direction = directions[piece.tensor];
+        float room[STAGE], m[STAGE], v[STAGE];
+        const float* const g = gradient(piece, room);
+        if (call.moments == BFLOAT16)
+            return update_bfloat16(g, at(WEIGHT, piece), half(EXP_AVG, piece), half(EXP_AVG_SQ, piece), kept, int32_t(n),
+                                   decay, direction, noise(FIRST, piece), noise(SECOND, piece));
         load(piece, FIRST, m);
         load(piece, SECOND, v);
-        advance(g, m, v, n, decays[piece.tensor]);
+        advance(g, m, v, n, decay);
         store(piece, FIRST, m);
         store(piece, SECOND, v);
-        if (call.moments != FLOAT32) {  // u follows from the moments as they are stored
+        if (call.moments == UINT8) {  // u follows from the moments as they are stored
             load(piece, FIRST, m);
             load(piece, SECOND, v);
         }
-        return direct(at(WEIGHT, piece), m, v, kept, n, directions[piece.tensor]);
+        return direct(at(WEIGHT, piece), m, v, kept, n, direction);
     }
 
     void second_of(const Block& piece, float scale, const float* kept) const {
@@ -130,13 +135,19 @@ struct Mixed : Alike<Native<float>> {
         return whole ? whole + piece.begin : nullptr;
     }
 
-    void load_gradient(const Block& piece, float* to) const {
+    Noise noise(Which which, const Block& piece) const {
+        return Noise(*table.address<float>(STEP, piece.tensor), which, piece.begin);
+    }
+
+    // The gradient in float32: as it is, or widened into `room` [STAGE].
+    const float* gradient(const Block& piece, float* room) const {
         const int64_t n = piece.end - piece.begin;
-        switch (call.grads) {
-            case BFLOAT16: return widen<BFloat16>(half(GRAD, piece), to, n);
-            case FLOAT16: return widen<Float16>(half(GRAD, piece), to, n);
-            default: return widen<Native<float>>(at(GRAD, piece), to, n);
-        }
+        if (call.grads == FLOAT32) return at(GRAD, piece);
+        if (call.grads == BFLOAT16)
+            widen<BFloat16>(half(GRAD, piece), room, n);
+        else
+            widen<Float16>(half(GRAD, piece), room, n);
+        return room;
     }
 
     void load(const Block& piece, Which which, float* to) const {
@@ -154,11 +165,10 @@ struct Mixed : Alike<Native<float>> {
     void store(const Block& piece, Which which, const float* values) const {
         const Row row = which == FIRST ? EXP_AVG : EXP_AVG_SQ;
         const int64_t n = piece.end - piece.begin;
-        const float step = *table.address<float>(STEP, piece.tensor);
         switch (call.moments) {
-            case BFLOAT16: return round_bfloat16(values, half(row, piece), n, Noise(step, which, piece.begin));
             case UINT8: return each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
-                scale = quantise(values + from, codes, size, which, Noise(step, which, piece.begin + from));
+                const Block scaled{piece.tensor, piece.begin + from, piece.begin + from + size, 0};
+                scale = quantise(values + from, codes, int32_t(size), which, noise(which, scaled));
             });
             default: return narrow<Native<float>>(values, at(row, piece), n);
         }

@@ -5,7 +5,7 @@
 #include <array>
 #include <cmath>
 
-#include "numbers.h"
+#include "loops.h"
 
 enum Which { FIRST, SECOND };
 
@@ -28,13 +28,30 @@ struct Noise {
     uint32_t operator()(int32_t i) const { return hash32((begin + uint32_t(i)) ^ salt); }
 };
 
-[[gnu::noinline]] inline void round_bfloat16(const float* __restrict from, uint16_t* __restrict to, int32_t n,
-                                             Noise noise) {
-#pragma omp simd
+inline uint16_t round_bfloat16(float x, uint32_t noise) {
+    return x != x ? 0x7fc0 : (bits<uint32_t>(x) + (noise >> 16)) >> 16;
+}
+
+// The first pass with moments of bfloat16 in one loop, which takes less time than a loop for each of its steps.
+[[gnu::noinline]] inline Squares update_bfloat16(const float* __restrict grads, const float* __restrict weights,
+                                                 uint16_t* __restrict exp_avgs, uint16_t* __restrict exp_avg_sqs,
+                                                 float* __restrict kept, int32_t n, Decay<float> decay,
+                                                 Direction<float> direction, Noise first, Noise second) {
+    double weight = 0, update = 0;
+#pragma omp simd reduction(+ : weight, update)
     for (int32_t i = 0; i < n; ++i) {
-        const uint32_t rounded = (bits<uint32_t>(from[i]) + (noise(i) >> 16)) >> 16;
-        to[i] = from[i] != from[i] ? 0x7fc0 : rounded;
+        const float g = grads[i], w = weights[i];
+        // u follows from the moments as they are stored.
+        const uint16_t m = round_bfloat16(decay.first(BFloat16::load(exp_avgs[i]), g), first(i));
+        const uint16_t v = round_bfloat16(decay.second(BFloat16::load(exp_avg_sqs[i]), g), second(i));
+        const float u = direction(w, BFloat16::load(m), BFloat16::load(v));
+        exp_avgs[i] = m;
+        exp_avg_sqs[i] = v;
+        kept[i] = u;
+        weight += double(w) * double(w);
+        update += double(u) * double(u);
     }
+    return {weight, update};
 }
 
 constexpr int DECADES = 7;
