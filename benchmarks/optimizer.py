@@ -4,7 +4,7 @@
 
 Every contender steps tensors of its own with the shapes of the model, so that nobody finds another's in cache, and
 takes turns with the baseline and a large copy; a ratio is the median of those within a turn. Two contenders are in
-memory at a time, with several ranks three: for bert-large that is 11 and 17 GB. A step's bytes are those that move if
+memory at a time, with several ranks three: for bert-large that is 11 to 17 GB. A step's bytes are those that move if
 nothing stays in cache.
 
 The other projects are in the dependency group `bench`, and timm, whose package needs a torchvision that fits torch's
@@ -15,6 +15,7 @@ build, comes without what it asks for; its Lamb is loaded from its file:
 """
 
 import argparse
+import ctypes
 import itertools
 import json
 import os
@@ -90,11 +91,19 @@ def measure_all(settings: list[Setting], names: list[str]) -> Iterator[Result]:
     for setting in settings:
         if setting.ranks == 1:
             yield from measure(setting, names)
+            give_back_memory()
             continue
         for name in names:
             if CONTENDERS[name].ranks:
                 say(setting, name)
                 yield measure_sharded(setting, name)
+
+
+def give_back_memory() -> None:
+    """Hand what was freed to the system, for the ranks that follow: glibc keeps a heap of the size it once had."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def say(setting: Setting, name: str) -> None:

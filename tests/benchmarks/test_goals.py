@@ -20,6 +20,7 @@ def test_a_run_is_held_against_the_goals_and_says_by_how_much_it_misses_them() -
 def test_what_bounds_a_goal_is_said_beside_it() -> None:
     first, *_, last = goals(made_up())
     assert first.bound.startswith("moves 1.00 times the bytes, at ")
+    assert first.bound.endswith("; clipped, which Lamb does too, AdamW takes 1.40")
     assert last.bound == "torch AdamW fused reaches 1.20"
 
 
