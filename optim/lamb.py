@@ -14,7 +14,7 @@ from .batches import Batch, settings_of
 from .last_step import LastStep
 from .ops import BACKENDS, Operators
 from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
-from .state import adopt_groups, by_position, load_state, new_state, portable
+from .state import adopt_groups, load_state, new_state, portable, states_in_order
 from .validation import SWITCHES, check_gradient, check_group, check_parameter, check_switches
 
 Bounds = tuple[float, float] | None
@@ -185,7 +185,10 @@ class Lamb(Optimizer):
         return "\n".join(lines)
 
     def state_dict(self) -> StateDict:
-        """Return the state by parameter, as PyTorch's optimizers do; 8-bit moments are saved in float32."""
+        """Return the state as PyTorch's optimizers do; 8-bit moments are saved in float32.
+
+        `param_groups` have the parameters' names, if they were given, and `torch.distributed.checkpoint` saves by these.
+        """
         saved = super().state_dict()
         saved["state"] = {number: portable(own) for number, own in saved["state"].items()}
         return saved
@@ -193,16 +196,18 @@ class Lamb(Optimizer):
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load what `state_dict` returned, or the state of apex's or timm's LAMB.
 
-        Those keep the same moments under the same names and the step count in their groups. Of their groups, the
+        Parameters of a group are found by name if both sides have names, whatever their order, else by position.
+
+        Others' LAMB keeps the same moments under the same names and the step count in its groups. Of these, the
         settings that Lamb's groups have are taken over, lr among them. How the moments are stored is as this
         optimizer says, and whole tensors are cut as the parameters are.
 
         Raises:
-            ValueError: the groups do not match, an entry is missing or misshapen, or it was made with another
+            ValueError: the groups or names do not match, an entry is missing or misshapen, or it was made with another
                 bias_correction, grad_averaging or max_grad_norm.
         """
         groups = adopt_groups(self.param_groups, state_dict["param_groups"], self)
-        states = by_position(state_dict)
+        states = states_in_order(self.param_groups, state_dict)
         loaded = {
             parameter: load_state(name, parameter, states[place], self.moments, master_weights=self.master_weights)
             for place, (_, name, parameter) in enumerate(self._named())

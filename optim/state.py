@@ -17,6 +17,7 @@ HALF = (torch.bfloat16, torch.float16)
 _KEYS = {"exp_avg": FIRST, "exp_avg_sq": SECOND}
 _SHARED = ("bias_correction", "grad_averaging", "max_grad_norm")
 """Switches that others keep in their groups and Lamb for all of them."""
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 
 
 def new_state(parameter: Tensor, moments: str, *, master_weights: bool) -> dict[str, Tensor]:
@@ -73,7 +74,7 @@ def adopt_groups(
 ) -> list[dict[str, Any]]:
     """Return saved parameter groups as Lamb's own: what a foreign group lacks stays, what Lamb does not know goes.
 
-    `switches` has the settings that are one for all groups of Lamb.
+    Parameters keep the names that they have here. `switches` has the settings that are one for all groups of Lamb.
 
     Raises:
         ValueError: the other optimizer computed something else, by a setting that cannot be adopted.
@@ -90,19 +91,50 @@ def adopt_groups(
 
 
 def _adopt(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    names = {"param_names": own["param_names"]} if "param_names" in own else {}
     if "layer_adaptation" in saved:  # one of ours, perhaps with what a scheduler has added
-        return saved
-    return own | {key: saved[key] for key in saved if key in own}
+        return saved | names
+    return own | {key: saved[key] for key in saved if key in own} | names
 
 
-def by_position(saved: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Return the state of each parameter by its place among all; a group's step count is that of all its parameters."""
-    numbered = ((number, group) for group in saved["param_groups"] for number in group["params"])
+def states_in_order(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return saved states by the place of their parameter among all of ours; a group's step count is that of each.
+
+    Within a group they are found by name where both sides have names, else by position, as PyTorch's optimizers do.
+
+    Raises:
+        ValueError: a group has other names here than in the state.
+    """
+    groups = enumerate(zip(own, saved["param_groups"], strict=False))  # PyTorch refuses other numbers of groups
+    numbered = ((number, theirs) for i, (ours, theirs) in groups for number in _in_order(i, ours, theirs))
     return {
         place: {"step": group.get("step"), **saved["state"][number]}
         for place, (number, group) in enumerate(numbered)
         if number in saved["state"]
     }
+
+
+def _in_order(number: int, own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[Any]:
+    """Return the keys of a saved group's states in the order of our parameters."""
+    keys: list[Any] = saved["params"]
+    names, theirs = own.get("param_names"), saved.get("param_names")
+    if not names or not theirs or any(isinstance(key, str) for key in keys):  # strings come in our order, from DCP
+        return keys
+    keys_by_name = dict(zip(map(_bare, theirs), keys, strict=True))
+    unknown = keys_by_name.keys() ^ set(map(_bare, names))
+    if unknown:
+        raise ValueError(
+            f"group {number} has parameter {min(unknown)!r} only here or only in the state: build the groups as when it "
+            "was saved, or take 'param_names' out of the state's groups to load by position"
+        )
+    return [keys_by_name[_bare(name)] for name in names]
+
+
+def _bare(name: str) -> str:
+    """Return a parameter's name without what DDP, torch.compile and activation checkpointing put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name.removeprefix("module.")
 
 
 def _pack(key: str, value: Tensor, moments: str) -> dict[str, Tensor]:

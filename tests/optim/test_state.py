@@ -1,11 +1,13 @@
 """What Lamb keeps, saves and loads on one rank; tests of checkpoints on many are in test_checkpoint."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from optim import Lamb
 from tests.optim.oracle import Oracle, make_tensors
@@ -91,6 +93,78 @@ def test_a_misshapen_state_is_refused_with_both_shapes() -> None:
     with pytest.raises(ValueError, match=r"exp_avg of parameter '1' has shape \(8,\) in the state.*parameter \(7,\)"):
         optimizer.load_state_dict(saved)
     assert not optimizer.state
+
+
+NAMES = ("embedding", "bias", "head")
+
+
+def make_named(names: Sequence[str], order: Sequence[int] = (0, 1, 2)) -> Lamb:
+    """Return an optimizer of three tensors of one shape, so that no shape tells when one is taken for another."""
+    tensors = make_tensors([(5,)] * 3, 0)
+    return Lamb([(names[i], nn.Parameter(tensors[i])) for i in order], lr=0.05)
+
+
+def moments_by_name(optimizer: Lamb) -> dict[str, Tensor]:
+    (group,) = optimizer.param_groups
+    return {n: optimizer.state[p]["exp_avg"] for n, p in zip(group["param_names"], group["params"], strict=True)}
+
+
+def warm_named(names: Sequence[str] = NAMES) -> Lamb:
+    optimizer = make_named(names)
+    for size, parameter in enumerate(parameters_of(optimizer), start=1):
+        parameter.grad = torch.full_like(parameter, size)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_a_state_is_loaded_by_name_whatever_the_order_and_the_wrappers(prefix: str) -> None:
+    saved = warm_named([f"{prefix}{name}" for name in NAMES])
+    loading = make_named(NAMES, order=(2, 0, 1))
+    loading.load_state_dict(saved.state_dict())
+    loaded = moments_by_name(loading)
+    assert list(loaded) == ["head", "embedding", "bias"]
+    for name, moment in moments_by_name(saved).items():
+        assert torch.equal(loaded[name.removeprefix(prefix)], moment)
+
+
+def test_a_state_without_names_is_loaded_by_position() -> None:
+    saved = warm_named()
+    state = saved.state_dict()
+    del state["param_groups"][0]["param_names"]
+    loading = make_named(NAMES, order=(2, 0, 1))
+    loading.load_state_dict(state)
+    assert list(moments_by_name(loading)) == ["head", "embedding", "bias"]
+    for one, other in zip(moments_by_name(saved).values(), moments_by_name(loading).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("theirs", [("embedding", "bias", "neck"), ("embedding", "bias")])
+def test_a_state_of_other_parameters_is_refused_by_name(theirs: Sequence[str]) -> None:
+    saved = Lamb([(name, nn.Parameter(torch.ones(5))) for name in theirs]).state_dict()
+    loading = warm_named()
+    before = {name: moment.clone() for name, moment in moments_by_name(loading).items()}
+    with pytest.raises(ValueError, match="group 0 has parameter 'head' only here or only in the state: build the groups"):
+        loading.load_state_dict(saved)
+    assert all(torch.equal(moment, before[name]) for name, moment in moments_by_name(loading).items())
+
+
+def test_distributed_checkpoints_find_parameters_by_name_too() -> None:
+    def run(order: int) -> tuple[nn.Module, Lamb]:
+        model = nn.ModuleDict({name: nn.Linear(3, 3, bias=False) for name in ("first", "second")})
+        return model, Lamb(list(model.named_parameters())[::order], lr=0.05)
+
+    model, saved = run(1)
+    for size, parameter in enumerate(model.parameters(), start=1):
+        parameter.grad = torch.full_like(parameter, size)
+    saved.step()
+    other, loading = run(-1)
+    weights, state = get_state_dict(model, saved)
+    set_state_dict(other, loading, model_state_dict=weights, optim_state_dict=state)
+    loaded = moments_by_name(loading)
+    assert list(loaded) == ["second.weight", "first.weight"]
+    for name, moment in moments_by_name(saved).items():
+        assert torch.equal(loaded[name], moment)
 
 
 @pytest.mark.parametrize("moments", ["full", "bfloat16", "8bit"])
