@@ -37,11 +37,8 @@ class Contender:
     package: str | None = None  # what has to be installed
     install: str = GROUP
     ranks: bool = False  # measured on shards too
+    refusal: str | None = None  # what it raises on shards
     cuda: bool = False  # measured on a GPU too
-
-    def __post_init__(self) -> None:
-        if self.ranks and self.moved_bytes is None:
-            raise ValueError("moved_bytes is missing: on shards torch's operators are not counted; give the figure")
 
 
 def _of(package: str) -> Callable[..., Optimizer]:
@@ -87,7 +84,9 @@ CONTENDERS = {
         lambda p: AdamW(p, lr=_LR, weight_decay=_DECAY, fused=True), moved_bytes=28, ranks=True, cuda=True
     ),
     # As above after g was read for its norm, and read and written to be scaled.
-    CLIPPED: Contender(lambda p: ClippedAdamW(p, lr=_LR, weight_decay=_DECAY, fused=True), moved_bytes=40, cuda=True),
+    CLIPPED: Contender(
+        lambda p: ClippedAdamW(p, lr=_LR, weight_decay=_DECAY, fused=True), moved_bytes=40, ranks=True, cuda=True
+    ),
     # g for its norm; g w m v are read, m v written; w m v are read, w written. Clipping asks for no more than the
     # test for Inf and NaN does.
     OURS: Contender(lambda p: Lamb(p, lr=_LR), moved_bytes=44, ranks=True, cuda=True),
@@ -99,14 +98,20 @@ CONTENDERS = {
     f"{OURS} as AdamW": Contender(lambda p: Lamb(p, lr=_LR, layer_adaptation=False), moved_bytes=32),
     f"{OURS} eager": Contender(lambda p: Lamb(p, lr=_LR, backend="eager")),
     TORCH_OPTIMIZER: Contender(
-        lambda p: _of("torch_optimizer")(p, lr=_LR, weight_decay=_DECAY, debias=True), package="torch_optimizer"
+        lambda p: _of("torch_optimizer")(p, lr=_LR, weight_decay=_DECAY, debias=True),
+        package="torch_optimizer",
+        ranks=True,
     ),
     PYTORCH_OPTIMIZER: Contender(
         lambda p: _of("pytorch_optimizer")(p, lr=_LR, weight_decay=_DECAY, weight_decouple=False),
         package="pytorch_optimizer",
+        refusal="it raises RuntimeError for DTensors, whose norm it clamps in place",
     ),
     TIMM_LAMB: Contender(
-        lambda p: cast(Optimizer, timm_lamb()(p, lr=_LR, weight_decay=_DECAY)), package="timm", install=TIMM
+        lambda p: cast(Optimizer, timm_lamb()(p, lr=_LR, weight_decay=_DECAY)),
+        package="timm",
+        install=TIMM,
+        ranks=True,
     ),
 }
 

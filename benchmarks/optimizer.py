@@ -122,6 +122,9 @@ def choose(arguments: argparse.Namespace) -> tuple[list[Setting], list[str], lis
     lacking = {name: reason for name in asked if (reason := missing(name, CONTENDERS[name]))}
     cores = len(os.sched_getaffinity(0))
     settings, left_out = [], list(lacking.values())
+    if max(arguments.ranks) > 1:
+        reasons = {name: CONTENDERS[name].refusal for name in asked if name not in lacking}
+        left_out += [f"{name} is not measured on several ranks: {reason}" for name, reason in reasons.items() if reason]
     for model, ranks, threads in itertools.product(arguments.model, arguments.ranks, arguments.threads):
         if ranks > 1 and ranks * threads > cores:
             left_out.append(

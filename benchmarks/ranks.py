@@ -4,16 +4,17 @@ import multiprocessing
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.multiprocessing.spawn import start_processes
 
 from benchmarks.bert import count, make_parameters
 from benchmarks.contenders import BASELINE, CONTENDERS
-from benchmarks.counting import state_bytes
+from benchmarks.counting import moved_bytes, state_bytes
 from benchmarks.results import Result, Setting, result
 from benchmarks.timing import Step, copy_step, in_turns
 
@@ -27,7 +28,9 @@ class _Measured(NamedTuple):
     baseline: list[float]  # the baseline on shards
     contender: list[float]  # the contender on shards
     whole: list[float]  # the contender on one rank with as many threads, while the others wait
+    moved_bytes: float  # on one rank, for each parameter
     state_bytes: int  # of all ranks
+    collectives: int
 
 
 def measure_sharded(setting: Setting, name: str) -> Result:
@@ -43,9 +46,10 @@ def measure_sharded(setting: Setting, name: str) -> Result:
         measured.contender,
         measured.baseline,
         measured.copy,
-        cast(int, CONTENDERS[name].moved_bytes),
+        measured.moved_bytes,
         measured.state_bytes / count(setting.model),
         whole=measured.whole,
+        collectives=measured.collectives,
     )
 
 
@@ -60,9 +64,12 @@ def _rank(
     steps: list[Step] = [copy_step(), *(optimizer.step for optimizer in own), whole]
     seconds = torch.tensor(in_turns(steps, setting.turns, before=dist.barrier))
     dist.all_reduce(seconds, dist.ReduceOp.MAX)
+    with CommDebugMode() as counted:  # type: ignore[no-untyped-call]
+        own[-1].step()
     if rank == 0:
         copy, baseline, *_ = taken = seconds.tolist()
-        queue.put((copy, baseline, *taken[-2:], state_bytes(own[-1])))
+        moved = CONTENDERS[name].moved_bytes or moved_bytes(whole) / count(setting.model)
+        queue.put((copy, baseline, *taken[-2:], moved, state_bytes(own[-1]), counted.get_total_counts()))
     dist.destroy_process_group()
 
 

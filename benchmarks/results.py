@@ -32,6 +32,7 @@ class Result:
     copy_bytes_s: float  # bytes a second of a large copy with as many ranks and threads
     of_copy: float  # moved bytes a second ÷ those of the copy
     state_bytes: float
+    collectives: int | None  # of each rank in a step
     temporary_bytes: float | None  # held beside parameters, gradients and state at the worst moment; one rank only
     launches: int | None  # kernels launched on a GPU
 
@@ -80,6 +81,7 @@ def result(
     state_bytes: float,
     *,
     whole: Sequence[float] | None = None,
+    collectives: int | None = None,
     temporary_bytes: float | None = None,
     launches: int | None = None,
 ) -> Result:
@@ -103,6 +105,7 @@ def result(
         copy_bytes_s=copied / statistics.median(copy),
         of_copy=_ratio(copy, seconds) * moved_bytes * count(setting.model) / copied,
         state_bytes=state_bytes,
+        collectives=collectives,
         temporary_bytes=temporary_bytes,
         launches=launches,
     )

@@ -13,6 +13,7 @@ COLUMNS: dict[str, Callable[[Result], str | None]] = {
     "fastest to slowest": lambda r: f"{r.fastest_s * 1e3:.2f} to {r.slowest_s * 1e3:.2f}",
     "÷ AdamW": lambda r: f"{r.over_adamw:.2f}",
     "÷ its part of one rank's": lambda r: None if r.over_half is None else f"{r.over_half:.2f}",
+    "collectives": lambda r: None if r.collectives is None else str(r.collectives),
     "moved B": lambda r: f"{r.moved_bytes:.0f}",
     "of copy": lambda r: f"{r.of_copy:.0%}",
     "state B": lambda r: f"{r.state_bytes:.2f}",

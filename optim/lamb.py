@@ -187,7 +187,7 @@ class Lamb(Optimizer):
     def state_dict(self) -> StateDict:
         """Return the state as PyTorch's optimizers do; 8-bit moments are saved in float32.
 
-        `param_groups` have the parameters' names, if they were given, and `torch.distributed.checkpoint` saves by these.
+        The groups have the parameters' names if these were given; `torch.distributed.checkpoint` saves by them.
         """
         saved = super().state_dict()
         saved["state"] = {number: portable(own) for number, own in saved["state"].items()}

@@ -124,8 +124,8 @@ def _in_order(number: int, own: Mapping[str, Any], saved: Mapping[str, Any]) -> 
     unknown = keys_by_name.keys() ^ set(map(_bare, names))
     if unknown:
         raise ValueError(
-            f"group {number} has parameter {min(unknown)!r} only here or only in the state: build the groups as when it "
-            "was saved, or take 'param_names' out of the state's groups to load by position"
+            f"group {number} has parameter {min(unknown)!r} only here or only in the state: build the groups as when "
+            "it was saved, or take 'param_names' out of the state's groups to load by position"
         )
     return [keys_by_name[_bare(name)] for name in names]
 

@@ -20,8 +20,3 @@ def test_a_contender_of_torch_or_ours_moves_its_parameters(name: str) -> None:
 def test_a_contender_that_is_not_installed_says_how_to_get_it() -> None:
     problem = missing("someone's Lamb", Contender(SGD, package="a_package_of_nobody"))
     assert problem == f"someone's Lamb is not measured: a_package_of_nobody is not installed; get it with: {GROUP}"
-
-
-def test_a_contender_on_shards_needs_a_figure_for_its_bytes() -> None:
-    with pytest.raises(ValueError, match="moved_bytes is missing"):
-        Contender(SGD, ranks=True)

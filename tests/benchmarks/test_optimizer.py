@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import subprocess
@@ -5,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.optim import SGD
 
-from benchmarks.optimizer import main
+from benchmarks.contenders import BASELINE, CONTENDERS, Contender
+from benchmarks.optimizer import choose, main
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "optimizer.py"
 
@@ -26,7 +29,19 @@ def test_ours_and_the_baseline_are_measured_on_one_rank_and_on_two(tmp_path: Pat
     assert {row["state_bytes"] for row in rows} == {(8 * 4_433_468 + 4 * 46) / 4_433_468}
     assert {row["over_half"] is None for row in rows if row["ranks"] == 1} == {True}
     assert all(row["over_half"] > 0 for row in rows if row["ranks"] == 2)
+    on_two = {row["name"]: row["collectives"] for row in rows if row["ranks"] == 2}
+    assert on_two == {"torch AdamW fused": 0, "bigbatch Lamb": 2}
     assert done.stdout.count("### bert-tiny, ") == 2
+
+
+def test_who_raises_on_shards_is_measured_on_one_rank_and_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONTENDERS, "theirs", Contender(SGD, refusal="it raises"))
+    asked = argparse.Namespace(model=["bert-tiny"], threads=[1], ranks=[1, 2], turns=1, device="cpu", only=["theirs"])
+    _, names, left_out = choose(asked)
+    assert names == [BASELINE, "theirs"]
+    assert left_out[0] == "theirs is not measured on several ranks: it raises"
+    asked.ranks = [1]
+    assert choose(asked)[2] == []
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ def test_each_setting_has_a_table_with_the_columns_that_it_has_figures_for() -> 
     one, two = tables(made_up()).split("### bert-base, ")[1:]
     assert one.startswith("1 rank of 1 thread\n\n206 tensors, 110,106,428 parameters; a copy moves 1.1 GB/s.\n")
     assert "temporary B" in one
+    assert "collectives" not in one
     assert "launches" not in one
     assert "÷ its part of one rank's" in two
     assert "temporary B" not in two
+    assert "collectives" in two
 
 
 def test_the_lines_of_a_table_are_as_long_as_each_other_and_name_each_contender() -> None:
