@@ -255,8 +255,8 @@ class Lamb(Optimizer):
         settings = {id(group): settings_of(group, **switches) for group in self.param_groups}
         batches: dict[tuple[torch.dtype, torch.dtype, Groups], Batch] = {}
         for group, name, parameter, grad in ready:
-            groups = shard_groups(name, parameter)
-            batch = batches.setdefault((parameter.dtype, grad.dtype, groups), Batch(groups))
+            key = parameter.dtype, grad.dtype, shard_groups(name, parameter)
+            batch = batches.get(key) or batches.setdefault(key, Batch(key[2]))
             batch.add(name, parameter, grad, self._state(parameter))
             batch.rows.append(settings[id(group)])
             batch.rates.append(group["lr"])
