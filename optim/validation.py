@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -59,9 +60,9 @@ def check_non_negative(name: str, value: object) -> None:
     """Raise unless `value` is a finite number of 0 or more; a learning rate in a tensor is not read."""
     if isinstance(value, Tensor) and name == "lr" and value.numel() == 1:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {value!r}; it must be a number")
-    if not (value >= 0 and math.isfinite(value)):
+    if not (float(value) >= 0 and math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; it must be finite and 0 or more")
 
 
@@ -79,7 +80,7 @@ def _check_bounds(name: str, bounds: object) -> None:
         return
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise TypeError(f"{name} is {bounds!r}; it must be None or a pair (low, high)")
-    if any(isinstance(bound, bool) or not isinstance(bound, int | float) for bound in bounds):
+    if any(isinstance(bound, bool) or not isinstance(bound, Real) for bound in bounds):
         raise TypeError(f"{name} is {bounds!r}; both must be numbers, math.inf where there is no upper one")
     low, high = bounds
     if not 0 <= low <= high or low == math.inf:
@@ -90,6 +91,8 @@ def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weight
     """Raise TypeError for a parameter that is not dense and real, or whose moments cannot be narrower than it is."""
     if parameter.layout is not torch.strided:
         raise TypeError(f"parameter {name!r} is {parameter.layout}; Lamb needs dense tensors: use to_dense()")
+    if shares_elements(local_part(parameter)):
+        raise TypeError(f"parameter {name!r} has elements that share memory, as expand() makes them: use clone()")
     if parameter.dtype not in REAL:
         raise TypeError(
             f"parameter {name!r} is {parameter.dtype}; Lamb needs real floating-point tensors of 16 bits or more: "
@@ -105,6 +108,11 @@ def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weight
         )
     if not local_part(parameter).is_contiguous():
         raise TypeError(f"parameter {name!r} is not contiguous; moments={moments!r} needs that: use contiguous()")
+
+
+def shares_elements(tensor: Tensor) -> bool:
+    """Return whether two elements lie in one place, where none can be written without the other."""
+    return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
 def check_gradient(name: str, parameter: Tensor) -> None:

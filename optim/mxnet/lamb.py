@@ -11,7 +11,7 @@ from optim.ops import BACKENDS, Operators
 from optim.validation import check_non_negative
 
 from .optimizer import Index, Moments, Multipliers, Optimizer, Scheduler, State
-from .validation import HALF, check_call, check_count, check_decay, check_numbers, is_on
+from .validation import HALF, check_call, check_count, check_decay, check_numbers, check_switches, is_on
 
 
 class _Tensor(NamedTuple):
@@ -38,14 +38,17 @@ class LAMB(Optimizer):
     * `clip_gradient`, `lower_bound` and `upper_bound` of 0 or less are off in `step` too.
     * A trust ratio that is not a finite number is 1 in `fused_step` too, so that NaN stays in the elements it is in;
       squares are summed in float64, so that norms neither vanish nor overflow.
-    * The counts of all tensors of a call advance before the scheduler is read, in `step` too.
-    * Gradients are never written to.
+    * The counts of all tensors of a call advance before the scheduler is read once for all, in `step` too, and an
+      Updater makes one call whatever `aggregate_num` and the dtypes are: the tensors of a step have one rate.
+    * Gradients are never written to, and at a rate of 0 no bit of a weight is.
     * Tensors without dimensions, states with master weights, and any number of tensors work in every call.
     * `multi_precision` covers bfloat16 as it does float16.
     * A scheduler whose warm-up is as long as it lasts ends at its peak, not in a division by zero.
-    * Wrong settings raise ValueError (`aggregate_num` above 45 too) or TypeError when they are given. Tensors that
-      cannot be updated raise before anything is written: float16 without master weights, float64, sparse, sharded.
-    * There is no argument `sym`. A scheduler's rate that `learning_rate` replaces is logged, not printed.
+    * Wrong settings raise ValueError (`aggregate_num` above 45 too) or TypeError when they are given. What cannot be
+      updated raises before anything is written: float16 without master weights, float64, sparse, sharded, states that
+      are not float32, an index that is there twice.
+    * There is no argument `sym`, nor `sym_info`. A scheduler's rate that `learning_rate` replaces is logged, not
+      printed.
     * `Updater.get_states` is no pickle, and `set_states` keeps the `param_dict` that is there.
 
     With a scheduler pass `learning_rate=None`: any other, the default included, replaces the scheduler's `base_lr`.
@@ -94,7 +97,8 @@ class LAMB(Optimizer):
         check_decay(beta1=beta1, beta2=beta2)
         check_non_negative("epsilon", epsilon)
         check_numbers(lower_bound=lower_bound, upper_bound=upper_bound)
-        check_count("aggregate_num", aggregate_num, 45)
+        check_count("aggregate_num", aggregate_num, most=45)
+        check_switches(bias_correction=bias_correction, use_fused_step=use_fused_step or False)
         super().__init__(
             learning_rate,
             rescale_grad,

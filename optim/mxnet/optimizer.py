@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optim.validation import check_non_negative
 
-from .validation import check_count, check_numbers
+from .validation import check_count, check_mapping, check_number, check_numbers, check_scheduler, check_switches
 
 Index = int | str
 """What a tensor is known by: its number as a rule."""
@@ -56,6 +56,11 @@ class Optimizer:
         check_non_negative("wd", wd)
         check_count("begin_num_update", begin_num_update)
         check_numbers(rescale_grad=rescale_grad, clip_gradient=clip_gradient)
+        check_switches(multi_precision=multi_precision)
+        check_scheduler(lr_scheduler)
+        for name, given in (("param_idx2name", param_idx2name), ("param_dict", param_dict)):
+            if given is not None:
+                check_mapping(name, given)
         if learning_rate is not None:
             check_non_negative("learning_rate", learning_rate)
         self.lr = 0.01 if learning_rate is None else learning_rate
@@ -77,7 +82,8 @@ class Optimizer:
         self.wd_mult: dict[Index, float] = {}
         self.begin_num_update = begin_num_update
         self.num_update = begin_num_update
-        self._index_update_count: dict[Index, int] = {}
+        self._all_index_update_counts: dict[int, dict[Index, int]] = {}
+        self._set_current_context(0)
 
     @property
     def learning_rate(self) -> float:
@@ -92,16 +98,20 @@ class Optimizer:
         """
         if self.lr_scheduler is not None:
             raise UserWarning(f"lr is {lr!r} but lr_scheduler sets the rate; set lr_scheduler to None first")
-        check_non_negative("lr", lr)
+        check_non_negative("learning_rate", lr)
         self.lr = lr
 
     def set_lr_mult(self, args_lr_mult: Mapping[Any, float]) -> None:
         """Replace the multipliers of the learning rate, by index or by name."""
-        self.lr_mult = dict(args_lr_mult)
+        self.lr_mult = _multipliers("args_lr_mult", args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult: Mapping[Any, float]) -> None:
         """Replace the multipliers of the weight decay, by index or by name."""
-        self.wd_mult = dict(args_wd_mult)
+        self.wd_mult = _multipliers("args_wd_mult", args_wd_mult)
+
+    def _set_current_context(self, device_id: int) -> None:
+        """Count on the device of this number: replicas of a tensor have one index and each a count."""
+        self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
 
     def _update_count(self, indices: Sequence[Index]) -> None:
         for index in indices:
@@ -124,3 +134,10 @@ class Optimizer:
         if index in given:
             return given[index]
         return given.get(self.idx2name[index], 1.0) if index in self.idx2name else 1.0
+
+
+def _multipliers(name: str, given: Mapping[Any, float]) -> dict[Index, float]:
+    check_mapping(name, given)
+    for key, value in given.items():
+        check_number(f"{name}[{key!r}]", value)
+    return dict(given)

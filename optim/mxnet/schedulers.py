@@ -4,9 +4,11 @@ They remember where they are: the rate that was last computed is `base_lr`, and 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal
+
+from .validation import check_count, check_number
 
 WarmupMode = Literal["linear", "constant"]
 
@@ -25,8 +27,10 @@ class LRScheduler:
         warmup_begin_lr: float = 0.0,
         warmup_mode: WarmupMode = "linear",
     ) -> None:
+        check_number("base_lr", base_lr)
         _require(math.isfinite(base_lr), "base_lr", base_lr, "finite")
-        _require_count("warmup_steps", warmup_steps, 0)
+        check_count("warmup_steps", warmup_steps)
+        check_number("warmup_begin_lr", warmup_begin_lr)
         _require(warmup_begin_lr <= base_lr, "warmup_begin_lr", warmup_begin_lr, f"at most base_lr, {base_lr!r}")
         _require(warmup_mode in {"linear", "constant"}, "warmup_mode", warmup_mode, "'linear' or 'constant'")
         self.base_lr = float(base_lr)
@@ -66,7 +70,9 @@ class FactorScheduler(LRScheduler):
         warmup_mode: WarmupMode = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        _require_count("step", step, 1)
+        check_count("step", step, least=1)
+        check_number("factor", factor)
+        check_number("stop_factor_lr", stop_factor_lr)
         _require(factor <= 1, "factor", factor, "at most 1, or the rate would grow")
         self.step = step
         self.factor = float(factor)
@@ -92,8 +98,13 @@ class MultiFactorScheduler(LRScheduler):
         warmup_mode: WarmupMode = "linear",
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        rising = len(step) > 0 and step[0] >= 1 and all(a < b for a, b in pairwise(step))
-        _require(rising, "step", step, "a rising list of update numbers, each 1 or more")
+        wanted = "a rising list of update numbers, each 1 or more"
+        if not isinstance(step, Iterable):
+            raise TypeError(f"step is {step!r}; it must be {wanted}")
+        for each in step:
+            check_count("a number of step", each, least=1)
+        _require(len(step) > 0 and all(a < b for a, b in pairwise(step)), "step", step, wanted)
+        check_number("factor", factor)
         _require(factor <= 1, "factor", factor, "at most 1, or the rate would grow")
         self.step = list(step)
         self.factor = float(factor)
@@ -121,7 +132,8 @@ class _DecayScheduler(LRScheduler):
         warmup_mode: WarmupMode,
     ) -> None:
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
-        _require_count("max_update", max_update, 1)
+        check_count("max_update", max_update, least=1)
+        check_number("final_lr", final_lr)
         self.base_lr_orig = self.base_lr
         self.final_lr = float(final_lr)
         self.max_update = max_update
@@ -153,6 +165,7 @@ class PolyScheduler(_DecayScheduler):
         warmup_mode: WarmupMode = "linear",
     ) -> None:
         super().__init__(max_update, base_lr, final_lr, warmup_steps, warmup_begin_lr, warmup_mode)
+        check_number("pwr", pwr)
         _require(pwr >= 0, "pwr", pwr, "0 or more")
         self.power = float(pwr)
 
@@ -177,12 +190,6 @@ class CosineScheduler(_DecayScheduler):
 
     def _left(self, done: float) -> float:
         return (1.0 + math.cos(math.pi * done)) / 2.0
-
-
-def _require_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be an integer")
-    _require(value >= least, name, value, f"{least} or more")
 
 
 def _require(holds: bool, name: str, value: object, remedy: str) -> None:

@@ -1,7 +1,7 @@
 """The states of many tensors, made as they are first updated."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pickle import UnpicklingError
 from typing import Any
 
@@ -16,28 +16,12 @@ _SCHEDULERS: dict[str, Any] = {
     made.__name__: made for made in (CosineScheduler, FactorScheduler, MultiFactorScheduler, PolyScheduler)
 }
 _ZIP = b"PK\x03\x04"  # what torch.save begins a file with
-# The settings that a file holds. Plain types: torch.load(weights_only=True) refuses a scalar of numpy.
-_SETTINGS: dict[str, type] = {
-    "lr": float,
-    "beta1": float,
-    "beta2": float,
-    "epsilon": float,
-    "lower_bound": float,
-    "upper_bound": float,
-    "bias_correction": bool,
-    "aggregate_num": int,
-    "use_fused_step": bool,
-    "rescale_grad": float,
-    "wd": float,
-    "clip_gradient": float,
-    "begin_num_update": int,
-    "num_update": int,
-    "multi_precision": bool,
-    "lr_mult": dict,
-    "wd_mult": dict,
-    "idx2name": dict,
-    "_index_update_count": dict,
-}
+# The settings that a file holds.
+_SETTINGS = (
+    *("lr", "beta1", "beta2", "epsilon", "lower_bound", "upper_bound", "bias_correction", "aggregate_num"),
+    *("use_fused_step", "rescale_grad", "wd", "clip_gradient", "begin_num_update", "num_update", "multi_precision"),
+    *("lr_mult", "wd_mult", "idx2name", "_all_index_update_counts"),
+)
 
 
 class Updater:
@@ -52,19 +36,26 @@ class Updater:
 
     def __call__(
         self,
-        index: Index | Sequence[Index],
-        grad: Tensor | Sequence[Tensor],
-        weight: Tensor | Sequence[Tensor],
+        index: Index | Iterable[Index],
+        grad: Tensor | Iterable[Tensor],
+        weight: Tensor | Iterable[Tensor],
     ) -> None:
         """Update one tensor, or a list of them with one call of the optimizer; the gradient comes first."""
         indices, grads, weights = _listed(index), _listed(grad), _listed(weight)
-        for i, w in zip(indices, weights, strict=False):  # the optimizer says it where their lengths differ
-            if i not in self.states:
-                self.states[i] = self.optimizer.create_state_multi_precision(i, w)
-            elif _device(self.states[i]) != w.device:  # loaded states lie on the host
-                self.states[i] = _to(self.states[i], w.device)
-        states: list[Any] = [self.states.get(i) for i in indices]
+        # What is no tensor, or where lengths differ, is for the optimizer to say.
+        tensors = {i: w for i, w in zip(indices, weights, strict=False) if isinstance(w, Tensor)}
+        made = {i: self._state(i, w) for i, w in tensors.items()}
+        device_id = next((w.device.index for w in tensors.values()), None) or 0
+        self.optimizer._set_current_context(device_id)  # noqa: SLF001 - MXNet's own name for it
+        states: list[Any] = [made.get(i) for i in indices]
         self.optimizer.update_multi_precision(indices, weights, grads, states)
+        self.states.update(made)  # not before: what was refused may have made states that fit nothing else
+
+    def _state(self, index: Index, weight: Tensor) -> State:
+        state = self.states.get(index)
+        if state is None:
+            return self.optimizer.create_state_multi_precision(index, weight)
+        return state if _device(state) == weight.device else _to(state, weight.device)  # loaded ones lie on the host
 
     def get_states(self, dump_optimizer: bool = False) -> bytes:
         """Return the states for `set_states`, in a form that loads without running code.
@@ -77,7 +68,8 @@ class Updater:
             TypeError: the optimizer's scheduler is none of this package's.
         """
         buffer = io.BytesIO()
-        torch.save({"states": self.states, "optimizer": _dump(self.optimizer) if dump_optimizer else None}, buffer)
+        held = {"states": self.states, "optimizer": _dump(self.optimizer) if dump_optimizer else None}
+        torch.save(_plain(held), buffer)
         return buffer.getvalue()
 
     def set_states(self, states: bytes) -> None:
@@ -86,19 +78,20 @@ class Updater:
         An optimizer in it replaces `self.optimizer` by a new one, whatever the settings of this, with its `param_dict`.
 
         Raises:
-            ValueError: `states` is something else; a pickle is not run to find out.
+            TypeError: `states` is no bytes.
+            ValueError: they are something else; a pickle is not run to find out.
         """
+        if not isinstance(states, bytes):
+            raise TypeError(f"states is {type(states).__name__}; it must be the bytes that get_states() returned")
         if not states.startswith(_ZIP):
             raise _not_ours(states)
         try:
             held = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError) as error:
+            dump, loaded = held["optimizer"], dict(held["states"])
+            optimizer = self.optimizer if dump is None else _restore(dump, self.optimizer.param_dict)
+        except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
             raise _not_ours(states) from error
-        if not isinstance(held, dict) or held.keys() != {"states", "optimizer"}:
-            raise _not_ours(states)
-        self.states = held["states"]
-        if held["optimizer"] is not None:
-            self.optimizer = _restore(held["optimizer"], self.optimizer.param_dict)
+        self.states, self.optimizer = loaded, optimizer
 
 
 def _not_ours(states: bytes) -> ValueError:
@@ -106,7 +99,7 @@ def _not_ours(states: bytes) -> ValueError:
 
 
 def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [given]
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str | Tensor) else [given]
 
 
 def _device(state: State) -> torch.device:
@@ -119,8 +112,19 @@ def _to(state: Any, device: torch.device) -> Any:
 
 def _dump(optimizer: LAMB) -> dict[str, Any]:
     values = {name: getattr(optimizer, name) for name in _SETTINGS}
-    plain = {name: None if value is None else _SETTINGS[name](value) for name, value in values.items()}
-    return plain | {"lr_scheduler": _dump_scheduler(optimizer.lr_scheduler)}
+    return values | {"lr_scheduler": _dump_scheduler(optimizer.lr_scheduler)}
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with NumPy's numbers as Python's, which torch.load(weights_only=True) does not refuse."""
+    match value:
+        case Tensor():
+            return value
+        case dict():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(map(_plain, value))
+    return value.item() if hasattr(value, "item") else value
 
 
 def _dump_scheduler(scheduler: Scheduler | None) -> dict[str, Any] | None:
@@ -139,6 +143,7 @@ def _restore(dump: Mapping[str, Any], param_dict: Mapping[Any, Multipliers]) -> 
     optimizer = LAMB(param_dict=param_dict)
     for name in _SETTINGS:
         setattr(optimizer, name, dump[name])
+    optimizer._set_current_context(0)  # noqa: SLF001 - MXNet's own name for it
     if dump["lr_scheduler"] is not None:
         made = _SCHEDULERS[dump["lr_scheduler"]["class"]]
         optimizer.lr_scheduler = made.__new__(made)

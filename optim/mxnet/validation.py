@@ -1,14 +1,15 @@
 """What MXNet's optimizers accept here: every refusal names the argument, its value and the remedy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from optim.validation import check_non_negative
+from optim.validation import check_non_negative, shares_elements
 
 HALF = (torch.float16, torch.bfloat16)
 """What `multi_precision` keeps master weights for."""
@@ -32,18 +33,43 @@ def check_numbers(**values: float | None) -> None:
     for name, value in values.items():
         if value is None and name != "rescale_grad":
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} is {value!r}; it must be a number")
-        if math.isnan(value):
-            raise ValueError(f"{name} is {value!r}; it must be a number")
+        check_number(name, value)
 
 
-def check_count(name: str, value: object, most: int | None = None) -> None:
-    """Raise unless `value` is an integer from 0 to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_number(name: str, value: object) -> None:
+    """Raise unless `value` is a number, NumPy's included."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; it must be a number")
+    if math.isnan(value):
+        raise ValueError(f"{name} is {value!r}; it must be a number")
+
+
+def check_count(name: str, value: object, least: int = 0, most: int | None = None) -> None:
+    """Raise unless `value` is an integer from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {value!r}; it must be an integer")
-    if value < 0 or (most is not None and value > most):
-        raise ValueError(f"{name} is {value!r}; it must be " + ("0 or more" if most is None else f"from 0 to {most}"))
+    if not least <= int(value) <= (math.inf if most is None else most):
+        wanted = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}; it must be {wanted}")
+
+
+def check_switches(**values: object) -> None:
+    """Raise unless each is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; it must be True or False")
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Raise unless `value` is a dict or the like."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is {value!r}; it must be a dict by index or name")
+
+
+def check_scheduler(value: object) -> None:
+    """Raise unless `value` can be called for a rate and has a base rate, or is None."""
+    if value is not None and not (callable(value) and hasattr(value, "base_lr")):
+        raise TypeError(f"lr_scheduler is {value!r}; it must be one of this package's, or a callable with a base_lr")
 
 
 def check_call(indices: object, weights: object, grads: object, states: object) -> None:
@@ -71,20 +97,36 @@ def _check_tensor(index: object, weight: Any, grad: Any, state: Any) -> None:
             raise TypeError(f"the {name} of index {index!r} is a sharded DTensor; optim.Lamb updates such")
         if tensor.layout is not torch.strided:
             raise TypeError(f"the {name} of index {index!r} is {tensor.layout}; pass a dense one: to_dense()")
-    if not isinstance(state, tuple | list) or len(state) != 2:
-        raise TypeError(f"the state of index {index!r} is {type(state).__name__}; pass what create_state() returned")
-    has_master = not isinstance(state[1], Tensor)
-    _check_dtype(index, weight, has_master)
-    master, (mean, var) = state if has_master else (weight, state)
+    if shares_elements(weight):
+        raise TypeError(
+            f"the weight of index {index!r} has elements that share memory, as expand() makes them: clone it"
+        )
+    master, mean, var = _unpacked(index, weight, state)
+    _check_dtype(index, weight, has_master=master is not weight)
     for name, tensor in (("gradient", grad), ("weight32", master), ("mean", mean), ("var", var)):
         if tensor.shape != weight.shape or tensor.device != weight.device:
             raise ValueError(
                 f"the {name} of index {index!r} is {tuple(tensor.shape)} on {tensor.device} but its weight "
                 f"{tuple(weight.shape)} on {weight.device}; they must match: is it another tensor's?"
             )
+        if tensor.dtype is not torch.float32 and not (name == "gradient" and tensor.dtype in HALF):
+            raise TypeError(f"the {name} of index {index!r} is {tensor.dtype}; make it float32")
 
 
-def _check_dtype(index: object, weight: Tensor, has_master: bool) -> None:
+def _unpacked(index: object, weight: Tensor, state: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is updated, the weight itself or its master, and both moments."""
+    match state:
+        case (Tensor() as mean, Tensor() as var):
+            return weight, mean, var
+        case (Tensor() as master, (Tensor() as mean, Tensor() as var)):
+            return master, mean, var
+    raise TypeError(
+        f"the state of index {index!r} is {type(state).__name__}, and neither (mean, var) nor (weight32, (mean, var)); "
+        "pass what create_state_multi_precision() returned"
+    )
+
+
+def _check_dtype(index: object, weight: Tensor, *, has_master: bool) -> None:
     if weight.dtype is torch.float32 or (has_master and weight.dtype in HALF):
         return
     remedy = "set multi_precision=True before its state is created" if weight.dtype in HALF else "make it float32"

@@ -43,6 +43,11 @@ def test_a_parameter_of_eight_bits_is_refused() -> None:
         Lamb([("w", torch.ones(3).to(torch.float8_e4m3fn))])
 
 
+def test_a_parameter_whose_elements_share_memory_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"parameter 'w' has elements that share memory, .* use clone\(\)"):
+        Lamb([("w", nn.Parameter(torch.ones(1).expand(5)))])
+
+
 def test_half_precision_with_narrow_moments_is_told_to_keep_master_weights() -> None:
     with pytest.raises(TypeError, match=r"parameter 'w' is torch.bfloat16; moments='8bit' .* use master_weights=True"):
         Lamb([("w", torch.ones(3, dtype=torch.bfloat16))], moments="8bit")

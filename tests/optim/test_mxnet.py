@@ -30,7 +30,7 @@ def as_miscounted(case: str) -> Hook:
     def before(number: int, updater: Updater) -> None:
         optimizer = updater.optimizer
         optimizer.num_update = trace["num_update"][number] - 1
-        optimizer._index_update_count = {i: t - 1 for i, t in enumerate(trace["t"][number])}
+        optimizer._index_update_count.update({i: t - 1 for i, t in enumerate(trace["t"][number])})
         for i, state in updater.states.items():
             if not isinstance(state[1], Tensor):
                 state[0].copy_(initial[int(i)].half())

@@ -122,6 +122,32 @@ def test_all_counts_of_a_call_advance_before_the_schedule_is_read(fused: bool) -
 
 
 @MODES
+def test_tensors_of_a_step_have_one_rate_whatever_the_launches(fused: bool) -> None:
+    optimizer = LAMB(
+        learning_rate=None,
+        lr_scheduler=PolyScheduler(max_update=10, base_lr=1.0, pwr=1),
+        aggregate_num=2,
+        use_fused_step=fused,
+        bias_correction=False,
+    )
+    updater = Updater(optimizer)
+    weights = [torch.full((4,), 2.0) for _ in range(6)]
+    updater(5, torch.ones(4), torch.ones(4))  # the last one is ahead
+    updater(range(6), [torch.ones(4)] * 6, weights)
+    for weight in weights:  # without decay and with equal elements the ratio makes u the weight itself
+        torch.testing.assert_close(weight, torch.full((4,), 2.0 * (1 - 0.8)))
+
+
+@MODES
+def test_a_rate_of_zero_changes_no_bit(fused: bool) -> None:
+    weight = torch.tensor([1.0, -0.0, 3.0])
+    optimizer = LAMB(use_fused_step=fused)
+    optimizer.set_lr_mult({0: 0.0})
+    Updater(optimizer)(0, torch.tensor([1.0, torch.nan, torch.inf]), weight)
+    assert weight.view(torch.int32).tolist() == torch.tensor([1.0, -0.0, 3.0]).view(torch.int32).tolist()
+
+
+@MODES
 @pytest.mark.parametrize("clip_gradient", [None, 0.1])
 def test_gradients_keep_their_bits(clip_gradient: float | None, fused: bool) -> None:
     weights, grads = (make_tensors(SHAPES, seed, torch.float32) for seed in (1, 2))

@@ -191,12 +191,30 @@ def test_the_learning_rate_is_the_schedulers_where_there_is_one() -> None:
         ({"aggregate_num": None}, TypeError, "aggregate_num is None"),
         ({"aggregate_num": float("inf")}, TypeError, "aggregate_num is inf"),
         ({"begin_num_update": -1}, ValueError, "begin_num_update is -1"),
+        ({"bias_correction": None}, TypeError, "bias_correction is None; it must be True or False"),
+        ({"multi_precision": "no"}, TypeError, "multi_precision is 'no'"),
+        ({"use_fused_step": "no"}, TypeError, "use_fused_step is 'no'"),
+        ({"lr_scheduler": 0.1, "learning_rate": None}, TypeError, r"lr_scheduler is 0\.1; it must be one of"),
+        ({"param_idx2name": ["ab"]}, TypeError, r"param_idx2name is \['ab'\]; it must be a dict"),
+        ({"param_dict": [1]}, TypeError, r"param_dict is \[1\]; it must be a dict"),
         ({"momentum": 0.9}, TypeError, "momentum"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         LAMB(**arguments)
+
+
+def test_a_wrong_rate_or_multiplier_is_refused_when_it_is_set() -> None:
+    optimizer = LAMB()
+    with pytest.raises(TypeError, match=r"learning_rate is tensor\(nan\); it must be a number"):
+        optimizer.set_learning_rate(torch.tensor(torch.nan))  # type: ignore[arg-type]
+    for setter in (optimizer.set_lr_mult, optimizer.set_wd_mult):
+        with pytest.raises(TypeError, match=r"_mult\[0\] is 'a'; it must be a number"):
+            setter({0: "a"})  # type: ignore[dict-item]
+        with pytest.raises(TypeError, match="_mult is None; it must be a dict"):
+            setter(None)  # type: ignore[arg-type]
+    assert (optimizer.lr, optimizer.lr_mult, optimizer.wd_mult) == (0.001, {}, {})
 
 
 def test_the_fused_step_may_be_switched_off_by_none() -> None:
@@ -222,6 +240,26 @@ STATE = (torch.zeros(3), torch.zeros(3))
         (([7], [torch.ones(3).double()], [torch.ones(3)], [STATE]), TypeError, "torch.float64; make it float32"),
         (([7], [torch.ones(3).half()], [torch.ones(3)], [STATE]), TypeError, "float16; set multi_precision=True"),
         (([7], [torch.ones(3)], [torch.ones(3)], [None]), TypeError, "state of index 7 is NoneType"),
+        (
+            ([7], [torch.ones(3)], [torch.ones(3)], [(STATE[0], None)]),
+            TypeError,
+            "state of index 7 is tuple, and neither",
+        ),
+        (([7], [torch.ones(3)], [torch.ones(3)], [(STATE[0], STATE[:1])]), TypeError, "neither .mean, var. nor"),
+        (
+            ([7], [torch.ones(3)], [torch.ones(3)], [(STATE[0], STATE[1].half())]),
+            TypeError,
+            "var of index 7 is .*float16",
+        ),
+        (
+            ([7], [torch.ones(3)], [torch.ones(3)], [(STATE[0].long(), STATE[1])]),
+            TypeError,
+            "mean of index 7 is .*int64",
+        ),
+        (([7], [torch.ones(3)], [torch.ones(3)], [(STATE[0].double(), STATE)]), TypeError, "weight32 of index 7 is"),
+        (([7], [torch.ones(3)], [torch.ones(3).long()], [STATE]), TypeError, "gradient of index 7 is torch.int64"),
+        (([7], [torch.ones(3)], [torch.ones(3) + 1j], [STATE]), TypeError, "gradient of index 7 is torch.complex"),
+        (([7], [torch.ones(1).expand(3)], [torch.ones(3)], [STATE]), TypeError, "weight of index 7 has .*: clone it"),
         (([7], [torch.ones(3)], [torch.ones(1)], [STATE]), ValueError, r"gradient of index 7 is \(1,\) on cpu"),
         (([7], [torch.ones(2)], [torch.ones(2)], [STATE]), ValueError, r"mean of index 7 is \(3,\) on cpu"),
         (([7], [torch.ones(3, device="meta")], [torch.ones(3)], [STATE]), ValueError, "on cpu but its weight"),

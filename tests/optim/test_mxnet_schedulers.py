@@ -99,6 +99,12 @@ def test_a_decay_computes_from_the_rate_it_was_made_with(made: Any) -> None:
         (CosineScheduler, {"max_update": 9, "warmup_begin_lr": 1.0}, ValueError, "at most base_lr, 0.01"),
         (CosineScheduler, {"max_update": 9, "warmup_mode": "slow"}, ValueError, "'linear' or 'constant'"),
         (CosineScheduler, {"max_update": 9, "base_lr": float("nan")}, ValueError, "base_lr is nan"),
+        (CosineScheduler, {"max_update": 9, "base_lr": None}, TypeError, "base_lr is None; it must be a number"),
+        (CosineScheduler, {"max_update": 9, "final_lr": float("nan")}, ValueError, "final_lr is nan"),
+        (PolyScheduler, {"max_update": 9, "pwr": "x"}, TypeError, "pwr is 'x'"),
+        (FactorScheduler, {"step": 1, "factor": "x"}, TypeError, "factor is 'x'"),
+        (MultiFactorScheduler, {"step": 5}, TypeError, "step is 5; it must be a rising list"),
+        (MultiFactorScheduler, {"step": [2.5]}, TypeError, r"a number of step is 2\.5; it must be an integer"),
     ],
 )
 def test_a_wrong_schedule_is_refused_by_name(

@@ -1,5 +1,6 @@
 """The Updater: states made as they are needed, one call for many tensors, and going on after a save."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,63 @@ def test_numbers_of_numpy_are_saved_as_plain_ones() -> None:
     assert (loaded.optimizer.lr, loaded.optimizer.rescale_grad) == (0.25, 0.5)
 
 
+def test_numbers_of_numpy_anywhere_are_loaded_again() -> None:
+    index: Any = np.int64(0)
+    half: Any = np.float32(0.5)
+    steps: Any = [np.int64(2), np.int64(4)]
+    updater = Updater(LAMB(learning_rate=np.float64(0.25), lr_scheduler=MultiFactorScheduler(steps, half)))
+    updater.optimizer.set_lr_mult({index: half})
+    weight, grad = torch.ones(3), torch.arange(3.0)
+    updater(index, grad, weight)
+    loaded, twin = Updater(LAMB()), weight.clone()
+    loaded.set_states(updater.get_states(dump_optimizer=True))
+    for _ in range(4):
+        updater(index, grad, weight)
+        loaded(0, grad, twin)
+    assert torch.equal(weight, twin)
+    assert loaded.optimizer.learning_rate == updater.optimizer.learning_rate == 0.0625
+
+
+def test_replicas_on_two_devices_share_an_optimizer_and_count_apart() -> None:
+    optimizer = LAMB()
+    updater = Updater(optimizer)
+    for _ in range(3):
+        updater(0, torch.ones(3), torch.ones(3))
+        # The second device, by hand: nobody can count on there being one.
+        optimizer._set_current_context(1)
+        weight = torch.ones(3)
+        optimizer.update([0], [weight], [torch.ones(3)], [optimizer.create_state(0, weight)])
+    optimizer.update([0], [weight], [torch.ones(3)], [optimizer.create_state(0, weight)])
+    assert optimizer._all_index_update_counts == {0: {0: 3}, 1: {0: 4}}
+    assert optimizer.num_update == 4
+    loaded = Updater(LAMB())
+    loaded.set_states(updater.get_states(dump_optimizer=True))
+    assert loaded.optimizer._all_index_update_counts == {0: {0: 3}, 1: {0: 4}}
+    assert loaded.optimizer._index_update_count == {0: 3}
+
+
+def test_whatever_can_be_gone_through_is_a_list() -> None:
+    weights, grads = (make_tensors(SHAPES[:2], seed, torch.float32) for seed in (1, 2))
+    updater = Updater(LAMB())
+    updater.optimizer.set_lr_mult({0: 0.0, 1: 0.0})
+    before = [weight.clone() for weight in weights]
+    updater(range(2), iter(grads), torch.nn.ParameterList(weights))
+    assert list(updater.states) == [0, 1]
+    assert all(map(torch.equal, weights, before))
+
+
+def test_a_refused_update_leaves_no_state_behind() -> None:
+    updater, half = Updater(LAMB()), torch.ones(3).half()
+    with pytest.raises(TypeError, match="set multi_precision=True before its state is created"):
+        updater(0, half, half)
+    updater.optimizer.multi_precision = True
+    updater(0, half.clone(), half)
+    with pytest.raises(TypeError, match="the weight of index 0 is NoneType"):
+        updater(0, half, None)  # type: ignore[arg-type]
+    assert isinstance(updater.states[0][0], Tensor)
+    assert updater.optimizer.num_update == 1
+
+
 def test_a_schedule_of_somebody_elses_is_not_saved_but_named() -> None:
     class Mine(PolyScheduler):
         """A scheduler that no file can bring back without code."""
@@ -138,3 +196,18 @@ def test_a_schedule_of_somebody_elses_is_not_saved_but_named() -> None:
 def test_bytes_that_are_no_states_are_refused(what: bytes) -> None:
     with pytest.raises(ValueError, match=rf"states is {len(what)} bytes that get_states\(\) did not make"):
         Updater(LAMB()).set_states(what)
+
+
+def test_what_is_not_bytes_and_a_file_of_another_kind_leave_what_there_is() -> None:
+    updater = Updater(LAMB())
+    updater(0, torch.ones(3), torch.ones(3))
+    states, optimizer = updater.states, updater.optimizer
+    with pytest.raises(TypeError, match="states is NoneType; it must be the bytes"):
+        updater.set_states(None)  # type: ignore[arg-type]
+    foreign: list[Any] = [{"states": {}, "optimizer": {"momentum": 0.9}}, {"states": {}}, [1, 2]]
+    for held in foreign:
+        file = io.BytesIO()
+        torch.save(held, file)
+        with pytest.raises(ValueError, match="did not make"):
+            updater.set_states(file.getvalue())
+    assert (updater.states, updater.optimizer) == (states, optimizer)
