@@ -1,6 +1,5 @@
 """Tensors that one call of an operator takes together."""
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kernels.settings import Settings, table
+from .kernels.settings import Settings, remembered, table
 from .sharding import Groups, local_part
 
 
@@ -85,12 +84,18 @@ def settings_of(group: Mapping[str, Any], *, bias_correction: bool, grad_averagi
     )
 
 
+@remembered
+def unclipped(device: torch.device) -> Tensor:
+    """What `lamb_clip` returns where nobody asks for the norm."""
+    return torch.tensor([math.nan, 1.0, 0.0], dtype=torch.float64, device=device)
+
+
 def _runs(entries: Sequence[Any]) -> tuple[tuple[Any, int], ...]:
     return tuple((entry, len(list(same))) for entry, same in groupby(entries))
 
 
-@functools.lru_cache(maxsize=8)
+@remembered
 def _rates(runs: tuple[tuple[float, int], ...], device: torch.device) -> Tensor:
-    rates = torch.tensor([rate for rate, count in runs for _ in range(count)], dtype=torch.float64)
+    rates = torch.tensor([rate for rate, count in runs for _ in range(count)], dtype=torch.float64, device="cpu")
     # From pinned memory a copy does not make the host wait.
     return rates.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rates.to(device)

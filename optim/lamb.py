@@ -1,7 +1,5 @@
 """LAMB for one rank and for many."""
 
-import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, overload
 
@@ -10,12 +8,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
-from .batches import Batch, settings_of
+from .batches import Batch, settings_of, unclipped
 from .last_step import LastStep
 from .ops import BACKENDS, Operators
+from .saved import own_form, portable_form
 from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
-from .state import adopt_groups, load_state, new_state, portable, states_in_order
-from .validation import SWITCHES, check_gradient, check_group, check_parameter, check_switches
+from .state import Loaded, new_state
+from .validation import (
+    SWITCHES,
+    check_contiguous,
+    check_gradient,
+    check_group,
+    check_parameter,
+    check_switches,
+)
 
 Bounds = tuple[float, float] | None
 
@@ -111,7 +117,7 @@ class Lamb(Optimizer):
         super().add_param_group(param_group)
         try:
             check_group(param_group)
-            self._check_parameters()
+            self._check_last_group()
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -142,7 +148,7 @@ class Lamb(Optimizer):
     def _clip(self, batches: list[Batch]) -> Tensor:
         """Reduce and clip: return the norm of all gradients, the factor on them, and whether to skip, float64 [3]."""
         if not self._wants_grad_norm:
-            return _unclipped(batches[0].weights[0].device)
+            return unclipped(batches[0].weights[0].device)
         squares = [self._ops.sum_squares(batch.grads) for batch in batches]
         total = total_over_shards(squares, [batch.groups for batch in batches])
         return self._ops.lamb_clip(total, self.max_grad_norm or 0.0, self.skip_nonfinite)
@@ -180,7 +186,7 @@ class Lamb(Optimizer):
         ]
         for number, group in enumerate(self.param_groups):
             elements = sum(p.numel() for p in group["params"])
-            settings = ", ".join(f"{name}={group[name]!r}" for name in self.defaults)
+            settings = ", ".join(f"{name}={group[name]!r}" for name in self.defaults if name in group)
             lines.append(f"  group {number}: {len(group['params'])} tensors, {elements:,} elements, {settings}")
         return "\n".join(lines)
 
@@ -189,9 +195,12 @@ class Lamb(Optimizer):
 
         The groups have the parameters' names if these were given; `torch.distributed.checkpoint` saves by them.
         """
-        saved = super().state_dict()
-        saved["state"] = {number: portable(own) for number, own in saved["state"].items()}
-        return saved
+        # First, so that the hooks of users see what is saved.
+        making = self.register_state_dict_post_hook(lambda _, own: portable_form(own), prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            making.remove()
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load what `state_dict` returned, or the state of apex's or timm's LAMB.
@@ -206,29 +215,35 @@ class Lamb(Optimizer):
             ValueError: the groups or names do not match, an entry is missing or misshapen, or it was made with another
                 bias_correction, grad_averaging or max_grad_norm.
         """
-        groups = adopt_groups(self.param_groups, state_dict["param_groups"], self)
-        states = states_in_order(self.param_groups, state_dict)
-        loaded = {
-            parameter: load_state(name, parameter, states[place], self.moments, master_weights=self.master_weights)
-            for place, (_, name, parameter) in enumerate(self._named())
-            if place in states
-        }
-        for group in groups[: len(self.param_groups)]:
-            check_group(group)
-        super().load_state_dict({"state": {}, "param_groups": groups})
-        self.state.update(loaded)
+        named = [(name, p) for _, name, p in self._named()]
+        # Last, so that the hooks of users see what was saved.
+        making = self.register_load_state_dict_pre_hook(
+            lambda _, saved: own_form(saved, self.param_groups, named, self)
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            making.remove()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        states = state["state"]
+        for parameter, own in states.items():
+            if isinstance(own, Loaded):
+                states[parameter] = own.state
+        super().__setstate__(state)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {name: getattr(self, name) for name in SWITCHES}
 
-    def _check_parameters(self) -> None:
-        entries = [(name, parameter) for _, name, parameter in self._named()]
-        for name, parameter in entries:
+    def _check_last_group(self) -> None:
+        *others, group = self.param_groups
+        _, first_name, first = next(self._named(), (None, "", torch.empty(0)))
+        for name, parameter in zip(_names(group, sum(len(g["params"]) for g in others)), group["params"], strict=True):
             check_parameter(name, parameter, self.moments, master_weights=self.master_weights)
             shard_groups(name, parameter)
-            if parameter.device != entries[0][1].device:
+            if parameter.device != first.device:
                 raise ValueError(
-                    f"parameter {name!r} is on {parameter.device} but {entries[0][0]!r} on {entries[0][1].device}; "
+                    f"parameter {name!r} is on {parameter.device} but {first_name!r} on {first.device}; "
                     "Lamb needs all on one device: move the model before the optimizer is built"
                 )
 
@@ -240,9 +255,8 @@ class Lamb(Optimizer):
         """Yield (group, name, parameter) in order."""
         count = 0
         for group in self.param_groups:
-            names = group.get("param_names") or [str(count + i) for i in range(len(group["params"]))]
-            count += len(names)
-            yield from ((group, name, p) for name, p in zip(names, group["params"], strict=True))
+            yield from ((group, name, p) for name, p in zip(_names(group, count), group["params"], strict=True))
+            count += len(group["params"])
 
     def _batches(self) -> list[Batch]:
         """Sort this rank's parts of the tensors that have a gradient; whatever is wrong with them is raised here."""
@@ -251,6 +265,7 @@ class Lamb(Optimizer):
         ready = [(group, name, p, p.grad) for group, name, p in self._named() if p.grad is not None]
         for _, name, parameter, _ in ready:
             check_gradient(name, parameter)
+            check_contiguous(name, parameter, self.moments)
         switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}
         settings = {id(group): settings_of(group, **switches) for group in self.param_groups}
         batches: dict[tuple[torch.dtype, torch.dtype, Groups], Batch] = {}
@@ -269,10 +284,9 @@ class Lamb(Optimizer):
         return state
 
 
-@functools.cache
-def _unclipped(device: torch.device) -> Tensor:
-    """What `lamb_clip` returns where nobody asks for the norm."""
-    return torch.tensor([math.nan, 1.0, 0.0], dtype=torch.float64, device=device)
+def _names(group: dict[str, Any], before: int) -> list[str]:
+    """Return the names of a group's parameters: their numbers, after `before` others, if they have none."""
+    return group.get("param_names") or [str(before + i) for i in range(len(group["params"]))]
 
 
 def _without_repeats(params: Any) -> Any:

@@ -1,5 +1,6 @@
 """Which part of a tensor this rank holds, and over which process groups its squares are summed."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -77,10 +78,10 @@ def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Te
     """Return numbers, [n], that add up to the sum over all tensors; what is not cut is added once.
 
     `squares[i]`, [T_i], are this rank's sums for tensors that are cut over `groups[i]`. An Inf or NaN in any of any
-    rank makes every rank's total Inf or NaN.
+    rank makes every rank's total Inf or NaN, if the widest groups hold all ranks; replicas are taken to have the same.
     """
     totals: list[Tensor] = []
-    for key in [(), *distinct(groups)]:
+    for key in [(), *sorted(distinct(groups), key=_width)]:  # the widest last, so that all learn of what others met
         own = [each for each, its_groups in zip(squares, groups, strict=True) if its_groups == key]
         if not own:
             continue
@@ -104,6 +105,10 @@ def _all_reduce(tensor: Tensor, groups: Groups) -> Tensor:
     for group in groups:
         dist.all_reduce(tensor, group=group)
     return tensor
+
+
+def _width(groups: Groups) -> int:
+    return math.prod(group.size() for group in groups)
 
 
 def distinct(groups: Sequence[Groups]) -> list[Groups]:

@@ -106,7 +106,12 @@ def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weight
             f"parameter {name!r} is {parameter.dtype}; moments={moments!r} needs float32 weights: "
             "use master_weights=True for half precision, or moments='full'"
         )
-    if not local_part(parameter).is_contiguous():
+    check_contiguous(name, parameter, moments)
+
+
+def check_contiguous(name: str, parameter: Tensor, moments: str) -> None:
+    """Raise TypeError where moments lie by place and the parameter's elements no longer do."""
+    if moments != "full" and not local_part(parameter).is_contiguous():
         raise TypeError(f"parameter {name!r} is not contiguous; moments={moments!r} needs that: use contiguous()")
 
 

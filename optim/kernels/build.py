@@ -33,7 +33,7 @@ def load() -> tuple[ctypes.CDLL, Path]:
         if not library.exists():
             _compile(compiler, library)
         return ctypes.CDLL(str(library)), library
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         raise UnavailableError(f"its library could not be made or loaded: {error}") from error
 
 

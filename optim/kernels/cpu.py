@@ -71,6 +71,8 @@ def _is_known(arguments: dict[str, Any]) -> bool:
     copies = arguments.get("copies") or []
     if arguments["exp_avg_sqs"][0].dtype is not moment or any(copy.dtype is not grad for copy in copies[:1]):
         return False
+    if copies and grad is weight:  # a model that was widened under its master weights
+        return False
     mixed = weight is torch.float32 and grad in _MIXED_GRADS and moment in _MIXED_MOMENTS
     return mixed or (weight in DTYPES and weight is grad is moment and not copies)
 
@@ -155,7 +157,7 @@ def _call(lists: dict[str, list[Tensor]], settings: Tensor, clip: Tensor | None 
 
 
 def _empty(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float64)
+    return torch.empty(shape, dtype=torch.float64, device="cpu")  # whatever the default device is
 
 
 _ROWS = ("grads", "weights", "copies", "exp_avgs", "exp_avg_sqs", "first_scales", "second_scales", "steps")

@@ -116,6 +116,20 @@ def test_a_gradient_that_is_not_dense_and_real_is_refused(gradient: Tensor, kind
     assert "to(torch.float32)" in message or "sparse=False" in message
 
 
+@pytest.mark.parametrize("moments", ["bfloat16", "8bit"])
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_a_model_that_is_laid_out_anew_under_narrow_moments_is_refused(moments: Any, steps_before: int) -> None:
+    weight = nn.Parameter(torch.ones(4, 2, 3, 3))
+    optimizer = Lamb([("conv", weight)], moments=moments)
+    for _ in range(steps_before):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    weight.data = weight.data.to(memory_format=torch.channels_last)
+    weight.grad = torch.ones_like(weight)
+    message = refusal(optimizer, TypeError)
+    assert message == f"parameter 'conv' is not contiguous; moments={moments!r} needs that: use contiguous()"
+
+
 def test_a_gradient_that_was_resized_behind_its_parameter_is_refused() -> None:
     parameters = [nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0, torch.float32)]
     optimizer = warm(parameters)

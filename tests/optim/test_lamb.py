@@ -2,6 +2,7 @@ import copy
 import io
 import pickle
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optim import Lamb
@@ -418,6 +420,30 @@ def test_a_sparse_gradient_is_refused_before_anything_is_written() -> None:
         optimizer.step()
     assert not optimizer.state
     assert all(torch.equal(p.detach(), was) for p, was in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_the_default_device_does_not_matter(backend: str, lr: Any) -> None:
+    plain, other = make_parameters([(5, 3)]), make_parameters([(5, 3)])
+    for parameters, device in ((plain, "cpu"), (other, "meta")):
+        give_gradients(parameters, 1)
+        with torch.device(device):
+            Lamb(parameters, lr=lr, eps=1.25e-6, backend=backend).step()
+    assert torch.equal(plain[0], other[0])
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)], ids=["fake first", "fake second"])
+def test_a_step_on_fake_tensors_leaves_nothing_to_real_ones(order: tuple[bool, bool]) -> None:
+    for is_fake in order:
+        with FakeTensorMode() if is_fake else nullcontext():
+            parameter = nn.Parameter(torch.ones(3))
+            parameter.grad = torch.ones(3)
+            # Settings that no other test has, so that nothing is remembered of them.
+            optimizer = Lamb([parameter], lr=0.0123 + order[0], eps=1.5e-6 + order[0], skip_nonfinite=False)
+            optimizer.step()
+        if not is_fake:
+            assert (parameter != 1).all()
 
 
 class NoReadBack(TorchDispatchMode):  # type: ignore[no-untyped-call]

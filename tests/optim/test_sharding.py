@@ -195,6 +195,24 @@ def meet_nan(bad_tensor: int) -> Outcome:
     return Outcome(skipped, unchanged, [optimizer.state[p]["step"].item() for p in (cut, plain)])
 
 
+def meet_nan_beside_another_mesh() -> tuple[bool, float]:
+    """Take a step on a tensor cut over all ranks and one cut over half of them, with a NaN on the last rank alone."""
+    world, halves = init_device_mesh("cpu", (4,)), init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
+    wide = nn.Parameter(distribute_tensor(torch.ones(8), world, [ROWS]))
+    narrow = nn.Parameter(distribute_tensor(torch.ones(4), halves["b"], [ROWS]))
+    optimizer = Lamb([wide, narrow], **SETTINGS)
+    wide.grad, narrow.grad = torch.ones_like(wide), torch.ones_like(narrow)
+    if dist.get_rank() == 3:
+        narrow.grad.to_local()[0] = float("nan")  # type: ignore[attr-defined]
+    optimizer.step()
+    assert optimizer.last_step is not None
+    return bool(optimizer.last_step.skipped), optimizer.state[wide]["step"].item()
+
+
+def test_a_nan_in_a_smaller_mesh_is_skipped_by_all_ranks_of_the_larger() -> None:
+    assert run_on_ranks(4, meet_nan_beside_another_mesh) == [(True, 0.0)] * 4
+
+
 def held(optimizer: Lamb) -> list[Tensor]:
     """Return all that a step may write, as this rank holds it."""
     parameters = optimizer.param_groups[0]["params"]

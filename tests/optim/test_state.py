@@ -78,6 +78,53 @@ def test_a_state_that_was_computed_otherwise_is_refused_with_the_remedy(switch: 
     assert optimizer.param_groups[0]["lr"] == 0.05
 
 
+def test_timms_switches_become_settings_of_the_groups() -> None:
+    optimizer = make()
+    optimizer.load_state_dict(
+        foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.1, **TIMM | {"always_adapt": False, "trust_clip": True})
+    )
+    (group,) = optimizer.param_groups
+    assert (group["layer_adaptation"], group["trust_ratio_bounds"], group["lr"]) == ("decayed", (0.0, 1.0), 0.1)
+
+
+@pytest.mark.parametrize("switch", ["caution", "decoupled_decay", "corrected_weight_decay", "amsgrad", "maximize"])
+def test_a_state_of_something_that_lamb_does_not_compute_is_refused(switch: str) -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.1, **{switch: True})
+    optimizer = make()
+    with pytest.raises(ValueError, match=f"made with {switch}=True, which Lamb does not compute: take '{switch}' out"):
+        optimizer.load_state_dict(saved)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_count_in_a_tensor_of_one_element_is_a_count(backend: str) -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.1)
+    saved["param_groups"][0]["step"] = torch.tensor([3])
+    optimizer = make(backend=backend)
+    optimizer.load_state_dict(saved)
+    take_steps(optimizer, 1, 1)
+    assert {state["step"].item() for state in optimizer.state.values()} == {4.0}
+
+
+@pytest.mark.parametrize("moments", ["full", "bfloat16", "8bit"])
+def test_a_state_laid_out_otherwise_is_loaded_element_by_element(moments: Any) -> None:
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    grad = weight.flip(0).contiguous()
+    stepped: list[Tensor] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        first = nn.Parameter(weight.clone().to(memory_format=layout))
+        first.grad = grad.clone()
+        saved = Lamb([first])
+        saved.step()
+        then = nn.Parameter(weight.clone())
+        loading = Lamb([then], moments=moments)
+        loading.load_state_dict(saved.state_dict())
+        then.grad = grad.clone()
+        loading.step()
+        stepped.append(then.detach())
+    torch.testing.assert_close(stepped[0], stepped[1], rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("missing", ["exp_avg", "exp_avg_sq", "step"])
 def test_a_state_without_an_entry_is_refused_by_name(missing: str) -> None:
     saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
@@ -139,14 +186,66 @@ def test_a_state_without_names_is_loaded_by_position() -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("theirs", [("embedding", "bias", "neck"), ("embedding", "bias")])
-def test_a_state_of_other_parameters_is_refused_by_name(theirs: Sequence[str]) -> None:
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (("embedding", "bias", "neck"), "group 0 has parameter 'head' only here, only in the state, or twice: build"),
+        (("embedding", "bias", "bias"), "group 0 has parameter 'head' only here"),
+        (("embedding", "bias"), "group 0 has 2 parameters in the state but 3 here: build the groups as when"),
+    ],
+)
+def test_a_state_of_other_parameters_is_refused_by_name(theirs: Sequence[str], message: str) -> None:
     saved = Lamb([(name, nn.Parameter(torch.ones(5))) for name in theirs]).state_dict()
     loading = warm_named()
     before = {name: moment.clone() for name, moment in moments_by_name(loading).items()}
-    with pytest.raises(ValueError, match="group 0 has parameter 'head' only here or only in the state: build"):
+    with pytest.raises(ValueError, match=message):
         loading.load_state_dict(saved)
     assert all(torch.equal(moment, before[name]) for name, moment in moments_by_name(loading).items())
+
+
+@pytest.mark.parametrize("names", [("weight", "weight", "bias"), ("weight", "module.weight", "bias")])
+def test_names_that_are_there_twice_go_by_position(names: Sequence[str]) -> None:
+    saved, loading = warm_named(names), make_named(names)
+    loading.load_state_dict(saved.state_dict())
+    for one, other in zip(parameters_of(saved), parameters_of(loading), strict=True):
+        assert torch.equal(saved.state[one]["exp_avg"], loading.state[other]["exp_avg"])
+
+
+def test_a_state_of_other_groups_is_refused_with_their_number() -> None:
+    other = Lamb([{"params": [nn.Parameter(torch.ones(5))]}, {"params": [nn.Parameter(torch.ones(5))]}])
+    with pytest.raises(ValueError, match="the state has 2 parameter groups but this Lamb 1: build them as when"):
+        make_named(NAMES).load_state_dict(other.state_dict())
+
+
+def test_hooks_see_and_may_change_what_is_saved_and_loaded() -> None:
+    def forget(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+        seen.append(saved["state"][0]["exp_avg"].dtype)
+        return saved | {"state": {0: saved["state"][0]}}
+
+    def look(optimizer: Any) -> None:
+        seen.append(len(optimizer.state))
+
+    seen: list[Any] = []
+    saved = make(torch.float32, moments="8bit")
+    take_steps(saved, 1, 1)
+    saved.register_state_dict_post_hook(forget)
+    loading = make(torch.float32, moments="8bit")
+    loading.register_load_state_dict_pre_hook(forget)
+    loading.register_load_state_dict_post_hook(look)
+    loading.load_state_dict(saved.state_dict())
+    assert seen == [torch.float32, torch.float32, 1]
+    assert list(loading.state) == parameters_of(loading)[:1]
+    assert loading.state[parameters_of(loading)[0]]["exp_avg"].dtype is torch.uint8
+    loading.load_state_dict(loading.state_dict())
+    assert len(seen) == 5
+
+
+def test_a_description_is_had_after_loading_and_copying_too() -> None:
+    optimizer = warm_named()
+    text = optimizer.describe()
+    assert copy.deepcopy(optimizer).describe() == text
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.describe() == text
 
 
 def test_distributed_checkpoints_find_parameters_by_name_too() -> None:
@@ -211,6 +310,23 @@ def test_half_precision_with_master_weights_follows_the_oracle(dtype: torch.dtyp
         assert master.dtype is optimizer.state[parameter]["exp_avg"].dtype is torch.float32
         torch.testing.assert_close(master.double(), expected, rtol=1e-5, atol=1e-6)
         assert torch.equal(parameter.detach(), master.to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_model_that_is_widened_moves_with_its_master_weights(backend: str) -> None:
+    model = nn.Linear(4, 4).bfloat16()
+    optimizer = Lamb(model.named_parameters(), lr=0.1, master_weights=True, backend=backend)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    model.float()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for parameter in model.parameters():
+        assert torch.equal(parameter, optimizer.state[parameter]["master"])
+        assert optimizer.state[parameter]["step"] == 2
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager"])

@@ -56,6 +56,16 @@ def test_without_a_compiler_one_warning_says_what_to_install_and_pytorch_compute
     assert not cache.exists()
 
 
+def test_without_a_home_there_is_one_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # what Path.home() says to a user without one
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(build.UnavailableError, match="Could not determine home directory"):
+        build.load()
+
+
 def test_processes_that_build_at_once_share_one_library(cache: Path) -> None:
     processes = [start(BUILD) for _ in range(2)]
     outputs = {finish(process) for process in processes}
