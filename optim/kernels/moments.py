@@ -22,6 +22,8 @@ from torch.nn import functional as F
 BLOCK = 256
 """Elements that share a scale."""
 
+GREATEST = torch.finfo(torch.float32).max
+
 FIRST, SECOND = 0, 1
 """Which moment a number belongs to."""
 
@@ -142,10 +144,12 @@ def encode(value: Tensor, which: int, threshold: Tensor | float = 0.5) -> tuple[
     """Return codes and scales of float32 [n].
 
     An element goes to its upper neighbour if it lies further than `threshold`, [n] in [0, 1), of the way to it. What
-    was decoded goes back to the same bits at 0.5. A second moment that is not 0 never becomes 0: the update is divided
-    by its root.
+    was decoded goes back to the same bits at 0.5. A second moment that is not 0 never becomes 0, for the update is
+    divided by its root; nor does one that overflowed become a scale of Inf, which would make a block of NaN.
     """
     units = dynamic_map(which, value.device)
+    if which == SECOND:
+        value = value.clamp(max=GREATEST)
     blocks = _blocks(value)
     scales = blocks.gather(1, blocks.abs().argmax(dim=1, keepdim=True))
     unit = (blocks / torch.where(scales == 0, 1.0, scales)).view(-1)[: len(value)]

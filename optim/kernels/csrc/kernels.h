@@ -105,6 +105,7 @@ struct Mixed : Alike<Native<float>> {
         load(piece, FIRST, m);
         load(piece, SECOND, v);
         advance(g, m, v, n, decay);
+        if (call.moments == UINT8) hold_finite(v, n);
         store(piece, FIRST, m);
         store(piece, SECOND, v);
         if (call.moments == UINT8) {  // u follows from the moments as they are stored

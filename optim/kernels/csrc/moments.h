@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cfloat>
 #include <cmath>
 
 #include "loops.h"
@@ -127,6 +128,12 @@ struct Ranks {
         return zero + std::max(place, unit > 0 ? least : lowest);
     }
 };
+
+// A square that overflowed must not become a scale, which would make a block of NaN. NaN stays NaN.
+[[gnu::noinline]] inline void hold_finite(float* __restrict squares, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) squares[i] = squares[i] > FLT_MAX ? FLT_MAX : squares[i];
+}
 
 // The element that is largest in magnitude, the first of them; NaN if there is one.
 inline float largest(const float* x, int64_t n) {

@@ -23,6 +23,8 @@ SCALED = tl.constexpr(BLOCK)
 
 CODES = tl.constexpr(256)
 
+GREATEST = tl.constexpr(torch.finfo(torch.float32).max)
+
 FRACTION = tl.constexpr(23)
 """Bits behind the point of a rank."""
 
@@ -110,6 +112,8 @@ def store(moment, value, offsets, rows, mask, keep, maps, WHICH: tl.constexpr, T
     ptr, scales, start, salt = moment
     kept: tl.constexpr = ptr.dtype.element_ty
     if kept == tl.uint8:
+        if WHICH == 1:  # a square that overflowed must not become a scale, which would make a block of NaN
+            value = tl.where(value > GREATEST, GREATEST, value)
         if mask is not None:
             value = tl.where(mask, value, 0.0)
         scale = _scale(value)

@@ -73,8 +73,10 @@ def odd_gradient() -> Tensor:
     mapped = dynamic_map(FIRST, torch.device("cpu"))[torch.randint(256, (20 * BLOCK,), generator=generator)]
     poisoned = normal[: 4 * BLOCK].clone()
     poisoned[[3, 200, BLOCK + 8]] = torch.tensor([math.inf, -math.inf, math.nan])
+    huge = normal[:BLOCK].clone()
+    huge[5] = 1e25  # its square overflows
     poisoned[2 * BLOCK : 3 * BLOCK] = 0
-    return torch.cat([normal, normal * torch.logspace(0, -15, len(normal)), mapped, poisoned, -normal[:9]])
+    return torch.cat([normal, normal * torch.logspace(0, -15, len(normal)), mapped, poisoned, huge, -normal[:9]])
 
 
 @pytest.mark.parametrize("moments", FORMATS)

@@ -82,7 +82,9 @@ def odd_blocks() -> Tensor:
     few = normal * (normal > 3)
     poisoned = normal[: 2 * BLOCK].clone()
     poisoned[[3, 200, BLOCK + 8]] = torch.tensor([float("inf"), float("-inf"), float("nan")])
-    return torch.cat([normal, wide, mapped, normal.round(), few, poisoned])
+    huge = normal[:BLOCK].clone()
+    huge[5] = 1e25  # its square overflows
+    return torch.cat([normal, wide, mapped, normal.round(), few, poisoned, huge])
 
 
 def test_the_compiled_kernel_finds_the_codes_that_plain_pytorch_finds() -> None:
@@ -100,6 +102,17 @@ def test_the_compiled_kernel_finds_the_codes_that_plain_pytorch_finds() -> None:
         assert distance.sum() <= 2e-5 * distance.numel()
         scales = [state[f"{key}_scale"] for state in states]
         torch.testing.assert_close(*scales, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_square_that_overflows_spoils_no_block(backend: str) -> None:
+    parameter = nn.Parameter(torch.ones(2 * BLOCK))
+    optimizer = Lamb([parameter], moments="8bit", backend=backend)
+    parameter.grad = torch.ones(2 * BLOCK)
+    parameter.grad[7] = 1e25
+    optimizer.step()
+    assert parameter.isfinite().all()
+    assert optimizer.state[parameter]["exp_avg_sq_scale"][0] == torch.finfo(torch.float32).max
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager"])
