@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.multiprocessing.spawn import ProcessExitedException
 from torch.optim import Optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by its path looks no further than there
@@ -86,8 +87,8 @@ def row(setting: Setting, name: str, optimizer: Optimizer, taken: Seconds) -> Re
     )
 
 
-def measure_all(settings: list[Setting], names: list[str]) -> Iterator[Result]:
-    """Yield the rows of all settings."""
+def measure_all(settings: list[Setting], names: list[str]) -> Iterator[Result | str]:
+    """Yield the rows of all settings, and why where there is none."""
     for setting in settings:
         if setting.ranks == 1:
             yield from measure(setting, names)
@@ -96,7 +97,13 @@ def measure_all(settings: list[Setting], names: list[str]) -> Iterator[Result]:
         for name in names:
             if CONTENDERS[name].ranks:
                 say(setting, name)
-                yield measure_sharded(setting, name)
+                try:
+                    yield measure_sharded(setting, name)
+                except ProcessExitedException as death:  # what others took is not lost with it
+                    yield (
+                        f"{name} is not measured with {setting.model} on {number(setting.ranks, 'rank')}: {death}, "
+                        "as where memory runs out; measure it on a machine with more"
+                    )
 
 
 def give_back_memory() -> None:
@@ -176,7 +183,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(reason, file=sys.stderr)
     report = Report(this_machine(arguments.device, arguments.turns), [], left_out)
     for row in measure_all(settings, names):
-        report.results.append(row)
+        if isinstance(row, str):
+            print(row, file=sys.stderr)
+            report.left_out.append(row)
+        else:
+            report.results.append(row)
         if arguments.json and arguments.json != "-":  # at once: what was measured outlives what comes after it
             Path(arguments.json).write_text(json.dumps(asdict(report), indent=1) + "\n")
     print(json.dumps(asdict(report)) if arguments.json == "-" else tables(report))

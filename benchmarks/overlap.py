@@ -10,6 +10,7 @@ ways end with the same bits.
 import argparse
 import itertools
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from torch import Tensor
 from torch.distributed import Work
 from torch.distributed.device_mesh import init_device_mesh
 from torch.multiprocessing.spawn import start_processes
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by its path looks no further than there
 
 from benchmarks.bert import MODELS, make_parameters
 from benchmarks.timing import in_turns

@@ -58,8 +58,9 @@ class Lamb(Optimizer):
         weight_norm_bounds: (low, high) to which ‖w‖ is clamped before the ratio is taken.
         trust_ratio_bounds: (low, high) to which the ratio is clamped.
         layer_adaptation: if False, the ratio is 1; this is then AdamW. "decayed" adapts where weight_decay is not 0.
-        skip_nonfinite: leave everything as it is if any gradient, on any rank, has an Inf or NaN. The test is on the
-            float64 sum of squares, so a float64 gradient beyond 1e154 counts as Inf.
+        skip_nonfinite: leave everything as it is if any gradient, on any rank, has an Inf or NaN; replicas are taken to
+            have the same ones, as HSDP and DDP reduce them. The test is on the float64 sum of squares, so a float64
+            gradient beyond 1e154 counts as Inf.
         master_weights: keep float32 weights and moments for parameters of half precision, which become their copies.
         moments: "full" has them in the weights' dtype, 8 bytes for a float32 parameter; "bfloat16" rounds them
             stochastically to 4 bytes, "8bit" to 2.03, by blocks of 256. The update is computed from the moments as

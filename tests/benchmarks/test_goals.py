@@ -21,6 +21,7 @@ def test_what_bounds_a_goal_is_said_beside_it() -> None:
     first, *_, last = goals(made_up())
     assert first.bound.startswith("moves 1.00 times the bytes, at ")
     assert first.bound.endswith("; clipped, which Lamb does too, AdamW takes 1.40")
+    assert "moves 1.00 times our bytes; it takes 9.00 of AdamW" in [goal.bound for goal in goals(made_up())]
     assert last.bound == "torch AdamW fused reaches 1.20"
 
 

@@ -1,14 +1,17 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.multiprocessing.spawn import start_processes
 from torch.optim import SGD
 
-from benchmarks.contenders import BASELINE, CONTENDERS, Contender
+from benchmarks import optimizer
+from benchmarks.contenders import BASELINE, CONTENDERS, OURS, Contender
 from benchmarks.optimizer import choose, main
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "optimizer.py"
@@ -42,6 +45,27 @@ def test_who_raises_on_shards_is_measured_on_one_rank_and_the_reason_is_said(mon
     assert left_out[0] == "theirs is not measured on several ranks: it raises"
     asked.ranks = [1]
     assert choose(asked)[2] == []
+
+
+def test_a_rank_that_is_killed_costs_its_own_row_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill(_: object, name: str) -> None:
+        start_processes(die, (name,), 1, start_method="spawn")  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(optimizer, "measure_sharded", kill)
+    main(["--model", "bert-tiny", "--ranks", "2", "--only", OURS, "--json"])
+    output, errors = capsys.readouterr()
+    left_out = json.loads(output)["left_out"]
+    assert [reason.split(":")[0] for reason in left_out] == [
+        f"{name} is not measured with bert-tiny on 2 ranks" for name in (BASELINE, OURS)
+    ]
+    assert all("terminated with signal SIGKILL, as where memory runs out" in reason for reason in left_out)
+    assert all(reason in errors for reason in left_out)
+
+
+def die(_rank: int, _name: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
