@@ -1,6 +1,7 @@
 """A job as a frozen value, its states, and how what is asked of it and what it reports changes it."""
 
 import secrets
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -71,9 +72,25 @@ _FOLLOWERS: dict[JobStatus, frozenset[JobStatus]] = {
 }
 
 
+class _Ticks:
+    """Milliseconds since the epoch of ids, each given once: one that is taken makes the next of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def take(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1_000_000 - _EPOCH_MS)
+            return self._last
+
+
+_ticks = _Ticks()
+
+
 def new_job_id() -> str:
-    """Return twelve letters and digits that sort by time of creation, to the millisecond."""
-    ticks = time.time_ns() // 1_000_000 - _EPOCH_MS
+    """Return twelve letters and digits that sort by time of creation; no two of a process are the same."""
+    ticks = _ticks.take()
     stamp = "".join(_ALPHABET[ticks >> shift & 31] for shift in range(35, -1, -5))
     return stamp + "".join(secrets.choice(_ALPHABET) for _ in range(4))
 

@@ -1,9 +1,7 @@
 """Fixtures that more than one folder of tests uses."""
 
-import sys
 import time
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,6 @@ from server.launcher import LocalCluster
 from .serving import Served, serving
 
 START_S = 240
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _leave_no_process() -> Iterator[None]:
-    """End the ranks, and then Python's tracker of their resources, which else ends a little after the tests do."""
-    yield
-    if ranks := sys.modules.get("tests.ranks"):  # not imported for this alone: it loads torch
-        ranks.stop_ranks()
-    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
 @pytest.fixture
