@@ -57,7 +57,7 @@ class Optimizer:
         check_count("begin_num_update", begin_num_update)
         check_numbers(rescale_grad=rescale_grad, clip_gradient=clip_gradient)
         check_switches(multi_precision=multi_precision)
-        check_scheduler(lr_scheduler)
+        check_scheduler(lr_scheduler, has_rate=learning_rate is not None)
         for name, given in (("param_idx2name", param_idx2name), ("param_dict", param_dict)):
             if given is not None:
                 check_mapping(name, given)

@@ -66,10 +66,14 @@ def check_mapping(name: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}; it must be a dict by index or name")
 
 
-def check_scheduler(value: object) -> None:
-    """Raise unless `value` can be called for a rate and has a base rate, or is None."""
-    if value is not None and not (callable(value) and hasattr(value, "base_lr")):
-        raise TypeError(f"lr_scheduler is {value!r}; it must be one of this package's, or a callable with a base_lr")
+def check_scheduler(value: object, *, has_rate: bool) -> None:
+    """Raise unless `value` is None or can be called for a rate; beside a learning rate it needs a base rate, too."""
+    if value is None:
+        return
+    if not callable(value):
+        raise TypeError(f"lr_scheduler is {value!r}; it must be a callable that returns a rate")
+    if has_rate and not hasattr(value, "base_lr"):
+        raise TypeError(f"lr_scheduler is {value!r}, whose base_lr learning_rate would replace; set learning_rate=None")
 
 
 def check_call(indices: object, weights: object, grads: object, states: object) -> None:

@@ -194,7 +194,8 @@ def test_the_learning_rate_is_the_schedulers_where_there_is_one() -> None:
         ({"bias_correction": None}, TypeError, "bias_correction is None; it must be True or False"),
         ({"multi_precision": "no"}, TypeError, "multi_precision is 'no'"),
         ({"use_fused_step": "no"}, TypeError, "use_fused_step is 'no'"),
-        ({"lr_scheduler": 0.1, "learning_rate": None}, TypeError, r"lr_scheduler is 0\.1; it must be one of"),
+        ({"lr_scheduler": 0.1, "learning_rate": None}, TypeError, r"lr_scheduler is 0\.1; it must be a callable"),
+        ({"lr_scheduler": float}, TypeError, "base_lr learning_rate would replace; set learning_rate=None"),
         ({"param_idx2name": ["ab"]}, TypeError, r"param_idx2name is \['ab'\]; it must be a dict"),
         ({"param_dict": [1]}, TypeError, r"param_dict is \[1\]; it must be a dict"),
         ({"momentum": 0.9}, TypeError, "momentum"),
@@ -215,6 +216,15 @@ def test_a_wrong_rate_or_multiplier_is_refused_when_it_is_set() -> None:
         with pytest.raises(TypeError, match="_mult is None; it must be a dict"):
             setter(None)  # type: ignore[arg-type]
     assert (optimizer.lr, optimizer.lr_mult, optimizer.wd_mult) == (0.001, {}, {})
+
+
+def test_a_schedule_may_be_any_callable_that_no_rate_replaces() -> None:
+    def schedule(num_update: int) -> float:
+        return 0.5 / (1 + num_update)
+
+    optimizer = LAMB(learning_rate=None, lr_scheduler=schedule)  # type: ignore[arg-type]
+    Updater(optimizer)(0, torch.ones(3), torch.ones(3))
+    assert optimizer.learning_rate == 0.25
 
 
 def test_the_fused_step_may_be_switched_off_by_none() -> None:
