@@ -25,13 +25,14 @@ import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from workers import loop
-from workers.corpus import PreTrainingData, prepare
-from workers.documents import parse_spec
-from workers.model import build
-from workers.parallel import process_group
-from workers.reporter import Reporter
-from workers.spec import JobSpec
+from workers.contract.documents import parse_spec
+from workers.contract.spec.job import JobSpec
+from workers.corpus.prepare import prepare
+from workers.model.bert import build
+from workers.ranks import process_group
+from workers.samples.dataset import PreTrainingData
+from workers.training import loop
+from workers.training.reporter import Reporter
 
 WARM_UP = 3
 """Steps of each turn that are not counted."""

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 def main() -> None:
     """Run the command line; exit with 2 and the remedy where the extra `service` is not installed."""
     try:
-        from .cli import main as run
+        from .cli.app import main as run
 
         run()
     except ModuleNotFoundError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workers.problems import Problem
+from workers.contract.problems import Problem
 
 
 class ServerError(Exception):

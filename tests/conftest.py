@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from server.cluster.local import LocalCluster
 from server.errors import ClusterUnreachableError
-from server.launcher import LocalCluster
-
-from .serving import Served, serving
+from tests.serving import Served, serving
 
 START_S = 240
 

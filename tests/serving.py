@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import uvicorn
 
-from server.app import create_app
+from server.cluster.protocol import Cluster
 from server.errors import ClusterUnreachableError
-from server.launcher import Resources, Run
-from server.routes.context import Server
-from server.scheduler import Cluster
+from server.http.app import create_app
+from server.http.context import Server
+from server.jobs.resources import Resources, Run
 from server.settings import Settings
 
 TINY: dict[str, Any] = {

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.documents import check_files, read_spec
+from workers.contract.documents import check_files, read_spec
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -14,10 +14,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from .documents import read_spec
-from .events import RunStatus
-from .reporter import Reporter
-from .spec import JobSpec
+from .contract.documents import read_spec
+from .contract.records import RunStatus
+from .contract.spec.job import JobSpec
+from .training.reporter import Reporter
 
 COLLECTIVE_TIMEOUT_S = 300
 """A rank that hangs in a collective is given up after this."""
@@ -64,12 +64,13 @@ def _fit(spec: JobSpec, run_dir: Path, attempt: int) -> RunStatus:
 
 def _worker(config: dict[str, Any]) -> str:
     """Run one rank. Imported on the worker, so the driver need not load torch's distributed parts."""
-    from . import loop, parallel
-    from .corpus import CorpusError
+    from . import ranks
+    from .corpus.errors import CorpusError
+    from .training import loop
 
     run_dir = Path(config["run_dir"])
     spec = read_spec((run_dir / "spec.yaml").read_text())
-    reporter = Reporter(run_dir) if parallel.rank() == 0 else None
+    reporter = Reporter(run_dir) if ranks.rank() == 0 else None
     home = run_dir.parent.parent
     try:
         return loop.train(spec, run_dir, home, reporter=reporter, attempt=config["attempt"]).value

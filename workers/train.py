@@ -14,14 +14,14 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from . import loop
-from .corpus import CorpusError
-from .documents import check_files, parse_spec, read_file
-from .events import CheckpointRecord, Record, RunStatus, StepRecord
-from .parallel import process_group, rank
-from .problems import Problem, SpecError
-from .reporter import Reporter
-from .spec import JobSpec
+from .contract.documents import check_files, parse_spec, read_file
+from .contract.problems import Problem, SpecError
+from .contract.records import CheckpointRecord, Record, RunStatus, StepRecord
+from .contract.spec.job import JobSpec
+from .corpus.errors import CorpusError
+from .ranks import process_group, rank
+from .training import loop
+from .training.reporter import Reporter
 
 SPEC = "spec.yaml"
 

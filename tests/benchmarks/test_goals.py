@@ -2,8 +2,7 @@ import pytest
 
 from benchmarks.goals import goals
 from benchmarks.results import Report
-
-from .rows import MACHINE, made_up
+from tests.benchmarks.rows import MACHINE, made_up
 
 
 def test_a_run_is_held_against_the_goals_and_says_by_how_much_it_misses_them() -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import BEGIN, END, insert, read, section
-
-from .rows import made_up
+from tests.benchmarks.rows import made_up
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

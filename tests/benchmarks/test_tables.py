@@ -1,6 +1,5 @@
 from benchmarks.tables import tables
-
-from .rows import made_up
+from tests.benchmarks.rows import made_up
 
 
 def test_each_setting_has_a_table_with_the_columns_that_it_has_figures_for() -> None:

@@ -13,9 +13,8 @@ import pytest
 from playwright.sync_api import APIResponse, Page, Request, Route, expect
 
 from tests.browser import browser, browser_page, complaints
+from tests.server.writer import NAMES, Writer, ratio
 from tests.serving import Served, serving
-
-from .writer import NAMES, Writer, ratio
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 

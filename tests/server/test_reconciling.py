@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from server.database import Database
-from server.jobs import Job, JobStatus
-from server.launcher import LocalCluster
-from server.runs import RunFolders
-from server.scheduler import Cluster, Scheduler
+from server.cluster.local import LocalCluster
+from server.cluster.protocol import Cluster
+from server.jobs.job import Job
+from server.jobs.status import JobStatus
+from server.scheduler import Scheduler
 from server.settings import Settings
-from server.store import Store
+from server.storage.database import Database
+from server.storage.jobs import Store
+from server.storage.runs import RunFolders
 from tests.serving import TINY, Nowhere
-from workers.documents import parse_spec
+from workers.contract.documents import parse_spec
 
 # The program gets RUN_DIR --attempt N, as workers.launch does, and writes its records without pushing any.
 SUCCEEDS = """

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from server.jobs import Job, JobStatus
-from server.launcher import Resources, Run
-from server.scheduler import Action, Decision, Facts, decide
+from server.jobs.job import Job
+from server.jobs.queue import Action, Decision, Facts, decide
+from server.jobs.resources import Resources, Run
+from server.jobs.status import JobStatus
 from tests.serving import TINY
-from workers.documents import parse_spec
+from workers.contract.documents import parse_spec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DUAL = Resources(cpus=2)

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from workers.events import Command
+from workers.contract.push import Command
 
 
 class ControlPlane:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from .small_job import PHASE, document
+from tests.workers.small_job import PHASE, document
 
 
 def train(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:

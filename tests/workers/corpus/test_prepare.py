@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workers.corpus import CorpusError, prepare
+from tests.workers.conftest import Data
+from workers.contract.spec.data import Data as DataSpec
+from workers.corpus.errors import CorpusError
+from workers.corpus.prepare import prepare
 from workers.corpus.shards import Shards
 from workers.corpus.vocabulary import SPECIAL_TOKENS
-from workers.spec import Data as DataSpec
-
-from .conftest import Data
 
 TEXT = "Tea is hot. Milk is cold.\nBread is brown.\n\nRain falls. Snow falls. Night falls.\n"
 Write = Callable[..., str]
@@ -23,8 +23,8 @@ Write = Callable[..., str]
 IN_A_PROCESS = """
 import os, signal, sys
 from pathlib import Path
-from workers.corpus import prepare
-from workers.spec import Data
+from workers.corpus.prepare import prepare
+from workers.contract.spec.data import Data
 
 stages = []
 def progress(what, done):

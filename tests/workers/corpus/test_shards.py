@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.corpus import CorpusError
+from tests.workers.conftest import write_positions
+from workers.corpus.errors import CorpusError
 from workers.corpus.shards import Shards, ShardWriter, read_manifest
 from workers.corpus.vocabulary import SPECIAL_TOKENS
-
-from .conftest import write_positions
 
 TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmno"]
 SENTENCE = st.lists(st.integers(0, len(TOKENS) - 1), max_size=6)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.corpus import CorpusError
+from workers.corpus.errors import CorpusError
 from workers.corpus.text import BUILTIN, documents, resolve, split_sentences, text_files
 
 

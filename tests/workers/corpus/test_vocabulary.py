@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.corpus import CorpusError
+from workers.corpus.errors import CorpusError
 from workers.corpus.text import documents, resolve
 from workers.corpus.vocabulary import SPECIAL_TOKENS, load, save, tokenizer, train
 

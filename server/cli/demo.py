@@ -1,0 +1,140 @@
+"""`bigbatch demo`: the whole service on this machine, from an empty folder to a trained model, watched live."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from server.client.client import Client, ClientError, JsonObject
+from server.cluster.process import ClusterProcess
+from server.ports import holder, is_free
+from server.settings import Settings
+
+from .progress import watch
+
+START_S = 180.0
+STOP_S = 60.0
+
+
+class DemoError(ClientError):
+    """The demonstration cannot begin."""
+
+    exit_code = 2
+
+
+def run(document: JsonObject, settings: Settings, console: Console, *, as_json: bool) -> JsonObject:
+    """Serve, train and show it; return the job as it ended. In a terminal, serve on until Ctrl-C.
+
+    Raises:
+        DemoError: the port or the home is in use; nothing was started.
+    """
+    check(settings)
+    signal.signal(signal.SIGTERM, _interrupt)
+    notes = Console(stderr=True) if as_json else console
+    job: JsonObject | None = None
+    try:
+        with _server(settings) as server, Client(settings.home, settings.url) as client:
+            notes.print("Starting the server and its local Ray cluster …")
+            _wait_until_ready(server, client, settings)
+            job = client.submit(document)
+            notes.print(f"Dashboard: {client.link('/jobs/' + job['id'])}", soft_wrap=True, highlight=False)
+            try:
+                job = watch(client, job["id"], console, as_json=as_json)
+            except BaseException:
+                job = _cancel(client, job["id"], notes)
+                raise
+            if sys.stdin.isatty() and console.is_terminal:
+                notes.print("The dashboard stays up until you press Ctrl-C.")
+                with suppress(KeyboardInterrupt):
+                    server.wait()
+    finally:
+        # A cluster at work outlives its server, but not the demonstration.
+        if job is None or job["finished_at"] is None:
+            ClusterProcess(settings.ray).stop()
+    return job
+
+
+def check(settings: Settings) -> None:
+    """Refuse a home or a port that is in use.
+
+    Raises:
+        DemoError: says by whom, and what to do.
+    """
+    with Client(settings.home) as client:
+        if client.answers("/healthz"):
+            raise DemoError(
+                f"a bigbatch server on {settings.home} runs already, at {client.url}. Give it the job with "
+                "`bigbatch submit configs/demo.yaml --watch`, or stop it first."
+            )
+    if not is_free(settings.host, settings.port):
+        other = settings.port % 65_535 + 1
+        raise DemoError(
+            f"port {settings.port} on {settings.host} is taken by {holder(settings.port)}. Choose another one: "
+            f"`make demo PORT={other}` or `bigbatch demo --port {other}`."
+        )
+
+
+@contextmanager
+def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `bigbatch serve`; what it prints goes to server.log in its home."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = {"--home": settings.home, "--host": settings.host, "--port": settings.port}
+    command = [sys.executable, "-m", "server", "serve", *(str(part) for pair in options.items() for part in pair)]
+    with _log(settings).open("wb") as log:
+        # A session of its own, else Ctrl-C would stop the server before the job could be cancelled.
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield server
+        finally:
+            _stop(server)
+
+
+def _log(settings: Settings) -> Path:
+    return settings.home / "server.log"
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], client: Client, settings: Settings) -> None:
+    deadline = time.monotonic() + START_S
+    while server.poll() is None and time.monotonic() < deadline:
+        client.reconnect()  # a server on a new home makes its token first
+        if client.answers("/readyz"):
+            return
+        time.sleep(0.2)
+    tail = "\n".join(_log(settings).read_text(errors="replace").splitlines()[-15:])
+    how = "is not ready" if server.poll() is None else "has ended"
+    raise ClientError(f"the server {how}; the end of {_log(settings)}:\n{tail}")
+
+
+def _cancel(client: Client, job_id: str, notes: Console) -> JsonObject | None:
+    """Cancel the job and wait for its end; None where the server does not tell."""
+    notes.print("\nCancelling the job and stopping the server …")
+    deadline = time.monotonic() + STOP_S
+    with suppress(ClientError):  # what went wrong first is what gets reported
+        job = client.cancel(job_id)
+        while job["finished_at"] is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+            job = client.job(job_id)
+        return job
+    return None
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

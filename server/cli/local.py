@@ -1,0 +1,26 @@
+"""`bigbatch train`: one job on this machine without server and Ray, in a process that takes the place of this one."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from workers.contract.spec.job import JobSpec
+
+
+def train(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> NoReturn:
+    """Become the training process, so that signals and the exit code are its own."""
+    # Two threads of a worker that wait for each other on a busy machine are slower than one.
+    os.environ.setdefault("OMP_NUM_THREADS", str(spec.parallel.cpus_per_worker))
+    command = training_command(file, spec, run, as_json=as_json)
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 -- a list, no shell
+
+
+def training_command(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> list[str]:
+    """Return the command that trains `spec` on as many workers as it allows."""
+    workers = max(spec.world_sizes())
+    # The -- keeps torchrun from reading --run as the beginning of an option of its own.
+    torchrun = f"torch.distributed.run --standalone --nproc-per-node {workers} -m --".split()
+    options = [*(["--run", str(run)] if run else []), *(["--json"] if as_json else [])]
+    return [sys.executable, "-m", *(torchrun if workers > 1 else []), "workers.train", str(file), *options]

@@ -1,0 +1,204 @@
+"""A job's progress in a terminal: a bar, plain lines where there is no terminal, or one JSON record a line."""
+
+import json
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from server.client.client import Client, Event, JsonObject, UnreachableError
+
+LINE_EVERY_S = 5.0
+
+
+@dataclass
+class Course:
+    """What a job's events add up to."""
+
+    status: str
+    total: int
+    step: int = 0
+    last: JsonObject = field(default_factory=dict)
+    """The newest step's record."""
+    adapted: list[bool] = field(default_factory=list)
+    recent: deque[tuple[int, datetime]] = field(default_factory=lambda: deque(maxlen=50))
+
+    @classmethod
+    def of(cls, job: JsonObject) -> Self:
+        """Begin with what the server says of the job."""
+        return cls(status=job["status"], total=job["total_steps"], step=job["step"])
+
+    def take(self, event: Event) -> None:
+        """Add one event."""
+        data = event.data
+        if event.name == "status":
+            self.status = data["status"]
+        elif event.name == "tensors":
+            self.adapted = data["adapted"]
+        elif event.name == "step":
+            self._take_step(data)
+
+    def _take_step(self, data: JsonObject) -> None:
+        if data["step"] <= self.step:
+            self.recent.clear()  # it was started again from a checkpoint, or this is the replay of its past
+        self.step, self.last = data["step"], data
+        self.recent.append((self.step, datetime.fromisoformat(data["time"])))
+
+    @property
+    def remaining(self) -> timedelta | None:
+        """Time to the last step at the pace of the recent ones."""
+        if len(self.recent) < 2:
+            return None
+        (first, begin), (last, end) = self.recent[0], self.recent[-1]
+        return (end - begin) / (last - first) * (self.total - self.step)
+
+    @property
+    def median_trust_ratio(self) -> float | None:
+        """Median over the tensors whose step is scaled by their ratio."""
+        ratios = self.last.get("trust_ratio") or []
+        scaled = self.adapted or [True] * len(ratios)
+        known = [r for r, counts in zip(ratios, scaled, strict=False) if counts and r is not None]
+        return statistics.median(known) if known else None
+
+    def figures(self) -> str:
+        """Loss, throughput, trust ratio and time left, for one line of a terminal."""
+        rate, left = self.last.get("tokens_per_s"), self.remaining
+        parts = [
+            f"loss {_number(self.last.get('loss'), '.3f')}",
+            f"{_number(rate, '7,.0f')} tokens/s",
+            f"ratio {_number(self.median_trust_ratio, '.3f')}",
+            f"{_duration(left)} left" if left is not None else "",
+        ]
+        return "  ".join(part for part in parts if part) if self.last else ""
+
+
+class _Display(Protocol):
+    def show(self, course: Course, event: Event) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class _Bar:
+    def __init__(self, progress: Progress, course: Course) -> None:
+        self._progress = progress
+        self._task = progress.add_task(course.status, total=course.total, completed=course.step, figures="")
+
+    def show(self, course: Course, event: Event) -> None:
+        if event.name == "alert":
+            self.say(_alert(event))
+        self._progress.update(
+            self._task, description=course.status, completed=course.step, total=course.total, figures=course.figures()
+        )
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._printed = float("-inf")
+        self._status = ""
+
+    def show(self, course: Course, event: Event) -> None:
+        if event.name == "alert":
+            self.say(_alert(event))
+        is_due = time.monotonic() - self._printed >= LINE_EVERY_S
+        if course.status != self._status or (event.name == "step" and (is_due or course.step == course.total)):
+            self._printed, self._status = time.monotonic(), course.status
+            figures = course.figures() if event.name == "step" else ""
+            width = len(str(course.total))
+            self.say(f"{course.status:<9}  step {course.step:>{width}}/{course.total}  {figures}".rstrip())
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)  # noqa: T201 -- this is the output
+
+
+class _Records:
+    def show(self, course: Course, event: Event) -> None:  # noqa: ARG002 -- the other displays need the course
+        if event.name != "end":
+            print(json.dumps({"kind": event.name} | event.data), flush=True)  # noqa: T201 -- this is the output
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 -- standard output holds records alone
+
+
+def watch(client: Client, job_id: str, console: Console, *, as_json: bool = False) -> JsonObject:
+    """Show a job's progress until it ends; return it as it ended."""
+    course = Course.of(client.job(job_id))
+    with _display(course, console, as_json=as_json) as display:
+
+        def on_lost(error: UnreachableError) -> None:
+            display.say(f"{error.url} is gone ({error.reason}); the job goes on, and so do we when the server is back.")
+
+        for event in client.follow(job_id, on_lost):
+            course.take(event)
+            display.show(course, event)
+    job = client.job(job_id)
+    if not as_json:
+        print_summary(job, course, console)
+    return job
+
+
+def print_summary(job: JsonObject, course: Course, console: Console) -> None:
+    """Say in a few lines how the job ended."""
+    rows = [("", f"{job['status']} after {job['step']} of {job['total_steps']} steps{_elapsed(job)}")]
+    if job.get("error"):
+        rows.append(("error", job["error"]))
+    loss, entropy = course.last.get("mlm_loss"), job.get("unigram_entropy_nats")
+    if loss is not None:
+        by_frequency = "" if entropy is None else f" (guessing by word frequency alone: {entropy:.3f})"
+        rows.append(("loss", f"{loss:.3f} nats on masked words{by_frequency}"))
+    if job.get("checkpoint_path"):
+        rows.append(("checkpoint", job["checkpoint_path"]))
+    for name, text in rows:
+        console.print(f"{name:<12}{text}" if name else text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar(course: Course, console: Console) -> Iterator[_Bar]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console, expand=True) as progress:
+        yield _Bar(progress, course)
+
+
+@contextmanager
+def _plain(display: _Display) -> Iterator[_Display]:
+    yield display
+
+
+def _display(course: Course, console: Console, *, as_json: bool) -> AbstractContextManager[_Display]:
+    if as_json:
+        return _plain(_Records())
+    return _bar(course, console) if console.is_terminal else _plain(_Lines())
+
+
+def _alert(event: Event) -> str:
+    return f"{event.data['level']}: {event.data['title']} {event.data.get('detail', '')}".rstrip()
+
+
+def _elapsed(job: JsonObject) -> str:
+    if not job.get("started_at") or not job.get("finished_at"):
+        return ""
+    return f" in {_duration(datetime.fromisoformat(job['finished_at']) - datetime.fromisoformat(job['started_at']))}"
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _duration(time_span: timedelta) -> str:
+    minutes, seconds = divmod(round(time_span.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

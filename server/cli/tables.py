@@ -1,0 +1,70 @@
+"""What the command line prints of jobs, checks and faults."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from server.client.client import JsonObject
+
+from .doctor import Finding, Mark
+
+_COLOURS = {
+    "RUNNING": "cyan",
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "CANCELLED": "yellow",
+    Mark.GOOD: "green",
+    Mark.WARNING: "yellow",
+    Mark.MISSING: "red",
+}
+
+
+def jobs_table(jobs: Iterable[JsonObject]) -> Table:
+    """Lay out jobs, one a row."""
+    table = Table("id", "name", "status", "step", "created", box=None, pad_edge=False, header_style="dim")
+    for job in jobs:
+        progress = f"{job['step']}/{job['total_steps']}"
+        table.add_row(job["id"], job["name"], _coloured(job["status"]), progress, _ago(job["created_at"]))
+    return table
+
+
+def job_table(job: JsonObject) -> Table:
+    """Lay out what is known of one job, one field a row; the specification has its own command."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in job.items():
+        if name not in ("spec", "labels") and value is not None:
+            table.add_row(Text(name.replace("_", " "), "dim"), _coloured(str(value)))
+    for label, value in job["labels"].items():
+        table.add_row(Text(f"label {label}", "dim"), Text(value))
+    return table
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """Lay out checks, one a row, with what to do where something is amiss."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        found = f"{finding.found}: {finding.remedy}" if finding.remedy else finding.found
+        table.add_row(_coloured(finding.mark), Text(finding.what), Text(found))
+    return table
+
+
+def print_problems(problems: Iterable[Mapping[str, str]], console: Console) -> None:
+    """Print what is wrong with a document: field and value, the problem, the remedy."""
+    for problem in problems:
+        console.print(f"  {problem['field']} = {problem['value']}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"      {problem['problem']}; {problem['remedy']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _coloured(text: str) -> Text:
+    return Text(text, _COLOURS.get(text, ""))
+
+
+def _ago(moment: str) -> str:
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{max(seconds, 0)} s ago"

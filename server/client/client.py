@@ -1,0 +1,255 @@
+"""The REST API from Python: everything that the command line says to a server."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+
+from server.settings import Settings
+
+JsonObject = dict[str, Any]
+
+SILENCE_S = 45.0  # the server breaks the silence of a stream more often than this
+PATIENCE = timedelta(minutes=5)
+PAUSE_S = 1.0
+_DIRECTLY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}  # never through a proxy
+
+
+class ClientError(Exception):
+    """The server could not be asked, or it refused."""
+
+    exit_code = 1
+
+    def as_dict(self) -> JsonObject:
+        """Return the error in the shape of a problem document."""
+        return {"title": type(self).__doc__, "detail": str(self)}
+
+
+class UnreachableError(ClientError):
+    """No server answers."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(
+            f"no bigbatch server answers at {url} ({reason}). Start one with `bigbatch serve`, or name another one "
+            "with --url or --home."
+        )
+
+
+class NoSuchJobError(ClientError):
+    """No job, or more than one, goes by this id."""
+
+    exit_code = 2
+
+
+class RefusedError(ClientError):
+    """The server refused; `problem` is its problem document."""
+
+    def __init__(self, url: str, answer: httpx.Response) -> None:
+        self.problem = _problem_document(url, answer)
+        self.status = answer.status_code
+        self.exit_code = 2 if answer.is_client_error else 1
+        super().__init__(self.problem.get("detail") or self.problem.get("title") or f"HTTP {answer.status_code}")
+
+    def as_dict(self) -> JsonObject:
+        """Return the server's problem document."""
+        return self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A server-sent event. `id` is the number of the record, None where the event is not one."""
+
+    name: str
+    id: int | None
+    data: JsonObject
+
+
+class Client:
+    """A server, found by its home folder unless `url` and `token` are given."""
+
+    def __init__(self, home: Path, url: str | None = None, token: str | None = None) -> None:
+        self._settings, self._given = Settings(home), (url, token)
+        self._connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def reconnect(self) -> None:
+        """Look for the server again: it may have come back on another port, or have made its token by now."""
+        self._http.close()
+        self._connect()
+
+    def link(self, path: str = "/") -> str:
+        """Return the dashboard's address, with the token that lets a browser in."""
+        return f"{self.url}{path}?token={self.token}"
+
+    def answers(self, path: str) -> bool:
+        """Whether the server says yes: `/healthz` asks if it runs, `/readyz` if it can start jobs."""
+        try:
+            return self._http.get(path).is_success
+        except httpx.TransportError:
+            return False
+
+    def submit(self, document: JsonObject) -> JsonObject:
+        """Submit a job exactly once, also when the first answer is lost on its way."""
+        headers = {"Idempotency-Key": uuid4().hex}
+        try:
+            return self._request("POST", "/v1/jobs", json=document, headers=headers)
+        except UnreachableError:
+            return self._request("POST", "/v1/jobs", json=document, headers=headers)
+
+    def jobs(self, status: str | None = None, limit: int | None = None, page: int = 100) -> Iterator[JsonObject]:
+        """Yield jobs, the newest first, in pages of so many."""
+        query: dict[str, str | int] = {"limit": min(limit or page, page)} | ({"status": status} if status else {})
+        return islice(self._pages(query), limit)
+
+    def job(self, prefix: str) -> JsonObject:
+        """Return the job whose id is `prefix`, or begins with it and no other does.
+
+        Raises:
+            NoSuchJobError: no id begins with `prefix`, or several do.
+        """
+        try:
+            return self._request("GET", f"/v1/jobs/{quote(prefix, safe='')}")
+        except RefusedError as refusal:
+            if refusal.status != HTTPStatus.NOT_FOUND:
+                raise
+        ids = [job["id"] for job in self.jobs() if job["id"].startswith(prefix)]
+        if len(ids) > 1:
+            some = ", ".join(ids[:5]) + ", …" * (len(ids) > 5)
+            raise NoSuchJobError(f"{prefix!r} begins {len(ids)} ids ({some}): write more of it")
+        if not ids:
+            raise NoSuchJobError(f"no job's id begins with {prefix!r}: `bigbatch jobs` lists them")
+        return self._request("GET", f"/v1/jobs/{ids[0]}")
+
+    def cancel(self, prefix: str) -> JsonObject:
+        """Ask that a job stops; a running one saves a checkpoint first."""
+        return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/cancel")
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
+        """Yield the job's events behind record `after`, as they come, until the connection ends.
+
+        Raises:
+            UnreachableError: the connection broke off, or there was none.
+        """
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        try:
+            with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise RefusedError(self.url, answer)
+                yield from parse_events(answer.iter_text())
+        except httpx.TransportError as error:
+            raise UnreachableError(self.url, _reason(error)) from None
+
+    def follow(self, job_id: str, on_lost: Callable[[UnreachableError], None]) -> Iterator[Event]:
+        """Yield a job's events from its first to its last, over restarts of the server.
+
+        Raises:
+            UnreachableError: the server stayed away for longer than PATIENCE.
+        """
+        after, lost = 0, None
+        while True:
+            try:
+                for event in self.events(job_id, after):
+                    after, lost = event.id or after, None
+                    yield event
+                    if event.name == "end":
+                        return
+                error = UnreachableError(self.url, "it ended the stream")
+            except UnreachableError as broken:
+                error = broken
+            if lost is None:
+                lost = time.monotonic()
+                on_lost(error)
+            if time.monotonic() - lost > PATIENCE.total_seconds():
+                raise error
+            time.sleep(PAUSE_S)
+            self.reconnect()
+
+    def _connect(self) -> None:
+        url, token = self._given
+        self.url = (url or _recorded_url(self._settings) or self._settings.url).rstrip("/")
+        self.token = token or _recorded_token(self._settings.admin_token)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY)
+
+    def _pages(self, query: dict[str, str | int]) -> Iterator[JsonObject]:
+        while True:
+            answer = self._request("GET", "/v1/jobs", params=query)
+            yield from answer["jobs"]
+            if answer["next_cursor"] is None:
+                return
+            query["cursor"] = answer["next_cursor"]
+
+    def _request(self, method: str, path: str, **options: Any) -> JsonObject:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise UnreachableError(self.url, _reason(error)) from None
+        if not answer.is_success:
+            raise RefusedError(self.url, answer)
+        document: JsonObject = answer.json()
+        return document
+
+
+def parse_events(chunks: Iterable[str]) -> Iterator[Event]:
+    """Read server-sent events from text that arrives in arbitrary pieces; comments are passed over."""
+    fields: dict[str, str] = {}
+    for line in _lines(chunks):
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(":")
+            fields[name] = fields.get(name, "") + value.removeprefix(" ")
+        elif not line and fields:
+            number = fields.get("id", "")
+            data = json.loads(fields.get("data") or "{}")
+            yield Event(fields.get("event", "message"), int(number) if number.isdigit() else None, data or {})
+            fields = {}
+
+
+def _lines(chunks: Iterable[str]) -> Iterator[str]:
+    rest = ""  # str.splitlines would also split at U+2028, which JSON may hold
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split("\n")
+        yield from (line.removesuffix("\r") for line in whole)
+
+
+def _recorded_url(settings: Settings) -> str | None:
+    try:
+        return str(json.loads(settings.server_file.read_text())["url"])
+    except FileNotFoundError:
+        return None  # no server runs there
+
+
+def _recorded_token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""  # the server will say that it wants one
+    except OSError as error:
+        raise ClientError(f"cannot read the token in {path} ({error.strerror}): set BIGBATCH_TOKEN") from None
+
+
+def _reason(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _problem_document(url: str, answer: httpx.Response) -> JsonObject:
+    if "json" in answer.headers.get("content-type", ""):
+        document = answer.json()
+        if isinstance(document, dict):
+            return document
+    return {"status": answer.status_code, "detail": f"HTTP {answer.status_code} from {url}: is it a bigbatch server?"}

@@ -1,0 +1,191 @@
+"""The processes of the local Ray cluster: started, found again after the server was killed, and ended without a trace.
+
+Every process that Ray starts inherits one variable of the environment, and by that they are known as ours. A user's own
+Ray is never touched, and several homes run side by side, because every port is picked free.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from server.ports import free_ports
+from workers.contract.files import read_json, secret, write_private
+
+_MARK = "BIGBATCH_CLUSTER"
+_NODE_IP = "127.0.0.1"
+_OBJECT_STORE_BYTES = 100 * 2**20
+_LONGEST_TMP = 20  # our folder and Ray's sockets add 86 characters, and a path of a unix socket has at most 107
+_TERM_S, _KILL_S = 3.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """What `cluster.json` holds: the head process and where it listens."""
+
+    pid: int
+    create_time: float
+    dashboard_port: int
+    agent_port: int
+    was_ready: bool = False
+
+    @property
+    def dashboard(self) -> str:
+        """URL of the Jobs API."""
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def agent(self) -> str:
+        """URL of the agent that starts the jobs' drivers."""
+        return f"http://127.0.0.1:{self.agent_port}"
+
+
+class ClusterProcess:
+    """One Ray head node and all that it started; its state lies in `folder`."""
+
+    def __init__(self, folder: Path, num_cpus: int | None = None) -> None:
+        self._folder = folder.resolve()
+        self._state_file = self._folder / "cluster.json"
+        self._num_cpus = num_cpus or max(2, os.cpu_count() or 2)
+        digest = hashlib.sha256(str(self._folder).encode()).hexdigest()[:10]
+        system = tempfile.gettempdir()
+        self.temp_dir = Path(system if len(system) <= _LONGEST_TMP else "/tmp") / f"bigbatch-{digest}"  # noqa: S108
+
+    @property
+    def token(self) -> str:
+        """The token that this cluster asks for."""
+        return secret(self._folder / "ray.token")
+
+    def find(self) -> ClusterState | None:
+        """Return the running cluster, whoever started it; None where there is none."""
+        found = read_json(self._state_file)
+        if found is None:
+            return None
+        state = ClusterState(**found)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(state.pid)
+            if process.create_time() == state.create_time and _is_alive(process):
+                return state
+        return None
+
+    def start(self) -> ClusterState:
+        """Start a new cluster in the place of whatever is left of an old one; it is not ready yet."""
+        self.stop()
+        self.temp_dir.mkdir(mode=0o700)
+        secret(self._folder / "ray.token")
+        dashboard, agent, gcs, metrics, *others = free_ports(9)
+        with (self._folder / "ray.log").open("wb") as log:
+            process = subprocess.Popen(
+                self._command(dashboard, agent, gcs, others),
+                env=self._environment(gcs, metrics),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        state = ClusterState(process.pid, psutil.Process(process.pid).create_time(), dashboard, agent)
+        self._save(state)
+        process.returncode = 0  # it may outlive us on purpose, which Popen would report as a leak
+        return state
+
+    def mark_ready(self, state: ClusterState) -> None:
+        """Remember that this cluster has answered once."""
+        self._save(ClusterState(**asdict(state) | {"was_ready": True}))
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every living process of this cluster, orphans too."""
+        # Ray's Python processes write their titles over the mark; their parents are known by it.
+        marked = {process for process in psutil.process_iter() if self._is_marked(process)}
+        return [process for process in marked | _descendants(marked) if _is_alive(process)]
+
+    def stop(self) -> None:
+        """End every process of this cluster, and no other, and remove what they left in the temporary folder."""
+        ours = self.processes()
+        _signal(ours, "terminate")
+        psutil.wait_procs(ours, timeout=_TERM_S)
+        while alive := self.processes():  # also those that were being started meanwhile
+            _signal(alive, "kill")
+            psutil.wait_procs(alive, timeout=_KILL_S)
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        self._state_file.unlink(missing_ok=True)
+
+    def log_tail(self, characters: int = 2000) -> str:
+        """Return the end of what the head process printed."""
+        log = self._folder / "ray.log"
+        return log.read_text(errors="replace")[-characters:].strip() if log.exists() else ""
+
+    def _command(self, dashboard: int, agent: int, gcs: int, others: list[int]) -> list[str]:
+        options = {
+            "node-ip-address": _NODE_IP,
+            "dashboard-host": "127.0.0.1",
+            "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": agent,
+            "port": gcs,
+            "dashboard-agent-grpc-port": others[0],
+            "runtime-env-agent-port": others[1],
+            "ray-client-server-port": others[2],
+            "object-manager-port": others[3],
+            "node-manager-port": others[4],
+            "num-cpus": self._num_cpus,
+            "object-store-memory": _OBJECT_STORE_BYTES,
+            "temp-dir": self.temp_dir / "r",  # Ray opens its own folder to everybody
+            "log-style": "record",
+            "log-color": "false",
+        }
+        named = [f"--{name}={value}" for name, value in options.items()]
+        return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *named]
+
+    def _environment(self, gcs: int, metrics: int) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        return inherited | {
+            _MARK: str(self._folder),
+            # Actors that look for "the" cluster of this machine must find this one, and no other that runs beside it.
+            "RAY_ADDRESS": f"{_NODE_IP}:{gcs}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._folder / "ray.token"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray would run its workers at niceness 15: they would yield to everything else, and they are the work.
+            "RAY_worker_niceness": "0",
+            # By default Ray replaces a loopback address by one that other machines reach, and listens there.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "AUTOSCALER_METRIC_PORT": str(metrics),
+            "DASHBOARD_METRIC_PORT": "0",
+        }
+
+    def _is_marked(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(_MARK) == str(self._folder)
+        except psutil.Error:  # it ended meanwhile, or belongs to somebody else
+            return False
+
+    def _save(self, state: ClusterState) -> None:
+        write_private(self._state_file, json.dumps(asdict(state)))
+
+
+def _descendants(processes: set[psutil.Process]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.update(process.children(recursive=True))
+    return found
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _signal(processes: list[psutil.Process], how: str) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            getattr(process, how)()

@@ -1,0 +1,35 @@
+"""What the scheduler asks of a cluster."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from server.jobs.resources import Resources, Run
+
+
+class Cluster(Protocol):
+    """What the scheduler asks of a cluster. Every method may raise ClusterUnreachableError."""
+
+    def ensure(self) -> None:
+        """Start the cluster where that is ours to do, and return once it can take jobs."""
+
+    def resources(self) -> Resources:
+        """Return what the whole cluster has."""
+
+    def run_of(self, submission_id: str) -> Run:
+        """Return what the cluster knows of a submission."""
+
+    def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
+        """Have the cluster run a command, once."""
+
+    def kill(self, submission_id: str) -> None:
+        """Have the cluster end a submission."""
+
+    def log_tail(self, submission_id: str) -> str:
+        """Return the end of what the driver printed."""
+
+    def shutdown(self) -> None:
+        """End the cluster."""
+
+    def close(self) -> None:
+        """Close the connections and leave the cluster running."""

@@ -1,0 +1,104 @@
+"""The application: the parts of a server, put together."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.cluster.local import LocalCluster
+from server.cluster.protocol import Cluster
+from server.scheduler import Scheduler
+from server.settings import Settings
+from server.storage.database import Database
+from server.storage.histories import Histories
+from server.storage.jobs import Store
+from server.storage.runs import RunFolders
+from workers.contract.files import secret
+
+from .auth import Guard
+from .bell import Bell
+from .context import Server
+from .problems import install
+from .routes import docs, events, jobs, metrics, pages
+
+log = logging.getLogger(__name__)
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Files are asked for again by their ETag, answers never kept.
+    "Cache-Control": "no-cache",
+}
+
+
+def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
+    """Put a server together. Without `cluster` it runs its jobs on a local Ray cluster of its own."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(settings.database)
+    store = Store(database)
+    cluster = cluster or LocalCluster(settings.ray)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        bell = Bell()
+        store.on_change = bell.ring
+        folders = RunFolders(settings, store)
+        scheduler = Scheduler(store, cluster, folders)
+        app.state.server = Server(store, Histories(database), folders, scheduler, bell)
+        for job in await asyncio.to_thread(store.unfinished):
+            folders.prepare(job)
+        async with asyncio.TaskGroup() as tasks:
+            loop = tasks.create_task(scheduler.run(), name="scheduler")
+            yield
+            scheduler.stop()
+            await loop
+        await asyncio.to_thread(_leave, store, cluster)
+        database.close()
+
+    app = FastAPI(title="bigbatch", version=version("bigbatch"), docs_url=None, redoc_url=None, lifespan=lifespan)
+    install(app)
+    for part in (jobs, events, metrics, docs, pages):
+        app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=pages.STATIC))
+    app.add_middleware(
+        Guard, token=secret(settings.admin_token), cookie=f"bigbatch-{settings.port}", job_digest=store.token_digest
+    )
+    if settings.is_loopback:  # a page elsewhere may not reach us by a name that it makes point here
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
+    app.add_middleware(_Headers)
+    return app
+
+
+def _leave(store: Store, cluster: Cluster) -> None:
+    """End the cluster with the server, unless a job is on it: that goes on, and the next server finds it again."""
+    active = [job for job in store.unfinished() if job.status.is_active]
+    if active:
+        names = ", ".join(f"{job.name} ({job.id})" for job in active)
+        log.warning("%s goes on on its cluster; the next `bigbatch serve` finds it again", names)
+    else:
+        cluster.shutdown()
+    cluster.close()
+
+
+class _Headers:
+    """Adds the security headers to every answer that does not set its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message["headers"] = [*message["headers"], *(each for each in added if each[0] not in present)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

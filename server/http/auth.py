@@ -1,0 +1,110 @@
+"""Who may do what: the admin token everything, a job's token only the push of its own records."""
+
+import html
+import re
+import secrets
+from collections.abc import Callable
+from urllib.parse import parse_qs, quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.errors import ServerError, UnauthorizedError
+from server.storage.runs import digest
+
+from .bodies import read_body
+from .problems import problem_response
+
+_OPEN = frozenset({"/healthz", "/favicon.ico"})
+_INGEST = re.compile(r"/v1/jobs/([^/]+)/events")
+_PAGE = re.compile(r"/|/jobs/[^/]*")
+_LOGIN_BYTES = 4096
+_FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>bigbatch</title>
+<link rel="stylesheet" href="/static/style.css"><main><h1>bigbatch</h1>
+<form method="post" action="/login"><input type="hidden" name="next" value="{path}">
+<p><label>Token <input type="password" name="token" autocomplete="off" autofocus required></label>
+<button>Open</button></p>
+<p>The token stands in the link that <code>bigbatch serve</code> prints, and in admin.token in its home folder.</p>
+</form></main></html>"""
+
+
+class Guard:
+    """ASGI middleware that answers 401 itself and lets through only who may pass.
+
+    Args:
+        app: what is guarded.
+        token: the admin token; sent as a bearer token, or as the cookie that a browser gets for it.
+        cookie: name of that cookie; cookies are shared by all ports of a host, so it names the port.
+        job_digest: returns the SHA-256 of a job's token, None where there is none.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, cookie: str, job_digest: Callable[[str], str | None]) -> None:
+        self._app, self._token, self._cookie, self._job_digest = app, token, cookie, job_digest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        answer = await self._answer(request)
+        await (answer or self._app)(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response | None:
+        path, is_page = request.url.path, _PAGE.fullmatch(request.url.path) is not None
+        if path in _OPEN or path.startswith("/static/"):
+            return None
+        if path == "/login" and request.method == "POST":
+            return await self._log_in(request)
+        if is_page and self._is_admin(request.query_params.get("token", "")):
+            return self._let_in(path)
+        if await self._may_pass(request):
+            return None
+        return _login_page(path) if is_page else _refusal()
+
+    async def _may_pass(self, request: Request) -> bool:
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        bearer = bearer.strip() if scheme.lower() == "bearer" else ""
+        ingest = _INGEST.fullmatch(request.url.path)
+        if ingest and request.method == "POST":
+            known = await run_in_threadpool(self._job_digest, ingest[1])
+            return known is not None and _same(digest(bearer), known)
+        return self._is_admin(bearer) or (self._is_admin(request.cookies.get(self._cookie, "")) and _is_own(request))
+
+    async def _log_in(self, request: Request) -> Response:
+        try:
+            form = parse_qs((await read_body(request, _LOGIN_BYTES)).decode(errors="replace"))
+        except ServerError as error:
+            return problem_response(error)
+        target = form.get("next", ["/"])[0]
+        path = target if _PAGE.fullmatch(target) and not target.startswith("//") else "/"
+        return self._let_in(path) if self._is_admin(form.get("token", [""])[0]) else _login_page(path)
+
+    def _let_in(self, path: str) -> Response:
+        answer = RedirectResponse(quote(path), status_code=303)
+        answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", max_age=30 * 24 * 3600)
+        return answer
+
+    def _is_admin(self, token: str) -> bool:
+        return _same(token, self._token)
+
+
+def _same(presented: str, expected: str) -> bool:
+    return secrets.compare_digest(presented.encode(), expected.encode())
+
+
+def _is_own(request: Request) -> bool:
+    """Whether a request with a cookie comes from our own page: other ports of this host count as the same site."""
+    origin = request.headers.get("Origin")
+    return origin is None or origin == f"{request.url.scheme}://{request.headers.get('Host', '')}"
+
+
+def _refusal() -> Response:
+    detail = "send `Authorization: Bearer TOKEN`; the token is in admin.token in the server's home folder"
+    return problem_response(UnauthorizedError(detail), {"WWW-Authenticate": "Bearer"})
+
+
+def _login_page(path: str) -> Response:
+    return HTMLResponse(_FORM.format(path=html.escape(path)), status_code=401)

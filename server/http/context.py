@@ -1,0 +1,41 @@
+"""What the routes share: the parts of the running server, and the job that a path names."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.jobs.job import Job
+from server.scheduler import Scheduler
+from server.storage.histories import Histories
+from server.storage.jobs import Store
+from server.storage.runs import RunFolders
+
+from .bell import Bell
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The parts of a running server."""
+
+    store: Store
+    histories: Histories
+    folders: RunFolders
+    scheduler: Scheduler
+    bell: Bell
+
+
+def _server(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+ServerParts = Annotated[Server, Depends(_server)]
+
+
+def _job(job_id: str, server: ServerParts) -> Job:
+    return server.store.get(job_id)
+
+
+NamedJob = Annotated[Job, Depends(_job)]
+"""The job of the path; 404 where there is none."""

@@ -1,0 +1,85 @@
+"""Jobs: submit, list, read, cancel."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from server.http.bodies import read_job_document
+from server.http.context import NamedJob, Server, ServerParts
+from server.jobs.job import Job
+from server.jobs.status import JobStatus
+from workers.contract.documents import check_files, parse_spec
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {media: {"schema": {"type": "object"}} for media in ("application/json", "application/yaml")},
+    }
+}
+
+
+class JobPage(BaseModel):
+    """One page of jobs."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+    """`cursor` of the next page; null on the last one."""
+
+
+@router.post("", status_code=201, openapi_extra=_BODY)
+async def submit(
+    request: Request,
+    response: Response,
+    server: ServerParts,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> Job:
+    """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200."""
+    document = await read_job_document(request)
+    job, is_new = await run_in_threadpool(_create, server, document, idempotency_key)
+    server.scheduler.wake()
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("")
+def list_jobs(
+    server: ServerParts,
+    status: Annotated[list[JobStatus] | None, Query()] = None,
+    label: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=32)] = None,
+) -> JobPage:
+    """List jobs, the newest first, of any of the given statuses and with the label `key` or `key=value`."""
+    jobs = server.store.page(statuses=status or (), label=label, limit=limit + 1, before=cursor)
+    more = len(jobs) > limit
+    return JobPage(jobs=jobs[:limit], next_cursor=jobs[limit - 1].id if more else None)
+
+
+@router.get("/{job_id}")
+def read(job: NamedJob) -> Job:
+    """Read a job."""
+    return job
+
+
+@router.post("/{job_id}/cancel")
+async def cancel(job: NamedJob, server: ServerParts) -> Job:
+    """End a job: at once where it waits, else after it has saved a checkpoint. Repeating it changes nothing."""
+    now = datetime.now(UTC)
+    changed = await run_in_threadpool(server.store.change, job.id, lambda job: job.cancel(now))
+    server.scheduler.wake()
+    return changed
+
+
+def _create(server: Server, document: Any, key: str | None) -> tuple[Job, bool]:
+    spec = parse_spec(document)
+    check_files(spec)
+    job, is_new = server.store.create(spec, key)
+    if is_new:
+        server.folders.prepare(job)
+    return job, is_new

@@ -1,0 +1,108 @@
+"""`bigbatch serve`: one server on one home, from the first check to the last word."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from server.settings import Settings
+from workers.contract.files import secret, write_private
+
+from .app import create_app
+from .context import Server
+
+_STREAMS_S = 3
+FAILED, BAD_USAGE = 1, 2
+
+
+class CannotServeError(Exception):
+    """The server cannot start, for a reason that the user can remove."""
+
+
+def serve(settings: Settings, *, as_json: bool = False) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    try:
+        with _sole_server(settings):
+            _check_port(settings)
+            return _run(settings, as_json=as_json)
+    except CannotServeError as error:
+        print(f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201 -- the terminal is the interface
+        return BAD_USAGE
+
+
+def _run(settings: Settings, *, as_json: bool) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STREAMS_S,
+    )
+    # Once it has stopped, uvicorn raises the signal that stopped it again, and the last word would not be said.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server = _Server(config, settings, as_json=as_json)
+    server.run()
+    return 0 if server.started else FAILED
+
+
+class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvicorn
+    """Says where it listens once it does, and lets streams end before it waits for connections."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, *, as_json: bool) -> None:
+        super().__init__(config)
+        self._settings, self._as_json = settings, as_json
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            settings = self._settings
+            write_private(settings.server_file, json.dumps({"url": settings.url, "pid": os.getpid()}))
+            link = f"{settings.url}/?token={secret(settings.admin_token)}"
+            told = {"home": str(settings.home), "url": settings.url, "dashboard": link, "pid": os.getpid()}
+            text = f"bigbatch serves {settings.home}\nDashboard: {link}"
+            print(json.dumps(told) if self._as_json else text, flush=True)  # noqa: T201
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._settings.server_file.unlink(missing_ok=True)
+        parts: Server = self.config.app.state.server
+        parts.bell.close()
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def _sole_server(settings: Settings) -> Iterator[None]:
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with settings.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotServeError(
+                f"another server uses {settings.home}; stop it, or choose another folder with --home"
+            ) from None
+        yield
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise CannotServeError(
+                f"port {settings.port} of {settings.host} cannot be used ({error.strerror}); "
+                "choose another one with --port"
+            ) from None

@@ -1,0 +1,1 @@
+"""What a job is and what is decided about it; no input or output."""

@@ -1,0 +1,152 @@
+"""A job as a frozen value, and how what is asked of it and what it reports changes it."""
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from server.errors import TransitionError
+from workers.contract.push import Command
+from workers.contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+
+from .status import JobStatus
+
+GRACE = timedelta(seconds=30)
+"""How long a run may take to save a checkpoint and end by itself, before the cluster ends it."""
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_EPOCH_MS = 1_735_689_600_000  # 2025-01-01
+
+
+class _Ticks:
+    """Milliseconds since the epoch of ids, each given once: one that is taken makes the next of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def take(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1_000_000 - _EPOCH_MS)
+            return self._last
+
+
+_ticks = _Ticks()
+
+
+def new_job_id() -> str:
+    """Return twelve letters and digits that sort by time of creation; no two of a process are the same."""
+    ticks = _ticks.take()
+    stamp = "".join(_ALPHABET[ticks >> shift & 31] for shift in range(35, -1, -5))
+    return stamp + "".join(secrets.choice(_ALPHABET) for _ in range(4))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training job. Times are aware UTC; the metrics are those of the last step."""
+
+    id: str
+    name: str
+    status: JobStatus = JobStatus.QUEUED
+    step: int = 0
+    total_steps: int
+    attempt: int = 0
+    """Counts the runs handed to the cluster, from 1; 0 is none yet."""
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
+    command: Command = Command.NONE
+    """What the next reply to the run tells it."""
+    stop_deadline: datetime | None = None
+    """When the cluster ends a run that was asked to stop and has not."""
+    world_size: int | None = None
+    unigram_entropy_nats: float | None = None
+    phase: int | None = None
+    loss: float | None = None
+    lr: float | None = None
+    tokens_per_s: float | None = None
+    checkpoint_step: int | None = None
+    checkpoint_path: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def submission_id(self) -> str:
+        """What the cluster calls the current attempt."""
+        return f"{self.id}-a{self.attempt}"
+
+    def become(self, status: JobStatus, now: datetime, error: str | None = None) -> "Job":
+        """Return the job in another state.
+
+        Raises:
+            TransitionError: the state does not follow on the present one.
+        """
+        if not self.status.may_become(status):
+            raise TransitionError(f"job {self.id} is {self.status} ({self.status.phrase}) and cannot become {status}")
+        settled = status.is_terminal or status is JobStatus.PAUSED
+        return replace(
+            self,
+            status=status,
+            error=error if error is not None else self.error,
+            started_at=self.started_at or (now if status is JobStatus.RUNNING else None),
+            finished_at=now if status.is_terminal else None,
+            command=Command.NONE if settled else self.command,
+            stop_deadline=None if settled else self.stop_deadline,
+        )
+
+    def admit(self, world_size: int, now: datetime) -> "Job":
+        """Return the job as it is handed to the cluster, on so many workers."""
+        return replace(self.become(JobStatus.STARTING, now), attempt=self.attempt + 1, world_size=world_size)
+
+    def cancel(self, now: datetime) -> "Job":
+        """Return the job as it is after somebody asked to end it; asking twice changes nothing.
+
+        Raises:
+            TransitionError: the job ended otherwise.
+        """
+        if self.status in {JobStatus.STOPPING, JobStatus.CANCELLED}:
+            return self
+        if self.status in {JobStatus.QUEUED, JobStatus.PAUSED}:
+            return self.become(JobStatus.CANCELLED, now)
+        # A run that was not heard of yet has nothing to save and might never ask for its command.
+        patience = timedelta() if self.status is JobStatus.STARTING else GRACE
+        return replace(self.become(JobStatus.STOPPING, now), command=Command.STOP, stop_deadline=now + patience)
+
+    def after(self, record: Record) -> "Job":
+        """Return the job as it is after its run reported `record`."""
+        match record:
+            case StatusRecord():
+                return self._after_status(record)
+            case StepRecord():
+                return replace(
+                    self,
+                    step=record.step,
+                    phase=record.phase,
+                    loss=record.loss,
+                    lr=record.lr,
+                    tokens_per_s=record.tokens_per_s,
+                )
+            case CheckpointRecord():
+                return replace(self, checkpoint_step=record.step, checkpoint_path=record.path)
+        return self
+
+    def _after_status(self, record: StatusRecord) -> "Job":
+        if record.attempt < self.attempt:
+            return self  # an earlier attempt no longer speaks for the job
+        told = replace(
+            self,
+            attempt=record.attempt,
+            world_size=record.world_size or self.world_size,
+            unigram_entropy_nats=self.unigram_entropy_nats
+            if record.unigram_entropy_nats is None
+            else record.unigram_entropy_nats,
+        )
+        status = _REPORTED[record.status]
+        # A run that was asked to stop may say once more that it runs.
+        return told.become(status, record.time, record.error) if self.status.may_become(status) else told
+
+
+_REPORTED = {status: JobStatus(status.value) for status in RunStatus}

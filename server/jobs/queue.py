@@ -1,0 +1,101 @@
+"""Which jobs start, wait or end now: facts in, decisions out, nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from workers.contract.spec.job import JobSpec
+
+from .job import Job
+from .resources import Resources, Run
+from .status import JobStatus
+
+
+class Action(StrEnum):
+    """What can be done for a job."""
+
+    ADMIT = "admit"
+    SUBMIT = "submit"
+    RESTART = "restart"
+    KILL = "kill"
+    SETTLE = "settle"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done for one job now."""
+
+    job: Job
+    action: Action
+    world_size: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision stands on."""
+
+    jobs: Sequence[Job]
+    """Unfinished jobs, the oldest first."""
+    runs: Mapping[str, Run]
+    """What the cluster says of the current attempt of each active job, by job id."""
+    total: Resources
+    now: datetime
+
+
+def decide(facts: Facts) -> list[Decision]:
+    """Decide for every job; jobs that need nothing are not mentioned."""
+    active = [job for job in facts.jobs if job.status.is_active]
+    decisions = [decision for job in active if (decision := _decide_active(job, facts.runs[job.id], facts.now))]
+    queued = [job for job in facts.jobs if job.status is JobStatus.QUEUED]
+    return decisions + _admit(queued, facts.total, sum((_held(job) for job in active), Resources()))
+
+
+def _decide_active(job: Job, run: Run, now: datetime) -> Decision | None:
+    match run:
+        case Run.ENDED:
+            return Decision(job, Action.SETTLE)
+        case Run.UNKNOWN if job.status is JobStatus.STARTING:
+            return Decision(job, Action.SUBMIT)
+        case Run.UNKNOWN if job.status is JobStatus.STOPPING:
+            return Decision(job, Action.SETTLE)
+        case Run.UNKNOWN:
+            return Decision(job, Action.RESTART)
+    is_overdue = job.stop_deadline is not None and now >= job.stop_deadline
+    return Decision(job, Action.KILL) if job.status is JobStatus.STOPPING and is_overdue else None
+
+
+def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Decision]:
+    """Admit in order of arrival; a job that must wait holds back those behind it, so that it gets its turn."""
+    decisions = []
+    for job in queued:
+        spec = JobSpec.model_validate(job.spec)
+        fitting = [size for size in spec.world_sizes() if (_worker(spec) * size).fit(total)]
+        if not fitting:
+            decisions.append(Decision(job, Action.REFUSE, reason=_never_fits(spec, total)))
+            continue
+        need = _worker(spec) * max(fitting)
+        if not need.fit(total - held):
+            break
+        held += need
+        decisions.append(Decision(job, Action.ADMIT, max(fitting)))
+    return decisions
+
+
+def _worker(spec: JobSpec) -> Resources:
+    return Resources(spec.parallel.cpus_per_worker, spec.parallel.gpus_per_worker)
+
+
+def _held(job: Job) -> Resources:
+    spec = JobSpec.model_validate(job.spec)
+    return _worker(spec) * (job.world_size or max(spec.world_sizes()))
+
+
+def _never_fits(spec: JobSpec, total: Resources) -> str:
+    fewest = min(spec.world_sizes())
+    return (
+        f"The job needs {_worker(spec) * fewest} for {fewest} workers, and the whole cluster has {total}. "
+        "Lower parallel.workers, parallel.cpus_per_worker or parallel.gpus_per_worker, and submit it again."
+    )

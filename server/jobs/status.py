@@ -1,0 +1,57 @@
+"""The states of a job and which may follow which."""
+
+from enum import StrEnum
+from typing import Self
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "QUEUED", "waits for free processors"
+    STARTING = "STARTING", "handed to the cluster, not heard of yet"
+    RUNNING = "RUNNING", "trains"
+    PAUSING = "PAUSING", "was asked to save a checkpoint and pause"
+    PAUSED = "PAUSED", "rests on its last checkpoint"
+    STOPPING = "STOPPING", "was asked to save a checkpoint and end"
+    SUCCEEDED = "SUCCEEDED", "took all its steps"
+    FAILED = "FAILED", "ended before its last step; the error says why"
+    CANCELLED = "CANCELLED", "was ended on request"
+
+    phrase: str
+
+    def __new__(cls, value: str, phrase: str = "") -> Self:
+        """Keep the phrase beside the value."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.phrase = phrase
+        return member
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can change any more."""
+        return self in _TERMINAL
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the cluster holds processors for the job."""
+        return self in _ACTIVE
+
+    def may_become(self, other: "JobStatus") -> bool:
+        """Whether `other` may follow at once."""
+        return other in _FOLLOWERS[self]
+
+
+_TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+_ACTIVE = frozenset({JobStatus.STARTING, JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.STOPPING})
+_FOLLOWERS: dict[JobStatus, frozenset[JobStatus]] = {
+    # A run that speaks exists, whatever the server knew of it: RUNNING may follow QUEUED.
+    JobStatus.QUEUED: _TERMINAL | {JobStatus.STARTING, JobStatus.RUNNING},
+    JobStatus.STARTING: _TERMINAL | {JobStatus.RUNNING, JobStatus.STOPPING, JobStatus.PAUSED},
+    JobStatus.RUNNING: _TERMINAL | {JobStatus.STARTING, JobStatus.PAUSING, JobStatus.PAUSED, JobStatus.STOPPING},
+    JobStatus.PAUSING: _TERMINAL | {JobStatus.STARTING, JobStatus.PAUSED, JobStatus.STOPPING},
+    JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLED}),
+    JobStatus.STOPPING: _TERMINAL,
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}

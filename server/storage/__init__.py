@@ -1,0 +1,1 @@
+"""The database and the run folders: the only part of the server that imports SQLAlchemy."""

@@ -1,0 +1,201 @@
+"""Jobs and records in the database. Only this file, its reader `series.py` and the tables speak SQL."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+
+from server.errors import IdempotencyError, JobNotFoundError
+from server.jobs.job import Job, new_job_id
+from server.jobs.status import JobStatus
+from workers.contract.push import Command, PushReply
+from workers.contract.records import Record, StepRecord
+from workers.contract.spec.job import JobSpec
+
+from .database import Database
+from .schema import jobs, records
+
+_JOB_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+_FINISHED = [status.value for status in JobStatus if status.is_terminal]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a stream tells next: the records behind a number, and the job as it is after the last of all records."""
+
+    job: Job
+    records: list[dict[str, Any]]
+    is_all: bool
+
+
+class Store:
+    """The jobs of one server. `on_change` hears the id of every job that changed, after the commit."""
+
+    def __init__(self, database: Database, on_change: Callable[[str], None] = lambda _: None) -> None:
+        self._database = database
+        self.on_change = on_change
+
+    def create(self, spec: JobSpec, key: str | None = None) -> tuple[Job, bool]:
+        """Store a new QUEUED job, or find the one that `key` created before; say whether it is new.
+
+        Raises:
+            IdempotencyError: the key stands for another specification.
+        """
+        document = spec.model_dump(mode="json")
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        with self._database.write() as db:
+            if key is not None and (earlier := _by_key(db, key)) is not None:
+                if earlier["request_sha256"] != digest:
+                    raise IdempotencyError(f"Idempotency-Key {key!r} created job {earlier['id']} from another document")
+                return _job(earlier), False
+            job = Job(
+                id=new_job_id(),
+                name=spec.name,
+                total_steps=spec.total_steps,
+                created_at=datetime.now(UTC),
+                labels=spec.labels,
+                spec=document,
+            )
+            db.execute(insert(jobs).values(**asdict(job), idempotency_key=key, request_sha256=digest))
+        self.on_change(job.id)
+        return job, True
+
+    def get(self, job_id: str) -> Job:
+        """Read a job.
+
+        Raises:
+            JobNotFoundError: no job has this id.
+        """
+        with self._database.read() as db:
+            return _read(db, job_id)
+
+    def page(
+        self,
+        *,
+        statuses: Sequence[JobStatus] = (),
+        label: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[Job]:
+        """Read jobs, the newest first; `label` is `key` or `key=value`, `before` the id where the last page ended."""
+        query = select(*_JOB_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
+        if statuses:
+            query = query.where(jobs.c.status.in_(statuses))
+        if before is not None:
+            query = query.where(jobs.c.id < before)
+        if label is not None:
+            key, has_value, value = label.partition("=")
+            stored = jobs.c.labels[key].as_string()
+            query = query.where(stored == value if has_value else stored.is_not(None))
+        with self._database.read() as db:
+            return [_job(row) for row in db.execute(query).mappings()]
+
+    def unfinished(self) -> list[Job]:
+        """Read the jobs that are not in a terminal state, the oldest first."""
+        query = select(*_JOB_COLUMNS).where(jobs.c.status.not_in(_FINISHED)).order_by(jobs.c.id)
+        with self._database.read() as db:
+            return [_job(row) for row in db.execute(query).mappings()]
+
+    def change(self, job_id: str, change: Callable[[Job], Job]) -> Job:
+        """Replace a job by what `change` makes of it, in one transaction."""
+        with self._database.write() as db:
+            before = _read(db, job_id)
+            after = change(before)
+            _replace(db, before, after)
+        if after != before:
+            self.on_change(job_id)
+        return after
+
+    def ingest(self, job_id: str, pushed: Iterable[Record]) -> PushReply:
+        """Store the records that are next in number, and what they imply for the job, in one transaction.
+
+        Records that are stored already are passed over, and so is everything behind a gap: the reply's number tells
+        the sender where to go on.
+        """
+        with self._database.write() as db:
+            before = after = _read(db, job_id)
+            acknowledged = last = _acknowledged(db, job_id)
+            for record in pushed:
+                if record.seq == last + 1:
+                    _insert(db, job_id, record)
+                    after, last = after.after(record), record.seq
+            if last > acknowledged:
+                db.execute(update(jobs).where(jobs.c.id == job_id).values(acknowledged=last))
+                _replace(db, before, after)
+        if last > acknowledged:
+            self.on_change(job_id)
+        return PushReply(acknowledged=last, command=Command.STOP if after.status.is_terminal else after.command)
+
+    def news(self, job_id: str, after: int, limit: int) -> News:
+        """Read at most `limit` records behind number `after`, and the job, from one snapshot."""
+        query = (
+            select(records.c.data, records.c.trust_ratios)
+            .where(records.c.job_id == job_id, records.c.seq > after)
+            .order_by(records.c.seq)
+            .limit(limit)
+        )
+        with self._database.read() as db:
+            found = [_whole(row.data, row.trust_ratios) for row in db.execute(query)]
+            return News(_read(db, job_id), found, is_all=len(found) < limit)
+
+    def token_digest(self, job_id: str) -> str | None:
+        """Return the SHA-256 of the job's token, None where there is no such job or token."""
+        with self._database.read() as db:
+            return db.execute(select(jobs.c.token_sha256).where(jobs.c.id == job_id)).scalar()
+
+    def set_token_digest(self, job_id: str, digest: str) -> None:
+        """Let the token with this SHA-256, and no other, push records of the job."""
+        with self._database.write() as db:
+            db.execute(update(jobs).where(jobs.c.id == job_id).values(token_sha256=digest))
+
+
+def _job(row: RowMapping) -> Job:
+    values = {field.name: row[field.name] for field in fields(Job)}
+    return Job(**values | {"status": JobStatus(row["status"]), "command": Command(row["command"])})
+
+
+def _read(db: Connection, job_id: str) -> Job:
+    row = db.execute(select(*_JOB_COLUMNS).where(jobs.c.id == job_id)).mappings().one_or_none()
+    if row is None:
+        raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists those there are")
+    return _job(row)
+
+
+def _by_key(db: Connection, key: str) -> RowMapping | None:
+    return db.execute(select(jobs).where(jobs.c.idempotency_key == key)).mappings().one_or_none()
+
+
+def _acknowledged(db: Connection, job_id: str) -> int:
+    number: int = db.execute(select(jobs.c.acknowledged).where(jobs.c.id == job_id)).scalar_one()
+    return number
+
+
+def _replace(db: Connection, before: Job, after: Job) -> None:
+    old, new = asdict(before), asdict(after)
+    changed = {name: value for name, value in new.items() if value != old[name]}
+    if changed:
+        db.execute(update(jobs).where(jobs.c.id == before.id).values(**changed))
+
+
+def _insert(db: Connection, job_id: str, record: Record) -> None:
+    step, ratios = None, None
+    data = record.model_dump(mode="json", exclude={"trust_ratio"})
+    if isinstance(record, StepRecord):
+        step = record.step
+        ratios = np.array(record.trust_ratio, dtype="<f4").tobytes()  # None becomes NaN
+        db.execute(delete(records).where(records.c.job_id == job_id, records.c.step == step))
+    row = {"job_id": job_id, "seq": record.seq, "kind": record.kind, "step": step, "time": record.time}
+    db.execute(insert(records).values(**row, data=data, trust_ratios=ratios))
+
+
+def _whole(data: dict[str, Any], ratios: bytes | None) -> dict[str, Any]:
+    """Put the trust ratios back, with the seven digits that float32 holds."""
+    if ratios is None:
+        return data
+    values = np.frombuffer(ratios, dtype="<f4").tolist()
+    return data | {"trust_ratio": [None if value != value else float(f"{value:.7g}") for value in values]}  # noqa: PLR0124

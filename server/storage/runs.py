@@ -1,0 +1,65 @@
+"""The run folder: what a job reads when it starts, and what it wrote."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from server.jobs.job import Job
+from server.settings import Settings
+from workers.contract.files import read_json, write_private
+from workers.contract.push import ControlPlane
+from workers.contract.records import RECORD, Record
+
+from .jobs import Store
+
+_BATCH = 500
+
+
+def digest(token: str) -> str:
+    """Return what is stored of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class RunFolders:
+    """Prepares the folders of jobs under the server's home."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
+
+    def folder(self, job_id: str) -> Path:
+        """Return the folder of a job."""
+        return self._settings.run_folder(job_id)
+
+    def prepare(self, job: Job) -> None:
+        """Write what the run needs: its specification, and where and with which token to report.
+
+        Repeated at every start of the server, whose address may have changed; a run that goes on keeps its token.
+        """
+        folder = self.folder(job.id)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(folder / "spec.yaml", json.dumps(job.spec, indent=2) + "\n")
+        token = (read_json(folder / "control.json") or {}).get("token") or secrets.token_urlsafe(32)
+        self._store.set_token_digest(job.id, digest(token))
+        control = ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token)
+        write_private(folder / "control.json", control.model_dump_json())
+
+
+def read_events(folder: Path) -> Iterator[list[Record]]:
+    """Read `events.jsonl` in batches, up to a line that a killed writer left unfinished."""
+    path, batch = folder / "events.jsonl", list[Record]()
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                batch.append(RECORD.validate_json(line))
+            except ValidationError:
+                break
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    yield batch

@@ -1,0 +1,65 @@
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from server.cli.progress import Course, watch
+from server.client.client import Client, Event
+from tests.serving import Served, run_records
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _step(number: int, **changes: Any) -> Event:
+    time = (BEGIN + timedelta(seconds=2 * number)).isoformat()
+    record = {"step": number, "time": time, "loss": 7.0, "tokens_per_s": 1234.5, "trust_ratio": [0.2, 1.0, 0.4, None]}
+    return Event("step", number, record | changes)
+
+
+@pytest.fixture
+def course() -> Course:
+    return Course(status="RUNNING", total=100)
+
+
+def test_the_time_left_follows_the_pace_of_the_last_steps(course: Course) -> None:
+    course.take(_step(1))
+    assert course.remaining is None
+    for number in range(2, 11):
+        course.take(_step(number))
+    assert course.remaining == timedelta(seconds=2 * 90)
+
+
+def test_the_pace_is_measured_anew_after_a_restart(course: Course) -> None:
+    for number in (1, 2, 3):
+        course.take(_step(number))
+    course.take(_step(2, time=(BEGIN + timedelta(hours=1)).isoformat()))
+    assert (course.step, course.remaining) == (2, None)
+
+
+def test_the_median_is_over_the_adapted_tensors_alone(course: Course) -> None:
+    course.take(Event("tensors", 1, {"names": ["a", "b", "c", "d"], "adapted": [True, False, True, True]}))
+    course.take(_step(1))
+    assert course.median_trust_ratio == pytest.approx(0.3)
+
+
+def test_a_step_without_a_finite_loss_has_no_number(course: Course) -> None:
+    course.take(_step(1, loss=None, trust_ratio=[None] * 4))
+    assert "loss -" in course.figures()
+    assert "ratio -" in course.figures()
+
+
+def test_a_terminal_shows_a_bar_and_a_summary(served: Served) -> None:
+    job = served.submit()
+    served.push(job["id"], run_records(20))
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    with Client(served.settings.home, served.url) as client:
+        ended = watch(client, job["id"], screen)
+    assert isinstance(screen.file, io.StringIO)
+    shown = screen.file.getvalue()
+    assert ended["status"] == "SUCCEEDED"
+    assert "20/20" in shown
+    assert "━━━" in shown
+    assert "1,000 tokens/s" in shown
+    assert shown.rstrip().endswith("(guessing by word frequency alone: 6.000)")

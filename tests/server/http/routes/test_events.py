@@ -1,0 +1,145 @@
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from server.client.client import Event, parse_events
+from server.http.routes import events as events_route
+from tests.serving import Served, run_records, serving, status, step, tensors
+
+
+@contextmanager
+def _watch(served: Served, path: str, **headers: str) -> Iterator[Iterator[Event]]:
+    with served.http.stream("GET", path, headers=headers) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        yield parse_events(answer.iter_text())
+
+
+def _all(served: Served, job_id: str, **headers: str) -> list[Event]:
+    with _watch(served, f"/v1/jobs/{job_id}/events", **headers) as events:
+        return list(events)
+
+
+def test_a_finished_job_is_replayed_to_its_end(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(5))
+    events = _all(served, job_id)
+    assert [event.id for event in events] == [*range(1, 9), None]
+    assert [event.name for event in events] == ["status", "tensors", *["step"] * 5, "status", "end"]
+    assert events[2].data["trust_ratio"] == [0.1, 1.0, None]
+    assert events[-1].data == {"status": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize("how", ["header", "query"])
+def test_a_stream_goes_on_behind_the_last_event_seen(served: Served, how: str) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(5))
+    if how == "header":
+        events = _all(served, job_id, **{"Last-Event-ID": "5"})
+    else:
+        with _watch(served, f"/v1/jobs/{job_id}/events?after=5") as stream:
+            events = list(stream)
+    assert [event.id for event in events] == [6, 7, 8, None]
+
+
+def test_records_arrive_live_and_in_order_while_they_are_pushed(served: Served) -> None:
+    job_id = served.submit()["id"]
+    records = run_records(30)
+    with _watch(served, f"/v1/jobs/{job_id}/events") as events:
+        assert next(events) == Event("status", None, _status_data(served, job_id))
+        pusher = threading.Thread(target=lambda: [served.push(job_id, records[: n + 1]) for n in range(len(records))])
+        pusher.start()
+        seen = list(events)
+        pusher.join()
+    assert [event.id for event in seen if event.id] == list(range(1, 34))
+    assert seen[-1].name == "end"
+
+
+def _status_data(served: Served, job_id: str) -> dict[str, Any]:
+    job = served.job(job_id)
+    names = ("status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
+    return {"kind": "status"} | {name: job[name] for name in names}
+
+
+def test_a_change_that_no_record_tells_is_told_without_a_number(served: Served) -> None:
+    job_id = served.submit()["id"]
+    with _watch(served, f"/v1/jobs/{job_id}/events") as events:
+        assert next(events).data["status"] == "QUEUED"
+        served.http.post(f"/v1/jobs/{job_id}/cancel")
+        cancelled, end = list(events)
+    assert (cancelled.name, cancelled.id, cancelled.data["status"]) == ("status", None, "CANCELLED")
+    assert end.name == "end"
+
+
+def test_a_long_history_arrives_whole(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(1200))
+    assert [event.id for event in _all(served, job_id)] == [*range(1, 1204), None]
+
+
+def test_a_step_that_is_taken_again_arrives_again_with_a_new_number(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, [status(1, "RUNNING"), tensors(2), step(3, 1), step(4, 2)])
+    with _watch(served, f"/v1/jobs/{job_id}/events") as events:
+        assert [next(events).id for _ in range(4)] == [1, 2, 3, 4]
+        served.push(job_id, [step(5, 2, loss=3.0), status(6, "SUCCEEDED")])
+        again = next(events)
+    assert (again.id, again.data["step"], again.data["loss"]) == (5, 2, 3.0)
+
+
+def test_streams_end_when_the_server_stops_and_go_on_with_the_next_one(tmp_path: Any) -> None:
+    with serving(tmp_path) as first:
+        job_id = first.submit()["id"]
+        first.push(job_id, run_records(3)[:4])
+        answer = first.http.stream("GET", f"/v1/jobs/{job_id}/events")
+        stream = answer.__enter__()
+        events = parse_events(stream.iter_text())
+        assert [next(events).id for _ in range(4)] == [1, 2, 3, 4]
+        first.parts.bell.close()
+        assert list(events) == []
+        answer.__exit__(None, None, None)
+    with serving(tmp_path) as second:
+        second.push(job_id, run_records(3)[4:])
+        assert [event.id for event in _all(second, job_id, **{"Last-Event-ID": "4"})] == [5, 6, None]
+
+
+def test_a_silent_stream_shows_that_it_is_alive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_route, "_KEEP_ALIVE_S", 0.05)
+    with served.http.stream("GET", "/v1/events") as answer:
+        lines = answer.iter_lines()
+        assert [line for _ in range(6) if (line := next(lines))] == [": ping"] * 3
+
+
+def test_the_stream_of_all_jobs_shows_those_that_change(served: Served) -> None:
+    with _watch(served, "/v1/events") as events:
+        job_id = served.submit()["id"]
+        event = next(events)
+        assert (event.name, event.id, event.data["id"], event.data["status"]) == ("job", None, job_id, "QUEUED")
+        served.push(job_id, run_records(3))
+        while event.data["status"] != "SUCCEEDED":
+            event = next(events)
+        assert event.data["step"] == 3
+
+
+def test_pushes_may_repeat_and_overlap(served: Served) -> None:
+    job_id = served.submit()["id"]
+    records = run_records(5)
+    assert served.push(job_id, records[:4])["acknowledged"] == 4
+    assert served.push(job_id, records[2:6])["acknowledged"] == 6
+    assert served.push(job_id, records[7:])["acknowledged"] == 6
+    assert served.push(job_id, records)["acknowledged"] == 8
+    assert served.job(job_id)["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"records": [{"kind": "step"}]}', '{"records": 5}', '{"records": [{}]}'])
+def test_what_is_not_a_push_is_refused_field_by_field(served: Served, body: str) -> None:
+    job_id = served.submit()["id"]
+    control = json.loads((served.settings.run_folder(job_id) / "control.json").read_text())
+    headers = {"Authorization": f"Bearer {control['token']}"}
+    answer = httpx.post(control["url"], content=body, headers=headers, trust_env=False)
+    assert answer.status_code == 422
+    assert answer.json()["errors"]

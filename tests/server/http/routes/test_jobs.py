@@ -1,0 +1,166 @@
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.serving import TINY, Served, run_records
+from workers.contract.documents import read_spec
+from workers.contract.push import ControlPlane
+
+YAML = {"Content-Type": "application/yaml"}
+JSON = {"Content-Type": "application/json"}
+
+
+def test_a_job_is_submitted_as_json_and_as_yaml(served: Served) -> None:
+    as_json = served.http.post("/v1/jobs", json=TINY)
+    as_yaml = served.http.post("/v1/jobs", content=yaml.safe_dump(TINY), headers=YAML)
+    assert (as_json.status_code, as_yaml.status_code) == (201, 201)
+    assert as_json.json()["spec"] == as_yaml.json()["spec"]
+    assert as_json.headers["Location"] == f"/v1/jobs/{as_json.json()['id']}"
+    assert as_json.json()["status"] == "QUEUED"
+
+
+def test_a_repeated_key_returns_the_same_job_in_either_format(served: Served) -> None:
+    key = {"Idempotency-Key": "once"}
+    first = served.http.post("/v1/jobs", json=TINY, headers=key)
+    again = served.http.post("/v1/jobs", content=yaml.safe_dump(TINY), headers=YAML | key)
+    other = served.http.post("/v1/jobs", json=TINY | {"seed": 5}, headers=key)
+    assert (first.status_code, again.status_code, other.status_code) == (201, 200, 409)
+    assert again.json()["id"] == first.json()["id"]
+    assert first.json()["id"] in other.json()["detail"]
+    assert len(served.http.get("/v1/jobs").json()["jobs"]) == 1
+
+
+def test_the_run_folder_holds_the_specification_and_a_private_token(served: Served) -> None:
+    folder = served.settings.run_folder(served.submit()["id"])
+    assert read_spec((folder / "spec.yaml").read_text()).name == "tiny"
+    control = ControlPlane.model_validate_json((folder / "control.json").read_text())
+    assert control.url == f"{served.url}/v1/jobs/{folder.name}/events"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "control.json")] == [0o700, 0o600]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"),
+    [
+        (b'{"name": "x", "steps": 1}', JSON, 422, "data = (absent): is required"),
+        (b"[1, 2]", JSON, 422, "a job specification is a mapping"),
+        (b"null", JSON, 422, "mapping"),
+        (b"", JSON, 400, "not valid JSON"),
+        (b'{"name": ', JSON, 400, "line 1 column 10"),
+        (b"\xff\xfe", JSON, 400, "UTF-8"),
+        (b"[" * 100_000, JSON, 400, "not valid JSON"),
+        (b"1" * 5000, JSON, 400, "not valid JSON"),
+        (b"a: [1, 2", YAML, 422, "line 1"),
+        (b"a: &x 1\nb: *x", YAML, 422, "aliases are not allowed"),
+        (b"name: 2026-99-99", YAML, 422, "month"),
+        (b"[" * 100_000, YAML, 422, "not valid YAML"),
+        (b"name: x", {"Content-Type": "text/plain"}, 415, "application/yaml"),
+        (b"x" * (2**20 + 1), YAML, 413, "1,048,576"),
+    ],
+)
+def test_what_is_not_a_job_is_refused_with_a_reason_and_leaves_nothing(
+    served: Served, body: bytes, headers: dict[str, str], status: int, says: str
+) -> None:
+    answer = served.http.post("/v1/jobs", content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert says in answer.json()["detail"]
+    assert {"type", "title", "status", "detail"} <= set(answer.json())
+    assert served.http.get("/v1/jobs").json()["jobs"] == []
+    assert not (served.settings.home / "runs").exists()
+
+
+def test_a_body_that_does_not_say_how_long_it_is_is_cut_off_at_the_limit(served: Served) -> None:
+    chunks = (b"x" * 65_536 for _ in range(40))
+    assert served.http.post("/v1/jobs", content=chunks, headers=YAML).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"learning_rate": 1}, "learning_rate"),
+        ({"phases": [TINY["phases"][0] | {"steps": "many"}]}, "phases[0].steps"),
+        ({"data": {"corpus": ["/no/such/file.txt"]}}, "data.corpus[0]"),
+        ({"data": {"corpus": ["relative.txt"]}}, "data.corpus[0]"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value_and_a_remedy(served: Served, changes: dict[str, Any], field: str) -> None:
+    answer = served.http.post("/v1/jobs", json=TINY | changes)
+    assert answer.status_code == 422
+    assert [set(each) for each in answer.json()["errors"]] == [{"field", "value", "problem", "remedy"}]
+    assert answer.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize("name", ["torn.txt.gz", "n" * 300, "folder"])
+def test_a_corpus_that_cannot_be_read_is_named(served: Served, tmp_path: Path, name: str) -> None:
+    (tmp_path / "torn.txt.gz").write_bytes(b"\x1f\x8b\x08\x00 not what it seems")
+    (tmp_path / "folder").mkdir()
+    answer = served.http.post("/v1/jobs", json=TINY | {"data": {"corpus": [str(tmp_path / name)]}})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "data.corpus[0]"
+
+
+@pytest.mark.parametrize(("text", "status"), [("\\ud800", 400), ("\\u0000", 201), ("\\u2028", 201)])
+def test_odd_characters_in_a_label_do_no_harm(served: Served, text: str, status: int) -> None:
+    body = json.dumps(TINY)[:-1] + f', "labels": {{"odd": "{text}"}}}}'
+    answer = served.http.post("/v1/jobs", content=body, headers=JSON)
+    assert answer.status_code == status
+    assert served.http.get("/v1/jobs?label=odd").status_code == 200
+
+
+def test_jobs_are_listed_page_by_page(served: Served) -> None:
+    ids = [served.submit()["id"] for _ in range(5)]
+    first = served.http.get("/v1/jobs", params={"limit": 3}).json()
+    second = served.http.get("/v1/jobs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    assert [job["id"] for job in first["jobs"] + second["jobs"]] == sorted(ids, reverse=True)
+    assert second["next_cursor"] is None
+
+
+def test_the_list_can_be_narrowed_by_status_and_label(served: Served) -> None:
+    blue = served.submit(labels={"team": "blue"})["id"]
+    red = served.submit(labels={"team": "red"})["id"]
+    served.http.post(f"/v1/jobs/{red}/cancel")
+    for query, found in (({"label": "team=blue"}, blue), ({"status": "CANCELLED"}, red)):
+        assert [job["id"] for job in served.http.get("/v1/jobs", params=query).json()["jobs"]] == [found]
+    assert len(served.http.get("/v1/jobs?status=CANCELLED&status=QUEUED").json()["jobs"]) == 2
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=many", "status=LOST", "limit=100000"])
+def test_a_bad_parameter_is_named(served: Served, query: str) -> None:
+    answer = served.http.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"].startswith(f"query.{query.partition('=')[0]}")
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_an_ended_one_cannot_be(served: Served) -> None:
+    waiting, ended = served.submit()["id"], served.submit()["id"]
+    assert served.http.post(f"/v1/jobs/{waiting}/cancel").json()["status"] == "CANCELLED"
+    assert served.http.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
+    served.push(ended, run_records(3))
+    answer = served.http.post(f"/v1/jobs/{ended}/cancel")
+    assert answer.status_code == 409
+    assert "is SUCCEEDED" in answer.json()["detail"]
+
+
+def test_a_running_job_hears_in_its_next_push_that_it_shall_stop(served: Served) -> None:
+    job_id = served.submit()["id"]
+    records = run_records(3)
+    assert served.push(job_id, records[:3]) == {"acknowledged": 3, "command": "none"}
+    assert served.http.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "STOPPING"
+    assert served.push(job_id, []) == {"acknowledged": 3, "command": "stop"}
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/nope", "/v1/nope", "/v1/jobs/nope/metrics", "/v1/jobs/nope/events"])
+def test_what_is_not_there_is_not_found(served: Served, path: str) -> None:
+    answer = served.http.get(path)
+    assert (answer.status_code, answer.json()["status"]) == (404, 404)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_wrong_method_is_refused_with_those_that_there_are(served: Served) -> None:
+    answer = served.http.delete("/v1/jobs")
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["Allow"] or "POST" in answer.headers["Allow"]

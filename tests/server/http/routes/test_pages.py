@@ -1,0 +1,46 @@
+import re
+
+import httpx
+import pytest
+
+from server.http.routes.pages import STATIC
+from tests.serving import Served
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/anything"])
+def test_the_dashboard_is_one_page_for_every_path(served: Served, path: str) -> None:
+    answer = served.http.get(path)
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert answer.text == (STATIC / "index.html").read_text()
+
+
+def test_every_answer_forbids_scripts_of_others(served: Served) -> None:
+    for path in ("/", "/healthz", "/v1/jobs", "/v1/nothing", "/static/app.js"):
+        policy = served.http.get(path).headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+
+
+def test_files_of_the_dashboard_are_open_and_asked_for_again_by_their_tag(served: Served) -> None:
+    with httpx.Client(base_url=served.url, trust_env=False) as stranger:
+        answer = stranger.get("/static/app.js")
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
+        again = stranger.get("/static/app.js", headers={"If-None-Match": answer.headers["ETag"]})
+        assert again.status_code == 304
+        assert stranger.get("/static/../app.py").status_code in {401, 404}
+        assert stranger.get("/static/%2e%2e/app.py").status_code in {401, 404}
+
+
+def test_the_documentation_names_every_operation_and_needs_no_other_server(served: Served) -> None:
+    page = served.http.get("/docs").text
+    for path, methods in served.http.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in page
+    assert re.findall(r'(?:src|href)="(?!/)', page) == []
+
+
+def test_a_server_without_a_cluster_is_healthy_but_not_ready_and_says_why(served: Served) -> None:
+    assert served.http.get("/healthz").status_code == 200
+    answer = served.http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["detail"] in {"there is no cluster in this test", "the scheduler has not looked yet"}

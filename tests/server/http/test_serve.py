@@ -1,0 +1,88 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from server.cluster.process import ClusterProcess
+from server.http.serve import serve
+from server.settings import Settings
+from tests.serving import free_port
+
+SERVE = (
+    "import sys; from pathlib import Path; from server.http.serve import serve; from server.settings import Settings; "
+)
+
+
+@contextmanager
+def _server(home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    code = f"{SERVE}sys.exit(serve(Settings(Path({str(home)!r}), port={port})))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as it:
+        try:
+            yield it
+        finally:
+            it.terminate()
+            it.wait(60)
+            ClusterProcess(home / "ray").stop()
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_taken_port_is_named_before_anything_is_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert serve(Settings(tmp_path, port=port)) == 2
+    said = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1 cannot be used (Address already in use)" in said
+    assert "--port" in said
+    assert not (tmp_path / "bigbatch.db").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_is_found_by_its_file_and_stops_with_open_streams_and_without_a_trace(
+    tmp_path: Path, how: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    with _server(tmp_path, port) as process:
+        _wait_for(tmp_path / "server.json")
+        found = json.loads((tmp_path / "server.json").read_text())
+        assert found == {"url": f"http://127.0.0.1:{port}", "pid": process.pid}
+        headers = {"Authorization": f"Bearer {(tmp_path / 'admin.token').read_text().strip()}"}
+        with httpx.stream("GET", f"{found['url']}/v1/events", headers=headers, trust_env=False) as answer:
+            stream = answer.iter_raw()
+            assert next(stream).startswith(b":")
+            assert serve(Settings(tmp_path, port=free_port())) == 2  # a home has one server
+            assert "another server uses" in capsys.readouterr().err
+            begun = time.monotonic()
+            process.send_signal(how)
+            assert list(stream) == []
+        said, _ = process.communicate(timeout=60)
+        assert time.monotonic() - begun < 20
+        assert process.returncode == 0, said
+    assert f"http://127.0.0.1:{port}/?token=" in said
+    assert not (tmp_path / "server.json").exists()
+    marked = [one for one in psutil.process_iter() if _home_of(one) == str(tmp_path / "ray")]
+    assert marked == []
+
+
+def _home_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("BIGBATCH_CLUSTER") if process.pid != os.getpid() else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,103 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.errors import TransitionError
+from server.jobs.job import GRACE, Job, new_job_id
+from server.jobs.status import JobStatus
+from tests.serving import status, step
+from workers.contract.push import Command
+from workers.contract.records import RECORD
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _job(state: JobStatus = JobStatus.QUEUED) -> Job:
+    return Job(id="0", name="n", total_steps=20, created_at=NOW, status=state, attempt=1)
+
+
+def test_every_state_has_a_phrase_and_only_the_last_ones_are_terminal() -> None:
+    assert all(state.phrase for state in JobStatus)
+    assert [state for state in JobStatus if state.is_terminal] == ["SUCCEEDED", "FAILED", "CANCELLED"]
+
+
+def test_nothing_follows_on_a_terminal_state() -> None:
+    ended = [state for state in JobStatus if state.is_terminal]
+    assert not [(a, b) for a in ended for b in JobStatus if a.may_become(b)]
+
+
+def test_every_state_that_is_not_terminal_can_be_cancelled() -> None:
+    for state in JobStatus:
+        if not state.is_terminal:
+            assert _job(state).cancel(NOW).status in {JobStatus.STOPPING, JobStatus.CANCELLED}
+
+
+def test_a_queued_job_is_cancelled_at_once() -> None:
+    cancelled = _job().cancel(NOW)
+    assert (cancelled.status, cancelled.finished_at, cancelled.command) == (JobStatus.CANCELLED, NOW, Command.NONE)
+
+
+def test_a_running_job_is_asked_to_stop_and_given_time() -> None:
+    stopping = _job(JobStatus.RUNNING).cancel(NOW)
+    assert (stopping.status, stopping.command) == (JobStatus.STOPPING, Command.STOP)
+    assert stopping.stop_deadline == NOW + GRACE
+
+
+def test_a_job_that_was_not_heard_of_yet_is_given_no_time() -> None:
+    assert _job(JobStatus.STARTING).cancel(NOW).stop_deadline == NOW
+
+
+def test_cancelling_twice_changes_nothing() -> None:
+    stopping = _job(JobStatus.RUNNING).cancel(NOW)
+    assert stopping.cancel(NOW + timedelta(seconds=9)) is stopping
+
+
+@pytest.mark.parametrize("state", [JobStatus.SUCCEEDED, JobStatus.FAILED])
+def test_a_job_that_ended_otherwise_cannot_be_cancelled(state: JobStatus) -> None:
+    with pytest.raises(TransitionError, match=f"is {state} .* and cannot become CANCELLED"):
+        _job(state).become(JobStatus.CANCELLED, NOW)
+
+
+def test_a_step_shows_in_the_job() -> None:
+    job = _job(JobStatus.RUNNING).after(RECORD.validate_python(step(1, 7)))
+    assert (job.step, job.loss, job.lr, job.tokens_per_s) == (7, 10 / 7, 0.01, 1000.0)
+
+
+def test_a_run_that_was_asked_to_stop_may_still_say_that_it_runs() -> None:
+    stopping = _job(JobStatus.RUNNING).cancel(NOW)
+    assert stopping.after(RECORD.validate_python(status(1, "RUNNING"))).status is JobStatus.STOPPING
+    assert stopping.after(RECORD.validate_python(status(2, "CANCELLED"))).status is JobStatus.CANCELLED
+
+
+def test_an_earlier_attempt_no_longer_speaks_for_the_job() -> None:
+    second = _job(JobStatus.RUNNING).become(JobStatus.STARTING, NOW)
+    again = RECORD.validate_python(status(9, "FAILED", attempt=0, error="late"))
+    assert second.after(again) is second
+
+
+def test_a_failure_keeps_its_reason_and_its_time() -> None:
+    failed = _job(JobStatus.RUNNING).after(RECORD.validate_python(status(1, "FAILED", error="out of memory")))
+    assert (failed.status, failed.error) == (JobStatus.FAILED, "out of memory")
+    assert failed.finished_at is not None
+
+
+def test_the_best_guess_without_context_is_remembered_from_the_first_record() -> None:
+    told = _job().after(RECORD.validate_python(status(1, "RUNNING", unigram_entropy_nats=6.1)))
+    assert told.after(RECORD.validate_python(status(2, "RUNNING"))).unigram_entropy_nats == 6.1
+
+
+@given(st.data())
+def test_the_records_of_a_run_never_bring_a_job_to_a_forbidden_state(data: st.DataObject) -> None:
+    job = _job(data.draw(st.sampled_from(list(JobStatus))))
+    for seq, state in enumerate(data.draw(st.lists(st.sampled_from(["RUNNING", "PAUSED", "SUCCEEDED", "FAILED"]))), 1):
+        after = job.after(RECORD.validate_python(status(seq, state)))
+        assert after.status is job.status or job.status.may_become(after.status)
+        job = after
+
+
+def test_ids_sort_by_time_and_are_safe_in_urls_and_file_names() -> None:
+    ids = [new_job_id() for _ in range(1000)]
+    assert all(len(one) == 12 and one.isalnum() and one.islower() for one in ids if not one.isdigit())
+    assert [one[:8] for one in ids] == sorted({one[:8] for one in ids})  # so no two are the same

@@ -1,0 +1,50 @@
+"""A small corpus prepared once, and a synthetic one in which every token tells where it stands."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from workers.corpus.prepare import prepare
+from workers.corpus.shards import ShardWriter
+from workers.corpus.vocabulary import SPECIAL_TOKENS
+
+FIRST = len(SPECIAL_TOKENS)
+
+
+@dataclass(frozen=True)
+class Data:
+    corpus: Sequence[str]
+    vocab: int | str
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(Data(["builtin:austen-valid"], 500), tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def write_text(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str, name: str = "text.txt") -> str:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def write_positions(folder: Path, documents: Sequence[Sequence[int]], **settings: int) -> Path:
+    """Write a corpus of sentences with these lengths; the token at position p is p + FIRST, so none occurs twice."""
+    total = sum(map(sum, documents))
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(folder, [*SPECIAL_TOKENS, *(f"t{i}" for i in range(total))], **settings)
+    start = FIRST
+    for lengths in documents:
+        document = []
+        for length in lengths:
+            document.append(range(start, start + length))
+            start += length
+        writer.add(document)
+    writer.finish(["positions"])
+    return folder

@@ -1,0 +1,126 @@
+import gzip
+from pathlib import Path
+
+import pytest
+
+from workers.contract.documents import check_files, parse_spec, read_document, read_spec, resolve_paths
+from workers.contract.problems import Problem, SpecError
+
+GOOD = {
+    "name": "tiny",
+    "data": {"corpus": ["builtin:austen"]},
+    "phases": [{"seq_len": 64, "global_batch_size": 64, "steps": 3, "lr": 1e-3}],
+}
+
+
+def problems(document: object) -> tuple[Problem, ...]:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(document)
+    return caught.value.problems
+
+
+def test_yaml_and_json_of_one_job_give_one_specification() -> None:
+    yaml = """
+        name: tiny
+        data: {corpus: ["builtin:austen"]}
+        phases:
+        - {seq_len: 64, global_batch_size: 64, steps: 3, lr: 1e-3}
+        """
+    json = """{"name": "tiny", "data": {"corpus": ["builtin:austen"]},
+        "phases": [{"seq_len": 64, "global_batch_size": 64, "steps": 3, "lr": 0.001}]}"""
+    assert read_spec(yaml) == read_spec(json) == parse_spec(GOOD)
+
+
+def test_malformed_yaml_names_line_and_column() -> None:
+    with pytest.raises(SpecError, match="line 2, column"):
+        read_document("name: tiny\ndata: {corpus: [")
+
+
+def test_aliases_are_refused_so_that_a_small_text_cannot_expand() -> None:
+    with pytest.raises(SpecError, match="aliases are not allowed"):
+        read_document("a: &a [1, 2]\nb: [*a, *a]")
+
+
+def test_a_document_that_is_not_a_mapping_is_refused() -> None:
+    (problem,) = problems(["name", "tiny"])
+    assert "mapping" in problem.problem
+
+
+def test_an_unknown_key_is_refused_and_the_nearest_known_one_named() -> None:
+    (problem,) = problems(GOOD | {"optimiser": {}})
+    assert (problem.field, problem.remedy) == ("optimiser", "did you mean 'optimizer'?")
+
+
+def test_every_wrong_field_is_told_at_once_with_field_value_and_remedy() -> None:
+    phase = {"seq_len": "long", "global_batch_size": 64, "steps": 0, "lr": 1e-3}
+    found = {problem.field: problem for problem in problems(GOOD | {"phases": [phase]})}
+    assert set(found) == {"phases[0].seq_len", "phases[0].steps"}
+    assert found["phases[0].seq_len"].value == "'long'"
+    assert found["phases[0].steps"].remedy == "write a value of at least 1"
+
+
+def test_a_missing_field_is_told_as_absent() -> None:
+    (problem,) = problems({"name": "tiny", "phases": GOOD["phases"]})
+    assert (problem.field, problem.value, problem.remedy) == ("data", "(absent)", "add this field")
+
+
+def test_a_vocabulary_larger_than_uint16_is_refused() -> None:
+    (problem,) = problems(GOOD | {"data": {"corpus": ["builtin:austen"], "vocab": 65_537}})
+    assert (problem.field, problem.value) == ("data.vocab", "65537")
+
+
+def test_a_batch_that_does_not_divide_names_the_numbers_and_a_multiple() -> None:
+    phase = {"seq_len": 64, "global_batch_size": 100, "steps": 3, "lr": 1e-3}
+    (problem,) = problems(GOOD | {"phases": [phase], "parallel": {"workers": 2}})
+    assert (problem.field, problem.value) == ("phases[0].global_batch_size", "100")
+    assert "multiple of 64" in problem.remedy
+
+
+def test_a_sequence_longer_than_the_position_embedding_is_refused() -> None:
+    (problem,) = problems(GOOD | {"model": {"preset": "bert-tiny", "max_positions": 32}})
+    assert (problem.field, problem.value) == ("phases[0].seq_len", "64")
+
+
+def test_relative_paths_are_seen_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    document = {"data": {"corpus": ["a.txt", "builtin:austen", "/b.txt"], "vocab": "vocab.txt"}}
+    data = resolve_paths(document, tmp_path)["data"]
+    assert data["corpus"] == [str(tmp_path / "a.txt"), "builtin:austen", "/b.txt"]
+    assert data["vocab"] == str(tmp_path / "vocab.txt")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("/nowhere/a.txt", "no such file"), ("a.txt", "relative path"), ("builtin:dickens", "no such text")],
+)
+def test_a_corpus_that_is_not_there_is_refused(source: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        check_files(parse_spec(GOOD | {"data": {"corpus": [source]}}))
+
+
+def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text("\n \n")
+    with gzip.open(tmp_path / "empty.txt.gz", "wb"):
+        pass
+    for source in (tmp_path / "blank.txt", tmp_path / "empty.txt.gz", tmp_path):
+        with pytest.raises(SpecError, match="holds no text"):
+            check_files(parse_spec(GOOD | {"data": {"corpus": [str(source)]}}))
+
+
+def test_texts_that_are_there_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One sentence. Another.\n")
+    check_files(
+        parse_spec(GOOD | {"data": {"corpus": [str(tmp_path), str(tmp_path / "a.txt"), "builtin:austen-valid"]}})
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["name: 2024-13-45", "name: " + "9" * 5_000, "[" * 5_000], ids=["date", "number", "deep"]
+)
+def test_yaml_that_python_cannot_hold_is_a_problem_and_no_crash(text: str) -> None:
+    with pytest.raises(SpecError, match="not valid YAML"):
+        read_document(text)
+
+
+def test_a_path_that_cannot_be_resolved_is_left_for_the_check_of_files(tmp_path: Path) -> None:
+    corpus = ["~nobody-of-this-name/a.txt"]
+    assert resolve_paths({"data": {"corpus": corpus}}, tmp_path)["data"]["corpus"] == corpus

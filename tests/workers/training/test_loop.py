@@ -1,0 +1,185 @@
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from tests.ranks import run_on_ranks
+from tests.workers.control_plane import ControlPlane
+from tests.workers.small_job import PHASE, document
+from workers.contract.documents import parse_spec
+from workers.contract.push import Command
+from workers.contract.records import RECORD, CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+from workers.contract.spec.phase import Phase
+from workers.corpus.errors import CorpusError
+from workers.ranks import process_group
+from workers.training import loop, telemetry
+from workers.training.reporter import Reporter
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the text of these tests is prepared once."""
+    return tmp_path_factory.mktemp("home")
+
+
+def train(document: dict[str, Any], folder: Path, home: Path) -> RunStatus:
+    """Train on one rank alone, or as one of the ranks that there are."""
+    spec = parse_spec(document)
+    with nullcontext() if dist.is_initialized() else process_group(spec):
+        reporter = Reporter(folder) if dist.get_rank() == 0 else None
+        try:
+            return loop.train(spec, folder, home, reporter=reporter)
+        finally:
+            if reporter:
+                reporter.close()
+
+
+def records(folder: Path) -> list[Record]:
+    return [RECORD.validate_json(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def steps(folder: Path) -> Iterator[StepRecord]:
+    """The last record of each step, in the order of the steps."""
+    last = {record.step: record for record in records(folder) if isinstance(record, StepRecord)}
+    return iter(last[step] for step in sorted(last))
+
+
+def curve(folder: Path) -> list[list[float | None]]:
+    return [[step.loss, step.grad_norm, step.mlm_accuracy, step.lr, *step.trust_ratio] for step in steps(folder)]
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Take away what a run that was killed after `step` would not have had."""
+    for path in (folder / "checkpoints").iterdir():
+        if int(path.name.removeprefix("step-")) > step:
+            (path / "manifest.json").unlink()
+
+
+@pytest.fixture(scope="module")
+def alone(text: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of one worker's uninterrupted run."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert train(document(text), folder, home) is RunStatus.SUCCEEDED
+    return folder
+
+
+def test_a_run_reports_every_step_once_and_its_end(alone: Path) -> None:
+    assert [step.step for step in steps(alone)] == [1, 2, 3, 4, 5, 6]
+    assert [r.step for r in records(alone) if isinstance(r, CheckpointRecord)] == [2, 4, 6]
+    statuses = [record.status for record in records(alone) if isinstance(record, StatusRecord)]
+    assert statuses == [RunStatus.RUNNING, RunStatus.SUCCEEDED]
+
+
+def test_every_named_tensor_has_a_trust_ratio_and_only_adapted_ones_differ_from_one(alone: Path) -> None:
+    (tensors,) = [record for record in records(alone) if record.kind == "tensors"]
+    assert len(set(tensors.names)) == len(tensors.names) == 46
+    for step in steps(alone):
+        for ratio, adapted in zip(step.trust_ratio, tensors.adapted, strict=True):
+            assert ratio is not None
+            assert ratio > 0
+            assert adapted or ratio == 1
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_two_workers_of_any_zero_stage_follow_the_curve_of_one(
+    zero_stage: int, alone: Path, text: Path, home: Path, tmp_path: Path
+) -> None:
+    run_on_ranks(2, train, document(text, workers=2, zero_stage=zero_stage), tmp_path, home)
+    for expected, found in zip(curve(alone), curve(tmp_path), strict=True):
+        assert found == pytest.approx(expected, rel=2e-5)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint_to_the_same_bits(
+    text: Path, home: Path, tmp_path: Path
+) -> None:
+    with_dropout = document(text, model=document(text)["model"] | {"dropout": 0.1})
+    train(with_dropout, tmp_path, home)
+    expected = curve(tmp_path)
+    forget_after(tmp_path, 2)
+    assert train(with_dropout, tmp_path, home) is RunStatus.SUCCEEDED
+    numbers = [record.step for record in records(tmp_path) if isinstance(record, StepRecord)]
+    assert numbers == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6]
+    assert curve(tmp_path) == expected
+
+
+def test_a_checkpoint_of_two_workers_is_gone_on_with_by_one(
+    alone: Path, text: Path, home: Path, tmp_path: Path
+) -> None:
+    run_on_ranks(2, train, document(text, workers=2, zero_stage=3), tmp_path, home)
+    forget_after(tmp_path, 4)
+    train(document(text, workers=1), tmp_path, home)
+    for straight, resumed in zip(curve(alone), curve(tmp_path), strict=True):
+        assert resumed == pytest.approx(straight, rel=2e-5)
+
+
+def test_a_finished_run_is_not_trained_again(text: Path, home: Path, tmp_path: Path) -> None:
+    train(document(text), tmp_path, home)
+    before = curve(tmp_path)
+    assert train(document(text), tmp_path, home) is RunStatus.SUCCEEDED
+    assert curve(tmp_path) == before
+    assert len([record for record in records(tmp_path) if isinstance(record, StepRecord)]) == 6
+
+
+def test_phases_run_in_order_with_their_own_length_batch_and_rate(text: Path, home: Path, tmp_path: Path) -> None:
+    second = PHASE | {"seq_len": 16, "global_batch_size": 4, "steps": 3, "lr": 1e-3, "warmup": 1.0, "reset": ["step"]}
+    train(document(text, phases=[PHASE, second]), tmp_path, home)
+    found = list(steps(tmp_path))
+    assert [step.phase for step in found] == [0] * 6 + [1] * 3
+    assert [step.lr for step in found[6:]] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome"), [(Command.STOP, RunStatus.CANCELLED), (Command.PAUSE, RunStatus.PAUSED)]
+)
+def test_a_command_ends_the_run_at_a_checkpoint(
+    command: Command, outcome: RunStatus, text: Path, home: Path, tmp_path: Path
+) -> None:
+    plane = ControlPlane(tmp_path)
+    plane.command = command
+    try:
+        assert train(document(text, phases=[PHASE | {"steps": 100_000}]), tmp_path, home) is outcome
+    finally:
+        plane.close()
+    last = [record for record in records(tmp_path) if isinstance(record, StepRecord)][-1].step
+    assert [r.step for r in records(tmp_path) if isinstance(r, CheckpointRecord)][-1] == last < 100_000
+
+
+def test_a_run_whose_gradients_stay_infinite_is_given_up_with_a_remedy(text: Path, home: Path, tmp_path: Path) -> None:
+    hopeless = PHASE | {"lr": 1e38, "steps": 60, "warmup": 0.0}
+    with pytest.raises(loop.DivergedError, match=r"lower phases\[0\]\.lr"):
+        train(document(text, phases=[hopeless]), tmp_path, home)
+    assert [step.skipped for step in steps(tmp_path)][-loop.MAX_SKIPPED_IN_A_ROW :] == [True] * 20
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_ranks_share_the_global_batch_without_gap_or_overlap(world_size: int) -> None:
+    phase = Phase(seq_len=32, global_batch_size=16, micro_batch_size=2, steps=1, lr=1.0)
+    shares = [loop.share(phase, 100, rank, world_size) for rank in range(world_size)]
+    assert [i for share in shares for batch in share for i in batch] == list(range(100, 116))
+
+
+def test_where_steps_are_reported_in_batches_a_checkpoint_waits_for_those_it_holds(
+    monkeypatch: pytest.MonkeyPatch, text: Path, home: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(telemetry._STEPS_PER_FLUSH, "cpu", 4)
+    train(document(text, checkpoint={"every_steps": 3, "keep": 9}), tmp_path, home)
+    order = [(r.kind, r.step) for r in records(tmp_path) if isinstance(r, StepRecord | CheckpointRecord)]
+    first = [("step", 1), ("step", 2), ("step", 3), ("checkpoint", 3)]
+    assert order == [*first, ("step", 4), ("step", 5), ("step", 6), ("checkpoint", 6)]
+
+
+def train_without_text_on_rank_1(document: dict[str, Any], folder: Path, home: Path) -> str:
+    if dist.get_rank() == 1:
+        document["data"]["corpus"] = [str(folder / "nowhere.txt")]
+    with pytest.raises(CorpusError) as caught:
+        train(document, folder, home)
+    return str(caught.value)
+
+
+def test_a_rank_without_text_ends_the_run_on_all_ranks_with_its_reason(text: Path, home: Path, tmp_path: Path) -> None:
+    said = run_on_ranks(2, train_without_text_on_rank_1, document(text, workers=2), tmp_path, home)
+    assert said[0] == said[1]
+    assert "nowhere.txt" in said[0]

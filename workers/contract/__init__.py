@@ -1,0 +1,1 @@
+"""What server and workers both rely on, written once. It loads neither torch nor Ray."""

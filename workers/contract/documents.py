@@ -1,0 +1,155 @@
+"""From the text of a job file or of a request to a checked JobSpec."""
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from .problems import Problem, SpecError, explain
+from .spec.job import JobSpec
+
+
+def parse_spec(document: object) -> JobSpec:
+    """Validate a document that was read already.
+
+    Raises:
+        SpecError: with one problem for each field that is wrong.
+    """
+    if not isinstance(document, Mapping):
+        raise _not_a_mapping(document)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise explain(error, JobSpec) from None
+
+
+def read_spec(text: str) -> JobSpec:
+    """Read a specification from YAML text, of which JSON is a part.
+
+    Raises:
+        SpecError: the text is not YAML, or not a valid specification.
+    """
+    return parse_spec(read_document(text))
+
+
+def read_document(text: str) -> Any:
+    """Read YAML (or JSON) without anchors, which could make a small text expand without bound.
+
+    Raises:
+        SpecError: the text is not YAML; the problem names line and column.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = "(document)" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+        raise SpecError([_malformed(where, error.problem or "cannot be read")]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([_malformed("(document)", str(error).splitlines()[0])]) from None
+    except (ValueError, RecursionError) as error:  # an impossible date, a number of thousands of digits, deep nesting
+        raise SpecError([_malformed("(document)", str(error))]) from None
+
+
+def read_file(path: Path) -> Any:
+    """Read a job file without validating it; its relative paths are seen from its folder.
+
+    Raises:
+        SpecError: there is no such file, or it is not YAML in UTF-8.
+    """
+    try:
+        return resolve_paths(read_document(path.read_text(encoding="utf-8")), path.resolve().parent)
+    except UnicodeDecodeError:
+        raise SpecError([Problem("FILE", repr(str(path)), "is not UTF-8 text", "save it as UTF-8")]) from None
+    except OSError as error:
+        raise SpecError([Problem("FILE", repr(str(path)), error.strerror or "unreadable", "check the path")]) from None
+
+
+def check_files(spec: JobSpec) -> None:
+    """Check that the files named in `spec` are on this machine and not empty.
+
+    Raises:
+        SpecError: with one problem for each file.
+    """
+    named = [(f"data.corpus[{i}]", source) for i, source in enumerate(spec.data.corpus)]
+    if isinstance(spec.data.vocab, str):
+        named.append(("data.vocab", spec.data.vocab))
+    problems = [problem for field, source in named if (problem := _file_problem(field, source)) is not None]
+    if problems:
+        raise SpecError(problems)
+
+
+def resolve_paths(document: Any, folder: Path) -> Any:
+    """Make the relative paths of an unvalidated document absolute, as seen from the folder of its file."""
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, dict):
+        return document
+    resolved = dict(data)
+    if isinstance(data.get("corpus"), list):
+        resolved["corpus"] = [_absolute(source, folder) for source in data["corpus"]]
+    if isinstance(data.get("vocab"), str):
+        resolved["vocab"] = _absolute(data["vocab"], folder)
+    return {**document, "data": resolved}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _absolute(source: object, folder: Path) -> object:
+    if not isinstance(source, str) or source.startswith("builtin:"):
+        return source
+    try:
+        return str((folder / Path(source).expanduser()).resolve())
+    except (RuntimeError, ValueError):  # an unknown user's home, a NUL: refused with the file's other faults
+        return source
+
+
+def _file_problem(field: str, source: str) -> Problem | None:
+    if source.startswith("builtin:"):
+        known = sorted(
+            path.name.removesuffix(".txt.gz") for path in (Path(__file__).parents[1] / "corpus").glob("*.txt.gz")
+        )
+        names = ", ".join(f"builtin:{name}".replace("_", "-") for name in known)
+        return None if source in names.split(", ") else Problem(field, repr(source), "no such text", f"write {names}")
+    path = Path(source)
+    if not path.is_absolute():
+        return Problem(field, repr(source), "a relative path means nothing to the server", "write an absolute path")
+    try:
+        return _text_problem(field, source, path)
+    except (OSError, EOFError, zlib.error) as error:
+        return Problem(field, repr(source), f"cannot be read: {error}", "check the file and its permissions")
+
+
+def _text_problem(field: str, source: str, path: Path) -> Problem | None:
+    if not path.exists():
+        return Problem(field, repr(source), "no such file on this machine", "check the path, or copy the file there")
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.name.endswith((".txt", ".txt.gz"))]
+    if not any(_has_text(file) for file in files):
+        return Problem(
+            field, repr(source), "holds no text", "name a .txt or .txt.gz file with text, or a folder of them"
+        )
+    return None
+
+
+def _has_text(path: Path) -> bool:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return any(line.strip() for line in file)
+
+
+def _malformed(where: str, problem: str) -> Problem:
+    return Problem(where, "(text)", f"not valid YAML: {problem}", "mend the text at that place")
+
+
+def _not_a_mapping(document: object) -> SpecError:
+    remedy = "write a mapping with at least name, data and phases"
+    return SpecError([Problem("(document)", repr(document)[:80], "a job specification is a mapping", remedy)])

@@ -1,0 +1,38 @@
+"""How records are pushed to the control plane, and what its reply says."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from .records import Record
+
+
+class Command(StrEnum):
+    """What the control plane asks of a running job."""
+
+    NONE = "none"
+    CHECKPOINT = "checkpoint"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class Push(BaseModel):
+    """Body of the ingest route: consecutive records."""
+
+    records: list[Record]
+
+
+class PushReply(BaseModel):
+    """Answer of the ingest route."""
+
+    acknowledged: int
+    """Every record up to this number is stored; the next push begins behind it."""
+    command: Command = Command.NONE
+
+
+class ControlPlane(BaseModel):
+    """`control.json` in the run folder: where to push. The server writes it anew whenever it starts."""
+
+    url: str
+    """Of the ingest route, e.g. http://127.0.0.1:8000/v1/jobs/JOB/events."""
+    token: str

@@ -1,0 +1,1 @@
+"""The job specification, a file for each section."""

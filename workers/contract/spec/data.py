@@ -1,0 +1,32 @@
+"""`data`: the text and how it becomes samples."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from workers.contract.problems import fault
+
+from .strict import Strict
+
+MAX_VOCABULARY = 65_536  # token shards are uint16
+_SPECIAL_TOKENS = 5
+
+
+class Data(Strict):
+    """The text and how it becomes training samples."""
+
+    corpus: tuple[str, ...] = Field(min_length=1)
+    """Files or folders of .txt or .txt.gz on the machine that trains, or `builtin:austen`."""
+    vocab: int | str = 30_522
+    """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt."""
+    mask_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+    @field_validator("vocab")
+    @classmethod
+    def _fits_uint16(cls, vocab: int | str) -> int | str:
+        if isinstance(vocab, int) and not _SPECIAL_TOKENS < vocab <= MAX_VOCABULARY:
+            raise fault(
+                f"a vocabulary has more than {_SPECIAL_TOKENS} and at most {MAX_VOCABULARY} entries",
+                "write for example 30522",
+            )
+        return vocab

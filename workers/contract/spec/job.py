@@ -1,0 +1,81 @@
+"""The job specification: the one document that the REST API, the command line and the workers share."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from workers.contract.problems import fault
+
+from .checkpoint import Checkpoint
+from .data import Data
+from .failures import Failures
+from .model import Model
+from .optimizer import Optimizer
+from .parallel import Parallel
+from .phase import Phase
+from .precision import Precision
+from .strict import Strict
+
+
+class JobSpec(Strict):
+    """A BERT pre-training job."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    labels: dict[str, str] = Field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    model: Model = Model(preset="bert-base-uncased")
+    data: Data
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    optimizer: Optimizer = Optimizer()
+    parallel: Parallel = Parallel()
+    precision: Precision = Precision()
+    checkpoint: Checkpoint = Checkpoint()
+    failures: Failures = Failures()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for number, phase in enumerate(self.phases):
+            if phase.seq_len > self.model.max_positions:
+                raise fault(
+                    f"the position embedding holds model.max_positions = {self.model.max_positions} tokens",
+                    "shorten seq_len or raise max_positions",
+                    f"phases[{number}].seq_len",
+                    phase.seq_len,
+                )
+        if not self.world_sizes():
+            raise self._no_world_size()
+        return self
+
+    def world_sizes(self) -> list[int]:
+        """Numbers of workers, ascending, over which every phase's global batch divides into whole micro-batches."""
+        workers = self.parallel.range
+        most = min(phase.global_batch_size // phase.micro_batch_size for phase in self.phases)
+        return [size for size in range(workers.min, min(workers.max, most) + 1) if self._divides(size)]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def _divides(self, world_size: int) -> bool:
+        whole = all(phase.global_batch_size % (phase.micro_batch_size * world_size) == 0 for phase in self.phases)
+        return whole and world_size % self.parallel.replicate == 0
+
+    def _no_world_size(self) -> PydanticCustomError:
+        workers = self.parallel.range
+        sizes = range(workers.min, workers.max + 1)
+        for number, phase in enumerate(self.phases):
+            if all(phase.global_batch_size % (phase.micro_batch_size * size) for size in sizes):
+                return fault(
+                    f"does not divide into whole micro-batches of {phase.micro_batch_size} on {workers.max} workers",
+                    f"write a multiple of {phase.micro_batch_size * workers.max}, or change micro_batch_size",
+                    f"phases[{number}].global_batch_size",
+                    phase.global_batch_size,
+                )
+        return fault(
+            f"{workers.max} workers do not divide into {self.parallel.replicate} groups of one size",
+            "choose workers as a multiple of replicate",
+            "parallel.replicate",
+            self.parallel.replicate,
+        )

@@ -1,0 +1,67 @@
+"""`model`: the sizes of a BERT."""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from workers.contract.problems import fault
+
+from .strict import Positive, Strict
+
+
+class Architecture(Strict):
+    """The sizes of a BERT."""
+
+    layers: Positive
+    hidden: Positive
+    heads: Positive
+    intermediate: Positive
+
+
+PRESETS: Mapping[str, Architecture] = {
+    "bert-tiny": Architecture(layers=2, hidden=128, heads=2, intermediate=512),
+    "bert-mini": Architecture(layers=4, hidden=256, heads=4, intermediate=1024),
+    "bert-small": Architecture(layers=4, hidden=512, heads=8, intermediate=2048),
+    "bert-base-uncased": Architecture(layers=12, hidden=768, heads=12, intermediate=3072),
+    "bert-large-uncased": Architecture(layers=24, hidden=1024, heads=16, intermediate=4096),
+}
+
+
+class Model(Strict):
+    """A preset, its sizes overridden one by one, or all four sizes without a preset."""
+
+    preset: str | None = None
+    layers: Positive | None = None
+    hidden: Positive | None = None
+    heads: Positive | None = None
+    intermediate: Positive | None = None
+    max_positions: Positive = 512
+    """Longest sequence that the position embedding holds, in tokens."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @field_validator("preset")
+    @classmethod
+    def _is_known(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in PRESETS:
+            raise fault("there is no such preset", f"write one of {', '.join(PRESETS)}, or give the sizes")
+        return preset
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        missing = [name for name in Architecture.model_fields if getattr(self, name) is None]
+        if self.preset is None and missing:
+            raise fault(f"neither a preset nor {', '.join(missing)}", "name a preset or give all four sizes")
+        if self.architecture.hidden % self.architecture.heads:
+            raise fault(
+                f"hidden {self.architecture.hidden} is not divisible by heads {self.architecture.heads}",
+                "make hidden a multiple of heads",
+            )
+        return self
+
+    @property
+    def architecture(self) -> Architecture:
+        """The sizes, after the preset and its overrides."""
+        preset = {} if self.preset is None else PRESETS[self.preset].model_dump()
+        given = {name: value for name in Architecture.model_fields if (value := getattr(self, name)) is not None}
+        return Architecture(**preset | given)

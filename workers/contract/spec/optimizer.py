@@ -1,0 +1,36 @@
+"""`optimizer`: LAMB or AdamW and their settings."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from workers.contract.problems import fault
+
+from .strict import Strict
+
+
+class Optimizer(Strict):
+    """LAMB, or AdamW computed by the same code with every trust ratio held at 1."""
+
+    name: Literal["lamb", "adamw"] = "lamb"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    bias_correction: bool = True
+    grad_averaging: bool = True
+    weight_norm_bounds: tuple[float, float] | None = None
+    trust_ratio_bounds: tuple[float, float] | None = None
+    moments: Literal["full", "bfloat16", "8bit"] = "full"
+    """How the two moments are stored: in 8, 4 or 2.03 bytes a parameter; the narrow ones round stochastically."""
+    no_decay: tuple[str, ...] = ("bias", "LayerNorm")
+    """Parts of parameter names that take no weight decay."""
+    no_adaptation: tuple[str, ...] = ("bias", "LayerNorm")
+    """Parts of parameter names whose trust ratio is held at 1."""
+
+    @field_validator("weight_norm_bounds", "trust_ratio_bounds")
+    @classmethod
+    def _is_ordered(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not 0 <= bounds[0] <= bounds[1]:
+            raise fault("bounds are two numbers, 0 <= lower <= upper", "write for example [0.01, 10.0]")
+        return bounds

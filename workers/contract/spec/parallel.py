@@ -1,0 +1,51 @@
+"""`parallel`: workers, their processors, and how the model is sharded over them."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from workers.contract.problems import fault
+
+from .strict import Positive, Strict
+
+MAX_WORKERS = 65_536
+
+
+class WorkerRange(Strict):
+    """Fewest and most workers that the job may run on."""
+
+    min: Positive
+    max: Annotated[int, Field(ge=1, le=MAX_WORKERS)]
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.min > self.max:
+            raise fault(f"min {self.min} is more than max {self.max}", "swap them")
+        return self
+
+
+class Parallel(Strict):
+    """How the job is spread over workers."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
+    """0: replicas (DDP). 1, 2, 3: optimizer state, also gradients, also parameters sharded (FSDP2)."""
+    workers: int | WorkerRange = 1
+    gpus_per_worker: Annotated[int, Field(ge=0)] = 0
+    cpus_per_worker: Positive = 1
+    """Processors reserved for a worker, and threads that torch uses in it on a CPU."""
+    replicate: Positive = 1
+    """Copies of the sharded model (HSDP): each group of workers / replicate workers holds one."""
+
+    @field_validator("workers")
+    @classmethod
+    def _is_positive(cls, workers: int | WorkerRange) -> int | WorkerRange:
+        if isinstance(workers, int) and not 1 <= workers <= MAX_WORKERS:
+            raise fault(f"a job has 1 to {MAX_WORKERS} workers", "write for example 2, or {min: 2, max: 8}")
+        return workers
+
+    @property
+    def range(self) -> WorkerRange:
+        """Fewest and most workers, also where one number was given."""
+        return (
+            self.workers if isinstance(self.workers, WorkerRange) else WorkerRange(min=self.workers, max=self.workers)
+        )

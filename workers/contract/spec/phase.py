@@ -1,0 +1,43 @@
+"""`phases`: stretches of training, each with one sequence length and one global batch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from workers.contract.problems import fault
+
+from .strict import Fraction, Positive, Strict
+
+
+class Decay(Strict):
+    """How the learning rate falls after the warm-up."""
+
+    kind: Literal["linear", "poly", "constant"] = "linear"
+    power: Annotated[float, Field(gt=0)] = 1.0
+    """Exponent of `poly`."""
+    anchor: Literal["warmup", "start"] = "warmup"
+    """Where the decay counts from: the end of the warm-up, or step 0 as NVIDIA's recipe does, with a jump down."""
+
+    @model_validator(mode="after")
+    def _power_is_used(self) -> Self:
+        if self.power != 1 and self.kind != "poly":
+            raise fault(f"{self.kind} decay has no power", "write kind: poly, or leave power out", "power", self.power)
+        return self
+
+
+class Phase(Strict):
+    """A stretch of training with one sequence length and one global batch."""
+
+    seq_len: Annotated[int, Field(ge=8)]
+    """Tokens a sequence."""
+    global_batch_size: Positive
+    """Sequences a step, over all workers."""
+    micro_batch_size: Positive = 32
+    """Sequences of one forward pass on one worker; the accumulation count follows from it."""
+    steps: Positive
+    lr: Annotated[float, Field(gt=0)]
+    warmup: Fraction = 0.1
+    """Share of the phase's steps over which the learning rate rises from zero."""
+    decay: Decay = Decay()
+    reset: tuple[Literal["step"], ...] = ()
+    """`step` starts the optimizer's step count (its bias correction) anew; the moments are kept."""

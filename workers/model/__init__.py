@@ -1,0 +1,1 @@
+"""BERT, and how it is sharded over the workers."""

@@ -1,0 +1,65 @@
+"""BERT for pre-training, with its MLM head computed on the masked positions alone.
+
+Shapes: B sequences, S tokens a sequence, M masked positions in all B sequences, H hidden size, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BertConfig, BertForPreTraining
+
+from workers.contract.spec.model import Model
+from workers.samples.batch import Batch
+
+
+class Sums(NamedTuple):
+    """Sums over one micro-batch, of which the loop makes means over the global batch. All 0-d, float32."""
+
+    mlm_loss: Tensor
+    """Cross-entropy over the M masked positions, in nats."""
+    nsp_loss: Tensor
+    """Cross-entropy over the B next-sentence labels, in nats."""
+    mlm_correct: Tensor
+    """Masked positions whose likeliest token is the right one."""
+
+
+class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers is untyped here
+    """`transformers`' BertForPreTraining, same parameters and names, with a cheaper forward.
+
+    The head that projects onto the vocabulary costs V/H times a dense layer: on all positions it is most of a small
+    BERT's arithmetic, and only the masked 15 % of it has a loss.
+    """
+
+    def forward(self, batch: Batch) -> Sums:
+        """Return the summed losses of a micro-batch."""
+        hidden_BSH, pooled_BH = self.bert(
+            batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids
+        )[:2]
+        masked_MH = hidden_BSH.flatten(0, 1)[batch.masked_positions]
+        scores_MV, next_sentence_B2 = self.cls(masked_MH, pooled_BH)
+        scores_MV, next_sentence_B2 = scores_MV.float(), next_sentence_B2.float()
+        return Sums(
+            mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum"),
+            nsp_loss=F.cross_entropy(next_sentence_B2, batch.next_sentence_labels, reduction="sum"),
+            mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
+        )
+
+
+def build(model: Model, vocab_size: int, seed: int) -> PretrainingBert:
+    """Build the model with weights that are a function of `seed`, the same on every rank."""
+    sizes = model.architecture
+    config = BertConfig(
+        vocab_size=vocab_size,
+        num_hidden_layers=sizes.layers,
+        hidden_size=sizes.hidden,
+        num_attention_heads=sizes.heads,
+        intermediate_size=sizes.intermediate,
+        max_position_embeddings=model.max_positions,
+        hidden_dropout_prob=model.dropout,
+        attention_probs_dropout_prob=model.dropout,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PretrainingBert(config)

@@ -1,0 +1,1 @@
+"""From token shards to batches, each a function of the seed and the sample numbers alone."""

@@ -1,0 +1,133 @@
+"""Token shards → batches for BERT's two tasks, each a function of (seed, global sample index) alone.
+
+Neither the world size nor the micro-batch nor what was read before changes a sample, so a job goes on with the same
+samples on any number of workers.
+
+Suffixes: B samples, S tokens a sample, M masked tokens in the batch.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.corpus import vocabulary
+from workers.corpus.errors import CorpusError
+from workers.corpus.shards import VOCABULARY, Shards
+
+from .batch import Batch
+from .draws import Purpose, below, draw
+from .pairs import Chunks, Pairs
+
+I64 = NDArray[np.int64]
+EIGHTY_PERCENT, NINETY_PERCENT = np.uint64(2**32 * 8 // 10), np.uint64(2**32 * 9 // 10)
+
+
+class PreTrainingData:
+    """A prepared corpus as an endless row of samples; sample i belongs to epoch i // len.
+
+    Args:
+        folder: What `prepare` returned.
+        seq_len: Tokens a sample, the three special ones included.
+        seed: Decides the order, the pairs and the masks.
+        mask_probability: Part of a sample's tokens, special ones not counted, that the model must restore.
+    """
+
+    def __init__(self, folder: Path, *, seq_len: int, seed: int, mask_probability: float = 0.15) -> None:
+        if seq_len < 8:
+            raise CorpusError(f"seq_len {seq_len}: no room for two segments and three special tokens; use 8 or more")
+        if not 0 < mask_probability < 1:
+            raise CorpusError(f"mask_probability {mask_probability}: must lie between 0 and 1; BERT's is 0.15")
+        self.seq_len, self.seed, self.mask_probability = seq_len, seed, mask_probability
+        self._shards = Shards(folder)
+        self._chunks = Chunks(self._shards, room=seq_len - 3)
+        tokens = vocabulary.load(folder / VOCABULARY)
+        self._pad, self._cls, self._sep, self._mask = map(
+            tokens.index, (vocabulary.PAD, vocabulary.CLS, vocabulary.SEP, vocabulary.MASK)
+        )
+        ordinary = [i for i, token in enumerate(tokens) if token not in vocabulary.SPECIAL_TOKENS]
+        self._ordinary = np.array(ordinary, np.int64)
+        # A batch may reach over the end of an epoch; more than two orders are never needed at a time.
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    def __len__(self) -> int:
+        """Count the samples of an epoch."""
+        return len(self._chunks)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return self._shards.manifest.vocab_size
+
+    @property
+    def unigram_entropy_nats(self) -> float:
+        """Entropy of the token distribution, the loss that a model must beat."""
+        return self._shards.manifest.unigram_entropy_nats
+
+    def batch(self, indices: Sequence[int] | range) -> Batch:
+        """Assemble the samples with these global indices."""
+        index_B = np.asarray(indices, np.int64)
+        pairs = self._chunks.pairs(self.seed, index_B, self._chunk(index_B))
+        ids_BS, types_BS, is_text_BS = self._lay_out(pairs)
+        filled_B = pairs.a_length + pairs.b_length + 3
+        masked_M, labels_M = self._mask_tokens(index_B, ids_BS, is_text_BS)
+        return Batch(
+            input_ids=torch.from_numpy(ids_BS),
+            token_type_ids=torch.from_numpy(types_BS),
+            attention_mask=torch.from_numpy((np.arange(self.seq_len) < filled_B[:, None]).astype(np.int64)),
+            masked_positions=torch.from_numpy(masked_M),
+            masked_labels=torch.from_numpy(labels_M),
+            next_sentence_labels=torch.from_numpy(pairs.is_random.astype(np.int64)),
+            n_tokens=int(filled_B.sum()),
+        )
+
+    def _chunk(self, index_B: I64) -> I64:
+        epoch_B, place_B = np.divmod(index_B, len(self))
+        chunk_B = np.empty_like(index_B)
+        for epoch in np.unique(epoch_B):
+            here = epoch_B == epoch
+            chunk_B[here] = self._order(int(epoch))[place_B[here]]
+        return chunk_B
+
+    def _draw_order(self, epoch: int) -> I64:
+        keys = draw(self.seed, Purpose.ORDER, np.array([epoch]), np.arange(len(self)))
+        return np.argsort(keys, kind="stable")
+
+    def _lay_out(self, pairs: Pairs) -> tuple[I64, I64, NDArray[np.bool_]]:
+        """Place [CLS] A [SEP] B [SEP] [PAD]…; returns token numbers, segments and where text stands. All (B, S)."""
+        place_S = np.arange(self.seq_len)
+        b_first_B1 = pairs.a_length[:, None] + 2
+        end_B1 = b_first_B1 + pairs.b_length[:, None]
+        is_b_BS = (place_S >= b_first_B1) & (place_S < end_B1)
+        is_text_BS = (place_S > 0) & (place_S < b_first_B1 - 1) | is_b_BS
+        source_BS = np.where(is_b_BS, pairs.b[:, None] - b_first_B1, pairs.a[:, None] - 1) + place_S
+        ids_BS = np.full(is_text_BS.shape, self._pad, np.int64)
+        ids_BS[is_text_BS] = self._shards.take(source_BS[is_text_BS])
+        ids_BS[:, 0] = self._cls
+        np.put_along_axis(ids_BS, b_first_B1 - 1, self._sep, axis=1)
+        np.put_along_axis(ids_BS, end_B1, self._sep, axis=1)
+        types_BS = ((place_S >= b_first_B1) & (place_S <= end_B1)).astype(np.int64)
+        return ids_BS, types_BS, is_text_BS
+
+    def _mask_tokens(self, index_B: I64, ids_BS: I64, is_text_BS: NDArray[np.bool_]) -> tuple[I64, I64]:
+        """Mask `ids_BS` in place; returns the masked positions in the flattened batch and their labels. Both (M,)."""
+        place_S = np.arange(self.seq_len)
+        # The tokens with the smallest keys are masked. The position in the low bits makes the keys of a sample differ.
+        keys_BS = draw(self.seed, Purpose.MASK, index_B[:, None], place_S)
+        keys_BS = (keys_BS & ~np.uint64(0xFFFF)) | place_S.astype(np.uint64)
+        keys_BS[~is_text_BS] = np.uint64(2**64 - 1)
+        counts_B = np.maximum(1, np.rint(self.mask_probability * is_text_BS.sum(axis=1)).astype(np.int64))
+        last_B1 = np.take_along_axis(np.sort(keys_BS, axis=1), counts_B[:, None] - 1, axis=1)
+        masked_M = np.flatnonzero(keys_BS <= last_B1)
+
+        labels_M = ids_BS.reshape(-1)[masked_M]
+        sample_M, place_M = np.divmod(masked_M, self.seq_len)
+        bits_M = draw(self.seed, Purpose.REPLACE, index_B[sample_M], place_M)
+        lot_M = bits_M >> np.uint64(32)
+        random_M = self._ordinary[below(bits_M & np.uint64(2**32 - 1), len(self._ordinary))]
+        other_M = np.where(lot_M < NINETY_PERCENT, random_M, labels_M)
+        ids_BS.reshape(-1)[masked_M] = np.where(lot_M < EIGHTY_PERCENT, self._mask, other_M)
+        return masked_M, labels_M
