@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by
 from benchmarks.bert import MODELS, make_parameters
 from benchmarks.timing import in_turns
 from optim import Lamb
-from optim.batches import Batch
+from optim.calls import Batch
 from optim.sharding import local_part
 
 RANKS = 2

@@ -1,8 +1,8 @@
 """LAMB for large batches, exact on sharded parameters: `from optim import Lamb`."""
 
+from .kernels.operators import backend
 from .lamb import Lamb
 from .last_step import LastStep
-from .ops import backend
 from .schedules import Schedule, untuned
 from .variants import VARIANTS
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
-from .batches import Batch, settings_of, unclipped
+from .calls import Batch, settings_of, unclipped
+from .kernels.operators import BACKENDS, Operators
 from .last_step import LastStep
-from .ops import BACKENDS, Operators
 from .saved import own_form, portable_form
 from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
 from .state import Loaded, new_state

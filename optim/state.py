@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .kernels.moments import FIRST, SECOND, decode, encode
+from .kernels.moments import FIRST, HALF, SECOND, decode, encode
 from .sharding import local_part
 
-MOMENTS = ("full", "bfloat16", "8bit")
-"""What `Lamb(moments=...)` may be."""
-
-HALF = (torch.bfloat16, torch.float16)
 _KEYS = {"exp_avg": FIRST, "exp_avg_sq": SECOND}
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .ops import BACKENDS
+from .kernels.moments import HALF, MOMENTS
+from .kernels.operators import BACKENDS
 from .sharding import local_part
-from .state import HALF, MOMENTS
 
 SWITCHES = (
     "bias_correction",

@@ -161,7 +161,7 @@ def test_the_quick_start_of_the_readme_trains_beside_torch_alone(bare: Bare, pla
 
 
 def test_types_and_the_sources_of_the_kernel_are_installed_too(bare: Bare) -> None:
-    names = ["py.typed", *(str(path.relative_to(ROOT / "optim")) for path in ROOT.glob("optim/kernels/csrc/*"))]
+    names = ["py.typed", *(str(path.relative_to(ROOT / "optim")) for path in ROOT.glob("optim/kernels/cpu/csrc/*"))]
     assert len(names) > 1
     assert [name for name in names if not (bare.packages / "optim" / name).is_file()] == []
 

@@ -1,7 +1,7 @@
 """The operators in plain PyTorch: any device, any floating dtype, one tensor after another.
 
 T = tensors in the call. Lists hold one tensor of this rank for each of them; a shard may be empty. Arguments are those
-that `optim.ops` describes.
+that `operators` describes.
 """
 
 from collections.abc import Iterator

@@ -19,6 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MOMENTS = ("full", "bfloat16", "8bit")
+"""What `Lamb(moments=...)` may be."""
+
+HALF = (torch.bfloat16, torch.float16)
+
 BLOCK = 256
 """Elements that share a scale."""
 

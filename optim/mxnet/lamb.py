@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optim.kernels.operators import BACKENDS, Operators
 from optim.kernels.settings import Settings, table
-from optim.ops import BACKENDS, Operators
 from optim.validation import check_non_negative
 
 from .optimizer import Index, Moments, Multipliers, Optimizer, Scheduler, State

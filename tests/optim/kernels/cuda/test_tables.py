@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from optim.kernels.cuda import places, tables
 from optim.kernels.settings import Settings, table
-from optim.kernels.triton import places, tables
 
 HOST = torch.device("cpu")
 

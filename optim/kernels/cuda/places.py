@@ -6,7 +6,7 @@ T = tensors, B = chunks, so many elements of one tensor that a program takes.
 * `addresses`: int64 [7, T], of weights, first moments, second moments, copies in half precision, scales of the first
   and of the second moments (0 where there are none) and steps (float32 scalars). Those of gradients, which move more
   often, are int64 [T] of their own.
-* `settings`: float64 [T, 13], the columns of `optim.ops` and log(beta1) and log(beta2); both are -inf where bias
+* `settings`: float64 [T, 13], the columns of `operators` and log(beta1) and log(beta2); both are -inf where bias
   correction is off, so that beta^t = exp(t·log(beta)) is 0 and what the moments are divided by is 1.
 * `clip`: float64 [3], norm of the gradients, the factor on them, and 1 if the step is skipped.
 * `maps`: float32 [2, 256], what the codes of 8-bit moments stand for, of the first and of the second.

@@ -14,9 +14,9 @@ constexpr int64_t READ_BLOCK = 4 * BLOCK;
 // Elements for which it is worth to wake a thread.
 constexpr int64_t THREAD = 1 << 15;
 
-enum Format { FLOAT32, FLOAT64, BFLOAT16, FLOAT16, UINT8 };  // the order of cpu.FORMATS
+enum Format { FLOAT32, FLOAT64, BFLOAT16, FLOAT16, UINT8 };  // the order of FORMATS in call.py
 
-struct Call {  // the mirror of cpu._Call
+struct Call {  // the mirror of _Call in call.py
     const double* clip;  // [3]: norm, factor, whether to skip
     const Settings* settings;  // [T]
     const double* lr;  // [T]

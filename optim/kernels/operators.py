@@ -32,8 +32,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from .kernels import cpu, eager
-from .kernels.routing import Backend
+from . import eager
+from .cpu import call as cpu
+from .routing import Backend
 
 _MOMENTS = "Tensor(a!)[] exp_avgs, Tensor(b!)[] exp_avg_sqs, Tensor(c!)[] scales, Tensor(d!)[] steps"
 _SCHEMAS = {
@@ -78,7 +79,7 @@ def _on_cuda(name: str) -> Callable[..., Any]:
     """Return an operator that is imported when the first tensor on CUDA comes: it needs Triton."""
 
     def operator(*arguments: Any) -> Any:
-        return getattr(importlib.import_module(".kernels.cuda", __package__), name)(*arguments)
+        return getattr(importlib.import_module(".cuda.launch", __package__), name)(*arguments)
 
     return operator
 
@@ -103,5 +104,5 @@ def backend(device: str | torch.device) -> Backend:
     kind = torch.device(device).type
     if kind not in {"cpu", "cuda"}:
         return Backend("eager", f"there is no kernel for {kind}")
-    answer: Backend = importlib.import_module(f".kernels.{kind}", __package__).backend()
+    answer: Backend = importlib.import_module({"cpu": ".cpu.call", "cuda": ".cuda.launch"}[kind], __package__).backend()
     return answer

@@ -1,4 +1,4 @@
-"""The Triton kernels against the oracle, interpreted where there is no GPU; `test_cuda_compiled` compiles them."""
+"""The Triton kernels against the oracle, interpreted where there is no GPU; `test_compiled` compiles them."""
 
 import math
 import subprocess
@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optim import Lamb, ops
-from optim.kernels import cuda, eager
+from optim import Lamb
+from optim.kernels import eager, operators
+from optim.kernels.cuda import launch as cuda
+from optim.kernels.cuda import tables, totals
 from optim.kernels.settings import Settings, table
-from optim.kernels.triton import tables, totals
 from optim.reference import lamb_step
-from tests.optim.kernels.interpreted import DEVICE, on_device
+from tests.optim.kernels.cuda.interpreted import DEVICE, on_device
 from tests.optim.oracle import Oracle, make_tensors
 from tests.optim.test_lamb import SWITCHES
 
@@ -341,7 +342,7 @@ def test_what_is_written_counts_as_modified_in_place() -> None:
 
 @on_device
 def test_an_optimizer_on_the_kernels_follows_the_oracle_with_groups_of_its_own() -> None:
-    ops.BACKENDS["triton"] = cast(ops.Operators, cuda)
+    operators.BACKENDS["triton"] = cast(operators.Operators, cuda)
     parameters = [nn.Parameter(tensor.to(DEVICE)) for tensor in make_tensors([(40,), (3, 9), (7,)], 0)]
     groups: list[dict[str, Any]] = [{"params": parameters[:2]}, {"params": parameters[2:], "weight_decay": 0.0}]
     optimizer, oracle = Lamb(groups, lr=LR, max_grad_norm=1.0, backend="triton"), Oracle(parameters)
@@ -360,7 +361,7 @@ def test_without_triton_plain_pytorch_computes_and_says_why() -> None:
         import sys
         sys.modules["triton"] = None  # as if it were not installed
         import torch
-        from optim.kernels import cuda
+        from optim.kernels.cuda import launch as cuda
         assert cuda.lamb_clip(torch.tensor([9.0, 16.0]).double(), 1.0, True).tolist() == [5.0, 0.2, 0.0]
         assert cuda.sum_squares([torch.ones(9), torch.ones(4)]).tolist() == [9.0, 4.0]
         print(*cuda.backend(), sep=": ")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optim.kernels import build
+from optim.kernels.cpu import build
 
 STEP = """
 import torch
@@ -20,7 +20,7 @@ for _ in range(2):
     optimizer.step()
 print(backend("cpu").name, backend("cpu").reason, float(optimizer.last_step.update_norm))
 """
-BUILD = "from optim.kernels import build; print(build.load()[1])"
+BUILD = "from optim.kernels.cpu import build; print(build.load()[1])"
 
 
 @pytest.fixture

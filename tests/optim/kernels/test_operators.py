@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-import optim.ops  # noqa: F401 - registers the operators
+import optim.kernels.operators  # noqa: F401 - registers the operators
 from optim.kernels.moments import BLOCK
 from optim.kernels.settings import Settings, table
 from tests.optim.oracle import make_tensors

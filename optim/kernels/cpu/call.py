@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optim.kernels.routing import Backend, or_eager
+
 from . import build
-from .routing import Backend, or_eager
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """Of weights that the kernel reads."""

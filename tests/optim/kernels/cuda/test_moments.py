@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from optim.kernels import cuda, eager
+from optim.kernels import eager
+from optim.kernels.cuda import launch as cuda
 from optim.kernels.moments import BLOCK, FIRST, SECOND, decode, dynamic_map, encode
-from tests.optim.kernels.interpreted import DEVICE, on_device
-from tests.optim.kernels.test_cuda import (
+from tests.optim.kernels.cuda.interpreted import DEVICE, on_device
+from tests.optim.kernels.cuda.test_launch import (
     HALF,
     LR,
     Case,

@@ -1,6 +1,6 @@
 """The operators on CUDA: Triton kernels for tensors that they can read, plain PyTorch for the others.
 
-T = tensors in the call. Arguments are those that `optim.ops` describes. Nothing here waits for the device, and what
+T = tensors in the call. Arguments are those that `operators` describes. Nothing here waits for the device, and what
 changes from step to step lies there, so a step can be captured in a CUDA graph once it has run outside of one.
 
 Launches of a call, for any number of tensors: `sum_squares` 2, `lamb_clip` 1, `lamb_update` 2, `lamb_ratio` 1,
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .routing import LISTS, Backend, or_eager
+from optim.kernels.routing import LISTS, Backend, or_eager
 
 try:
     import triton
@@ -24,7 +24,7 @@ except ImportError as error:
         "torch for CUDA brings it, else `pip install triton`"
     )
 else:
-    from .triton import streaming, tables, totals
+    from . import streaming, tables, totals
 
     _MISSING = ""
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from optim import Lamb, ops
-from optim.kernels import cuda
-from optim.kernels.triton import tables
+from optim import Lamb
+from optim.kernels import operators
+from optim.kernels.cuda import launch as cuda
+from optim.kernels.cuda import tables
 
 TENSORS = 398
 FREE = {"aten::empty.memory_format", "aten::select.int", "aten::detach", "aten::alias"}
@@ -44,7 +45,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         asked.count[kernel.__name__] += 1
 
     monkeypatch.setattr(cuda, "_launch", note)
-    monkeypatch.setitem(ops.BACKENDS, "triton", cast(ops.Operators, cuda))
+    monkeypatch.setitem(operators.BACKENDS, "triton", cast(operators.Operators, cuda))
     return asked
 
 

@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import mangle_type
 
-from optim.kernels import cuda
+from optim.kernels.cuda import launch as cuda
 from optim.kernels.settings import Settings, table
 
 REGISTERS = 64

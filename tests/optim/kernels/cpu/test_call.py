@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from optim import backend
-from optim.batches import settings_of
-from optim.kernels import cpu, eager
+from optim.calls import settings_of
+from optim.kernels import eager
+from optim.kernels.cpu import call as cpu
 from optim.kernels.settings import table
 from optim.reference import lamb_step
 from tests.optim.kernels.test_eager import bits

@@ -1,0 +1,1 @@
+"""The CPU kernel: C++ that is compiled at first use."""

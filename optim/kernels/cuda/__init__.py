@@ -1,0 +1,1 @@
+"""The CUDA kernels: the only modules that know Triton."""
