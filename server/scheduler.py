@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from workers.contract.spec.job import JobSpec
-
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
@@ -35,6 +33,8 @@ class Scheduler:
         self._submitting_since: dict[str, float] = {}
         self.obstacle: str | None = "the scheduler has not looked yet"
         """Why jobs cannot be started now; None when they can."""
+        self.resources: Resources | None = None
+        """What the whole cluster has; None while it is not known."""
 
     def wake(self) -> None:
         """Have the next turn now."""
@@ -63,7 +63,7 @@ class Scheduler:
             # Nothing is known, so nothing is done: no job is declared dead because nobody could reach it.
             if self.obstacle != error.detail:
                 log.info("waiting for the cluster: %s", error.detail)
-            self.obstacle = error.detail
+            self.obstacle, self.resources = error.detail, None
         except Exception:
             log.exception("a turn of the scheduler failed; the next one follows")
 
@@ -78,8 +78,9 @@ class Scheduler:
     def _facts(self) -> Facts:
         jobs = self._store.unfinished()
         runs = {job.id: self._cluster.run_of(job.submission_id) for job in jobs if job.status.is_active}
-        total = self._cluster.resources() if any(job.status is JobStatus.QUEUED for job in jobs) else Resources()
-        return Facts(jobs, runs, total, datetime.now(UTC))
+        if self.resources is None or any(job.status is JobStatus.QUEUED for job in jobs):
+            self.resources = self._cluster.resources()
+        return Facts(jobs, runs, self.resources, datetime.now(UTC))
 
     def _carry_out(self, decision: Decision) -> None:
         job = decision.job
@@ -124,7 +125,7 @@ class Scheduler:
         job = self._read_rest(job)
         if not job.status.is_active:
             return
-        allowed = JobSpec.model_validate(job.spec).failures.max_restarts
+        allowed = job.valid_spec.failures.max_restarts
         if job.attempt > allowed:
             self._fail(job, f"The cluster was lost, and failures.max_restarts = {allowed} attempts were lost before.")
             return

@@ -5,11 +5,11 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from server.errors import TransitionError
 from workers.contract.push import Command
 from workers.contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+from workers.contract.spec.job import JobSpec
 
 from .status import JobStatus
 
@@ -71,7 +71,15 @@ class Job:
     checkpoint_step: int | None = None
     checkpoint_path: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: JobSpec | None
+    """None where the stored one cannot be read; such a job has failed, and `error` says why."""
+
+    @property
+    def valid_spec(self) -> JobSpec:
+        """The specification of a job that has one, as every unfinished job does."""
+        if self.spec is None:
+            raise ValueError(f"job {self.id} has no readable specification: {self.error}")
+        return self.spec
 
     @property
     def submission_id(self) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from workers.contract.spec.job import JobSpec
+from workers.planning.size import shortage, size_that_fits
 
 from .job import Job
 from .resources import Resources, Run
@@ -71,16 +72,16 @@ def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Dec
     """Admit in order of arrival; a job that must wait holds back those behind it, so that it gets its turn."""
     decisions = []
     for job in queued:
-        spec = JobSpec.model_validate(job.spec)
-        fitting = [size for size in spec.world_sizes() if (_worker(spec) * size).fit(total)]
-        if not fitting:
-            decisions.append(Decision(job, Action.REFUSE, reason=_never_fits(spec, total)))
+        spec = job.valid_spec
+        size = size_that_fits(spec, total.cpus, total.gpus)
+        if size is None:
+            decisions.append(Decision(job, Action.REFUSE, reason=str(shortage(spec, total.cpus, total.gpus))))
             continue
-        need = _worker(spec) * max(fitting)
+        need = _worker(spec) * size
         if not need.fit(total - held):
             break
         held += need
-        decisions.append(Decision(job, Action.ADMIT, max(fitting)))
+        decisions.append(Decision(job, Action.ADMIT, size))
     return decisions
 
 
@@ -89,13 +90,5 @@ def _worker(spec: JobSpec) -> Resources:
 
 
 def _held(job: Job) -> Resources:
-    spec = JobSpec.model_validate(job.spec)
+    spec = job.valid_spec
     return _worker(spec) * (job.world_size or max(spec.world_sizes()))
-
-
-def _never_fits(spec: JobSpec, total: Resources) -> str:
-    fewest = min(spec.world_sizes())
-    return (
-        f"The job needs {_worker(spec) * fewest} for {fewest} workers, and the whole cluster has {total}. "
-        "Lower parallel.workers, parallel.cpus_per_worker or parallel.gpus_per_worker, and submit it again."
-    )

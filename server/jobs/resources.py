@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from workers.planning.size import processors
+
 
 class Run(StrEnum):
     """What the cluster says of a submission."""
@@ -34,4 +36,4 @@ class Resources:
         return self.cpus <= room.cpus and self.gpus <= room.gpus
 
     def __str__(self) -> str:
-        return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+        return processors(self.cpus, self.gpus)

@@ -1,18 +1,20 @@
-"""Jobs and records in the database. Only this file, its reader `series.py` and the tables speak SQL."""
+"""Jobs and records in the database."""
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Text, delete, insert, select, type_coerce, update
 
 from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
+from workers.contract.documents import parse_spec
 from workers.contract.push import Command, PushReply
 from workers.contract.records import Record, StepRecord
 from workers.contract.spec.job import JobSpec
@@ -20,7 +22,10 @@ from workers.contract.spec.job import JobSpec
 from .database import Database
 from .schema import jobs, records
 
-_JOB_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+# The specification is read as text, so that one that is damaged fails when its own row is read.
+_READ_AS = {"spec": type_coerce(jobs.c.spec, Text).label("spec")}
+_JOB_COLUMNS = [_READ_AS.get(field.name, jobs.c[field.name]) for field in fields(Job)]
+log = logging.getLogger(__name__)
 _FINISHED = [status.value for status in JobStatus if status.is_terminal]
 
 
@@ -59,9 +64,9 @@ class Store:
                 total_steps=spec.total_steps,
                 created_at=datetime.now(UTC),
                 labels=spec.labels,
-                spec=document,
+                spec=spec,
             )
-            db.execute(insert(jobs).values(**asdict(job), idempotency_key=key, request_sha256=digest))
+            db.execute(insert(jobs).values(**_columns(job), idempotency_key=key, request_sha256=digest))
         self.on_change(job.id)
         return job, True
 
@@ -96,10 +101,14 @@ class Store:
             return [_job(row) for row in db.execute(query).mappings()]
 
     def unfinished(self) -> list[Job]:
-        """Read the jobs that are not in a terminal state, the oldest first."""
+        """Read the jobs that are not in a terminal state, the oldest first; what cannot be read fails for good."""
         query = select(*_JOB_COLUMNS).where(jobs.c.status.not_in(_FINISHED)).order_by(jobs.c.id)
         with self._database.read() as db:
-            return [_job(row) for row in db.execute(query).mappings()]
+            found = [_job(row) for row in db.execute(query).mappings()]
+        for job in found:
+            if job.status.is_terminal:
+                self._settle_unreadable(job)
+        return [job for job in found if not job.status.is_terminal]
 
     def change(self, job_id: str, change: Callable[[Job], Job]) -> Job:
         """Replace a job by what `change` makes of it, in one transaction."""
@@ -143,6 +152,12 @@ class Store:
             found = [_whole(row.data, row.trust_ratios) for row in db.execute(query)]
             return News(_read(db, job_id), found, is_all=len(found) < limit)
 
+    def _settle_unreadable(self, job: Job) -> None:
+        log.error("job %s: %s", job.id, job.error)
+        with self._database.write() as db:
+            db.execute(update(jobs).where(jobs.c.id == job.id).values(**_columns(job)))
+        self.on_change(job.id)
+
     def token_digest(self, job_id: str) -> str | None:
         """Return the SHA-256 of the job's token, None where there is no such job or token."""
         with self._database.read() as db:
@@ -155,8 +170,29 @@ class Store:
 
 
 def _job(row: RowMapping) -> Job:
+    """Make the job of a row. One that cannot be read has failed, and keeps no other job from being read."""
     values = {field.name: row[field.name] for field in fields(Job)}
-    return Job(**values | {"status": JobStatus(row["status"]), "command": Command(row["command"])})
+    try:
+        status, command = JobStatus(row["status"]), Command(row["command"])
+        return Job(**values | {"status": status, "command": command, "spec": parse_spec(json.loads(row["spec"]))})
+    except ValueError as error:  # of another version, or damaged
+        return _unreadable(values, error)
+
+
+def _unreadable(values: dict[str, Any], error: ValueError) -> Job:
+    reason = f"This version of bigbatch cannot read the stored job: {error} Submit the job again."
+    said = f"{values['error']}\n{reason}" if values["error"] else reason
+    status = JobStatus(values["status"]) if values["status"] in _FINISHED else JobStatus.FAILED
+    finished_at = values["finished_at"] or datetime.now(UTC)
+    settled = {"status": status, "error": said, "finished_at": finished_at, "command": Command.NONE, "spec": None}
+    return Job(**values | settled)
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    """Return what the row of a job holds. A specification that could not be read stays as it is stored."""
+    values = {field.name: getattr(job, field.name) for field in fields(Job)}
+    spec = values.pop("spec")
+    return values if spec is None else values | {"spec": spec.model_dump(mode="json")}
 
 
 def _read(db: Connection, job_id: str) -> Job:
@@ -167,7 +203,11 @@ def _read(db: Connection, job_id: str) -> Job:
 
 
 def _by_key(db: Connection, key: str) -> RowMapping | None:
-    return db.execute(select(jobs).where(jobs.c.idempotency_key == key)).mappings().one_or_none()
+    return (
+        db.execute(select(*_JOB_COLUMNS, jobs.c.request_sha256).where(jobs.c.idempotency_key == key))
+        .mappings()
+        .one_or_none()
+    )
 
 
 def _acknowledged(db: Connection, job_id: str) -> int:
@@ -176,7 +216,7 @@ def _acknowledged(db: Connection, job_id: str) -> int:
 
 
 def _replace(db: Connection, before: Job, after: Job) -> None:
-    old, new = asdict(before), asdict(after)
+    old, new = _columns(before), _columns(after)
     changed = {name: value for name, value in new.items() if value != old[name]}
     if changed:
         db.execute(update(jobs).where(jobs.c.id == before.id).values(**changed))

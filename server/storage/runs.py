@@ -41,7 +41,7 @@ class RunFolders:
         """
         folder = self.folder(job.id)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(folder / "spec.yaml", json.dumps(job.spec, indent=2) + "\n")
+        write_private(folder / "spec.yaml", json.dumps(job.valid_spec.model_dump(mode="json"), indent=2) + "\n")
         token = (read_json(folder / "control.json") or {}).get("token") or secrets.token_urlsafe(32)
         self._store.set_token_digest(job.id, digest(token))
         control = ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token)

@@ -18,8 +18,7 @@ DUAL = Resources(cpus=2)
 
 def _job(name: str, state: JobStatus = JobStatus.QUEUED, workers: Any = 1, **parallel: Any) -> Job:
     spec = parse_spec(TINY | {"parallel": {"workers": workers, **parallel}})
-    document = spec.model_dump(mode="json")
-    return Job(id=name, name=name, total_steps=20, created_at=NOW, status=state, attempt=1, spec=document)
+    return Job(id=name, name=name, total_steps=20, created_at=NOW, status=state, attempt=1, spec=spec)
 
 
 def _decide(*jobs: Job, runs: Mapping[str, Run] | None = None, total: Resources = DUAL) -> list[Decision]:
@@ -97,5 +96,5 @@ def test_a_job_that_can_never_fit_is_refused_with_both_numbers_and_holds_nobody_
         ("b", Action.REFUSE),
         ("c", Action.ADMIT),
     ]
-    assert "needs 1 CPUs and 1 GPUs for 1 workers, and the whole cluster has 2 CPUs" in decisions[0].reason
+    assert "1 worker would need 1 CPU and 1 GPU, and the whole cluster has 2 CPUs" in decisions[0].reason
     assert "parallel.cpus_per_worker" in decisions[1].reason

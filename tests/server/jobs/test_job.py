@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from server.errors import TransitionError
 from server.jobs.job import GRACE, Job, new_job_id
 from server.jobs.status import JobStatus
-from tests.serving import status, step
+from tests.serving import TINY, status, step
+from workers.contract.documents import parse_spec
 from workers.contract.push import Command
 from workers.contract.records import RECORD
 
@@ -15,7 +16,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _job(state: JobStatus = JobStatus.QUEUED) -> Job:
-    return Job(id="0", name="n", total_steps=20, created_at=NOW, status=state, attempt=1)
+    spec = parse_spec(TINY)
+    return Job(id="0", name="n", total_steps=20, created_at=NOW, status=state, attempt=1, spec=spec)
 
 
 def test_every_state_has_a_phrase_and_only_the_last_ones_are_terminal() -> None:

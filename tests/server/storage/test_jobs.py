@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import literal, text, type_coerce, update
 
 from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job
 from server.jobs.status import JobStatus
 from server.storage.database import Database
 from server.storage.jobs import Store
+from server.storage.schema import jobs as JOBS
 from tests.serving import TINY, run_records, status, step, tensors
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
@@ -41,7 +43,7 @@ def test_a_new_job_is_read_back_as_it_was(store: Store) -> None:
     assert is_new
     assert store.get(job.id) == job
     assert (job.status, job.total_steps, job.created_at.utcoffset()) == (JobStatus.QUEUED, 20, timedelta())
-    assert parse_spec(job.spec) == SPEC
+    assert job.spec == SPEC
 
 
 def test_a_key_stands_for_one_job(store: Store) -> None:
@@ -172,4 +174,30 @@ def test_jobs_outlive_the_server(tmp_path: Path) -> None:
         database.close()
     database = Database(tmp_path / "test.db")
     assert len(Store(database).page()) == 2
+    database.close()
+
+
+@pytest.mark.parametrize("damage", ['spec = \'{"name": "x"}\'', "spec = 'not json'", "status = 'ASLEEP'"])
+def test_a_row_that_cannot_be_read_fails_that_job_alone(tmp_path: Path, damage: str) -> None:
+    database, heard = Database(tmp_path / "test.db"), list[str]()
+    store, stored_spec = Store(database, heard.append), text("SELECT spec FROM jobs WHERE id = :id")
+    damaged, whole = store.create(SPEC)[0], store.create(SPEC)[0]
+    with database.write() as db:
+        as_text = {name: type_coerce(literal(value), JOBS.c.name.type) for name, value in damage.items()}
+        db.execute(update(JOBS).where(JOBS.c.id == damaged.id).values(as_text))
+        before = db.execute(stored_spec, {"id": damaged.id}).scalar()
+    heard.clear()
+    assert store.unfinished() == [whole]
+    assert heard == [damaged.id]
+    assert [(job.id, job.status) for job in store.page()] == [
+        (whole.id, JobStatus.QUEUED),
+        (damaged.id, JobStatus.FAILED),
+    ]
+    failed = store.get(damaged.id)
+    assert "cannot read the stored job" in (failed.error or "")
+    assert failed.finished_at is not None
+    assert store.page(statuses=[JobStatus.FAILED])[0].id == damaged.id  # and so it is in the database
+    assert store.ingest(damaged.id, []).command is Command.STOP
+    with database.read() as db:  # what could not be read is kept as it was
+        assert db.execute(stored_spec, {"id": damaged.id}).scalar() == before
     database.close()
