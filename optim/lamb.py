@@ -1,5 +1,6 @@
 """LAMB for one rank and for many."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, overload
 
@@ -9,18 +10,21 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
 from .calls import Batch, settings_of, unclipped
+from .gradients import placed_gradients
 from .kernels.operators import BACKENDS, Operators
 from .last_step import LastStep
-from .saved import own_form, portable_form
 from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
-from .state import Loaded, new_state
+from .state.dicts import loaded_form, saved_form
+from .state.parameter import new_state
 from .validation import (
     SWITCHES,
     check_contiguous,
     check_gradient,
     check_group,
+    check_local_gradient,
     check_parameter,
     check_switches,
+    check_unflattened,
 )
 
 Bounds = tuple[float, float] | None
@@ -72,8 +76,6 @@ class Lamb(Optimizer):
         TypeError: a setting or parameter is of the wrong kind.
     """
 
-    last_step: LastStep | None = None
-
     def __init__(
         self,
         params: ParamsT,
@@ -100,6 +102,8 @@ class Lamb(Optimizer):
         self.master_weights = master_weights
         self.moments = moments
         self.backend = backend
+        # No attribute of the class, which would hide this one behind wrappers that delegate by __getattr__.
+        self.last_step: LastStep | None = None
         check_switches(self)
         defaults = {
             "lr": lr,
@@ -117,7 +121,7 @@ class Lamb(Optimizer):
         param_group["params"] = _without_repeats(param_group["params"])
         super().add_param_group(param_group)
         try:
-            check_group(param_group)
+            check_group(param_group, self)
             self._check_last_group()
         except (TypeError, ValueError):
             self.param_groups.pop()
@@ -196,45 +200,40 @@ class Lamb(Optimizer):
 
         The groups have the parameters' names if these were given; `torch.distributed.checkpoint` saves by them.
         """
-        # First, so that the hooks of users see what is saved.
-        making = self.register_state_dict_post_hook(lambda _, own: portable_form(own), prepend=True)
-        try:
-            return super().state_dict()
-        finally:
-            making.remove()
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        saved = saved_form(self.param_groups, self.state)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, saved)
+            saved = saved if changed is None else changed
+        return saved
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Load what `state_dict` returned, or the state of apex's or timm's LAMB.
+        """Load what `state_dict` returned, or the state of apex's or timm's LAMB or torch's AdamW.
 
         Parameters of a group are found by name if both sides have names, whatever their order, else by position.
 
-        Others' LAMB keeps the same moments under the same names and the step count in its groups. Of these, the
-        settings that Lamb's groups have are taken over, lr among them. How the moments are stored is as this
-        optimizer says, and whole tensors are cut as the parameters are.
+        Of others' groups, the settings that Lamb's groups have are taken over, lr among them. How the moments are
+        stored is as this optimizer says, and full tensors are sharded as the parameters are. What somebody else keeps
+        in the state is loaded too.
 
         Raises:
             ValueError: the groups or names do not match, an entry is missing or misshapen, or it was made with another
-                bias_correction, grad_averaging or max_grad_norm.
+                bias_correction, grad_averaging or max_grad_norm. The optimizer is then as it was.
         """
+        saved = state_dict.copy()
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, saved)
+            saved = saved if changed is None else changed
         named = [(name, p) for _, name, p in self._named()]
-        # Last, so that the hooks of users see what was saved.
-        making = self.register_load_state_dict_pre_hook(
-            lambda _, saved: own_form(saved, self.param_groups, named, self)
-        )
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            making.remove()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        states = state["state"]
-        for parameter, own in states.items():
-            if isinstance(own, Loaded):
-                states[parameter] = own.state
-        super().__setstate__(state)
+        loaded = loaded_form(saved, self.param_groups, named, self)
+        self.state = defaultdict(dict, loaded["state"])
+        self.param_groups = loaded["param_groups"]
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {name: getattr(self, name) for name in SWITCHES}
+        return super().__getstate__() | {name: getattr(self, name) for name in ("last_step", *SWITCHES)}
 
     def _check_last_group(self) -> None:
         *others, group = self.param_groups
@@ -262,15 +261,20 @@ class Lamb(Optimizer):
     def _batches(self) -> list[Batch]:
         """Sort this rank's parts of the tensors that have a gradient; whatever is wrong with them is raised here."""
         for group in self.param_groups:  # a schedule may have written anything there
-            check_group(group)
-        ready = [(group, name, p, p.grad) for group, name, p in self._named() if p.grad is not None]
-        for _, name, parameter, _ in ready:
+            check_group(group, self)
+        ready = [(group, name, p) for group, name, p in self._named() if p.grad is not None]
+        for _, name, parameter in ready:
+            check_unflattened(name, parameter)
             check_gradient(name, parameter)
             check_contiguous(name, parameter, self.moments)
+        names, parameters = [name for _, name, _ in ready], [parameter for *_, parameter in ready]
+        grads = placed_gradients(names, parameters)
+        for name, parameter, grad in zip(names, parameters, grads, strict=True):
+            check_local_gradient(name, parameter, grad)
         switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}
         settings = {id(group): settings_of(group, **switches) for group in self.param_groups}
         batches: dict[tuple[torch.dtype, torch.dtype, Groups], Batch] = {}
-        for group, name, parameter, grad in ready:
+        for (group, name, parameter), grad in zip(ready, grads, strict=True):
             key = parameter.dtype, grad.dtype, shard_groups(name, parameter)
             batch = batches.get(key) or batches.setdefault(key, Batch(key[2]))
             batch.add(name, parameter, grad, self._state(parameter))
@@ -280,7 +284,7 @@ class Lamb(Optimizer):
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
-        if not state:
+        if "step" not in state:  # others may have put something there first
             state.update(new_state(parameter, self.moments, master_weights=self.master_weights))
         return state
 

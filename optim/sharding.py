@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 Groups = tuple[ProcessGroup, ...]
-"""Process groups over which one tensor is cut, one for each mesh dimension; empty if this rank holds all of it."""
+"""Process groups over which a tensor is sharded, one for each mesh dimension; empty if this rank holds all of it."""
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -23,18 +23,26 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def shard_groups(name: str, tensor: Tensor) -> Groups:
-    """Return the groups over which partial sums of `tensor` make whole ones.
+    """Return the process groups over which the ranks' sums for `tensor` have to be added up.
 
     Replicas (HSDP's outer dimension) hold the same numbers and are not summed.
 
     Raises:
-        ValueError: a mesh dimension holds partial sums, of which no norm can be taken piece by piece, or the tensor is
-            cut over one that has no process group.
+        ValueError: the placement over a mesh dimension is partial, so that no norm can be taken piece by piece, or the
+            tensor is sharded over a dimension that has no process group.
     """
     if not isinstance(tensor, DTensor):
         return ()
+    return mesh_groups(name, tensor, [dim for dim, each in enumerate(tensor.placements) if _is_sharded(name, each)])
+
+
+def mesh_groups(name: str, tensor: DTensor, dims: Sequence[int]) -> Groups:
+    """Return the process groups of mesh dimensions; those of one rank have none.
+
+    Raises:
+        ValueError: a dimension has no process group.
+    """
     mesh = tensor.device_mesh
-    dims = [dim for dim, placement in enumerate(tensor.placements) if _is_cut(name, placement)]
     return tuple(_group(name, mesh, dim) for dim in dims if mesh.size(dim) > 1)
 
 
@@ -43,12 +51,12 @@ def _group(name: str, mesh: DeviceMesh, dim: int) -> ProcessGroup:
         return mesh.get_group(dim)
     except (RuntimeError, LookupError, AssertionError) as error:
         raise ValueError(
-            f"parameter {name!r} is cut over dimension {dim} of {mesh}, which has no process group: "
+            f"parameter {name!r} lies on dimension {dim} of {mesh}, which has no process group: "
             "build the mesh with init_device_mesh, and keep its groups for as long as the optimizer is used"
         ) from error
 
 
-def _is_cut(name: str, placement: Placement) -> bool:
+def _is_sharded(name: str, placement: Placement) -> bool:
     if isinstance(placement, Shard | _StridedShard):  # FSDP2 over tensor parallelism makes strided shards
         return True
     if isinstance(placement, Replicate):
@@ -60,24 +68,24 @@ def _is_cut(name: str, placement: Placement) -> bool:
 
 
 def sum_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> list[Tensor]:
-    """Return whole-tensor sums: `sums[i]`, [..., T_i], is added up over `groups[i]`.
+    """Return the sums of full tensors: `sums[i]`, [..., T_i], is added up over `groups[i]`.
 
     Tensors with the same groups share one collective for each of their mesh dimensions, so one mesh costs one.
     """
-    whole = list(sums)
+    full = list(sums)
     for key in distinct(groups):
         chosen = [i for i, each in enumerate(groups) if each == key]
-        together = _all_reduce(_joined([sums[i] for i in chosen]), key)
+        together = all_reduce(_joined([sums[i] for i in chosen]), key)
         parts = torch.split(together, [sums[i].shape[-1] for i in chosen], dim=-1)
         for i, part in zip(chosen, parts, strict=True):
-            whole[i] = part
-    return whole
+            full[i] = part
+    return full
 
 
 def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Tensor:
-    """Return numbers, [n], that add up to the sum over all tensors; what is not cut is added once.
+    """Return numbers, [n], that add up to the sum over all tensors; a tensor that is not sharded is added once.
 
-    `squares[i]`, [T_i], are this rank's sums for tensors that are cut over `groups[i]`. An Inf or NaN in any of any
+    `squares[i]`, [T_i], are this rank's sums for tensors that are sharded over `groups[i]`. An Inf or NaN in any of any
     rank makes every rank's total Inf or NaN, if the widest groups hold all ranks; replicas are taken to have the same.
     """
     totals: list[Tensor] = []
@@ -90,7 +98,7 @@ def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Te
             here = here.sum().view(1)
             if totals:  # 0 · total is NaN where this rank alone has met an Inf or NaN, and 0 otherwise
                 here = here + 0 * torch.cat(totals).sum()
-            here = _all_reduce(here, key)
+            here = all_reduce(here, key)
         totals.append(here)
     return _joined(totals)
 
@@ -100,7 +108,7 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=-1)
 
 
-def _all_reduce(tensor: Tensor, groups: Groups) -> Tensor:
+def all_reduce(tensor: Tensor, groups: Groups) -> Tensor:
     """Add `tensor` up in place over each group in turn."""
     for group in groups:
         dist.all_reduce(tensor, group=group)

@@ -6,6 +6,7 @@ from numbers import Real
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -22,7 +23,7 @@ SWITCHES = (
     "moments",
     "backend",
 )
-"""Settings of the whole optimizer; a parameter group may not have its own."""
+"""Settings that Lamb has once, for all parameter groups."""
 
 REAL = (torch.float64, torch.float32, *HALF)
 """Dtypes of parameters and gradients."""
@@ -42,8 +43,8 @@ def check_switches(optimizer: Any) -> None:
             )
 
 
-def check_group(group: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for a parameter group's bad settings."""
+def check_group(group: Mapping[str, Any], switches: object) -> None:
+    """Raise ValueError or TypeError for bad settings of a parameter group; `switches` has those of the optimizer."""
     for name in ("lr", "eps", "weight_decay"):
         check_non_negative(name, group[name])
     _check_betas(group["betas"])
@@ -53,7 +54,23 @@ def check_group(group: Mapping[str, Any]) -> None:
         raise ValueError(f"layer_adaptation is {group['layer_adaptation']!r}; it must be True, False or 'decayed'")
     for name in SWITCHES:
         if name in group:
-            raise ValueError(f"{name}={group[name]!r} in a parameter group: it is one for all; pass it to Lamb itself")
+            _check_copy(name, group[name], getattr(switches, name))
+
+
+def _check_copy(name: str, value: object, own: object) -> None:
+    """Raise ValueError for a setting of the optimizer in a group, unless a wrapper copied it there on the one rank."""
+    if (value or None) != (own or None):
+        raise ValueError(
+            f"{name}={value!r} in a parameter group, but the optimizer has {own!r}: there is one value for all groups; "
+            "pass it to Lamb itself"
+        )
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if ranks > 1:
+        raise ValueError(
+            f"{name}={value!r} in a parameter group, on one of {ranks} ranks: ZeroRedundancyOptimizer copies settings "
+            "there and gives each rank other parameters, so each rank would clip and skip on its own: "
+            "use FSDP2 (torch.distributed.fsdp.fully_shard) and Lamb itself"
+        )
 
 
 def check_non_negative(name: str, value: object) -> None:
@@ -88,7 +105,8 @@ def _check_bounds(name: str, bounds: object) -> None:
 
 
 def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weights: bool) -> None:
-    """Raise TypeError for a parameter that is not dense and real, or whose moments cannot be narrower than it is."""
+    """Raise TypeError for a parameter that Lamb cannot take, or whose moments cannot be narrower than it is."""
+    check_unflattened(name, parameter)
     if parameter.layout is not torch.strided:
         raise TypeError(f"parameter {name!r} is {parameter.layout}; Lamb needs dense tensors: use to_dense()")
     if shares_elements(local_part(parameter)):
@@ -109,6 +127,18 @@ def check_parameter(name: str, parameter: Tensor, moments: str, *, master_weight
     check_contiguous(name, parameter, moments)
 
 
+def check_unflattened(name: str, parameter: Tensor) -> None:
+    """Raise ValueError for a parameter that FSDP1 has flattened: it is a piece of several tensors or of an unknown one.
+
+    FSDP1 marks the tensor itself, perhaps after the optimizer was built.
+    """
+    if getattr(parameter, "_fsdp_flattened", False):
+        raise ValueError(
+            f"parameter {name!r} is flattened by FSDP1 (FullyShardedDataParallel), which does not say which part of it "
+            "each rank holds, so Lamb cannot take its norm: use FSDP2 (torch.distributed.fsdp.fully_shard)"
+        )
+
+
 def check_contiguous(name: str, parameter: Tensor, moments: str) -> None:
     """Raise TypeError where moments lie by place and the parameter's elements no longer do."""
     if moments != "full" and not local_part(parameter).is_contiguous():
@@ -121,7 +151,7 @@ def shares_elements(tensor: Tensor) -> bool:
 
 
 def check_gradient(name: str, parameter: Tensor) -> None:
-    """Raise if the gradient does not lie on its parameter element by element."""
+    """Raise unless the gradient is dense, real and on the mesh of its parameter."""
     grad = parameter.grad
     if grad is None:
         return
@@ -132,23 +162,42 @@ def check_gradient(name: str, parameter: Tensor) -> None:
             f"the gradient of {name!r} is {grad.dtype}; Lamb needs real floating-point ones: "
             f"convert it with to({parameter.dtype}) before step()"
         )
-    if isinstance(parameter, DTensor) or isinstance(grad, DTensor):
-        _check_placing(name, parameter, grad)
+    placed, wanted = (tensor.device_mesh if isinstance(tensor, DTensor) else None for tensor in (grad, parameter))
+    if placed != wanted:
+        raise ValueError(
+            f"the gradient of {name!r} is on the mesh {placed} but the parameter on {wanted}; "
+            "distribute the gradient over the parameter's mesh, e.g. with distribute_tensor, before step()"
+        )
+
+
+def check_local_gradient(name: str, parameter: Tensor, grad: Tensor) -> None:
+    """Raise ValueError unless a gradient, placed like its parameter, lies on it element by element."""
+    if isinstance(parameter, DTensor):
         # Only a shape is read, and to_local() takes fifty times as long.
         grad, parameter = (x._local_tensor for x in (grad, parameter))  # type: ignore[attr-defined]  # noqa: SLF001
     if grad.shape != parameter.shape:
         raise ValueError(
             f"the gradient of {name!r} has shape {tuple(grad.shape)} on this rank but the parameter "
-            f"{tuple(parameter.shape)}; cut it as the parameter is cut, e.g. with distribute_tensor, before step()"
+            f"{tuple(parameter.shape)}; shard it like the parameter, e.g. with distribute_tensor, before step()"
         )
 
 
-def _check_placing(name: str, parameter: Tensor, grad: Tensor) -> None:
-    placed, wanted = (
-        (tensor.placements, tensor.device_mesh) if isinstance(tensor, DTensor) else None for tensor in (grad, parameter)
-    )
-    if placed != wanted:
+def check_state(name: str, parameter: Tensor, saved: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a saved state has all that Lamb needs, in the parameter's shape, or nothing of it."""
+    kinds = {"step": Tensor | Real, "exp_avg": Tensor, "exp_avg_sq": Tensor}
+    if not any(key in saved for key in kinds):
+        return
+    missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
+    if missing:
+        raise ValueError(f"the state of parameter {name!r} has no {missing[0]!r}; Lamb needs {', '.join(kinds)}")
+    if isinstance(saved["step"], Tensor) and saved["step"].numel() != 1:
         raise ValueError(
-            f"the gradient of {name!r} is placed {placed} but the parameter {wanted}; "
-            "redistribute the gradient to the parameter's mesh and placements before step()"
+            f"step of parameter {name!r} has {saved['step'].numel()} elements in the state; it must be one"
         )
+    for key in ("exp_avg", "exp_avg_sq", "master"):
+        value = saved.get(key)
+        if value is not None and value.shape != parameter.shape:
+            raise ValueError(
+                f"{key} of parameter {name!r} has shape {tuple(value.shape)} in the state, but the parameter has "
+                f"{tuple(parameter.shape)}"
+            )

@@ -361,67 +361,6 @@ def test_a_description_names_what_matters() -> None:
     assert "group 1: 1 tensors, 4 elements, lr=0.5" in text
 
 
-@pytest.mark.parametrize(
-    ("settings_", "error", "message"),
-    [
-        ({"lr": -1.0}, ValueError, "lr is -1.0; it must be finite and 0 or more"),
-        ({"lr": float("nan")}, ValueError, "lr is nan"),
-        ({"lr": "0.1"}, TypeError, "lr is '0.1'; it must be a number"),
-        ({"betas": (0.9, 1.0)}, ValueError, r"betas is \(0.9, 1.0\); each must be in"),
-        ({"betas": 0.9}, TypeError, "betas is 0.9; it must be a pair"),
-        ({"eps": -1e-8}, ValueError, "eps is -1e-08"),
-        ({"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
-        ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm is -1.0"),
-        ({"weight_norm_bounds": (2.0, 1.0)}, ValueError, r"weight_norm_bounds is \(2.0, 1.0\); it must be \(low, high"),
-        ({"trust_ratio_bounds": (-1.0, 1.0)}, ValueError, "trust_ratio_bounds is"),
-        ({"trust_ratio_bounds": 10.0}, TypeError, "trust_ratio_bounds is 10.0; it must be None or a pair"),
-        ({"backend": "cuda"}, ValueError, "backend is 'cuda'; it must be one of 'auto', 'eager'"),
-    ],
-)
-def test_a_bad_setting_is_refused_by_name_value_and_remedy(
-    settings_: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        Lamb(make_parameters([(3,)]), **settings_)
-
-
-def test_a_switch_of_the_whole_optimizer_is_refused_in_a_group() -> None:
-    with pytest.raises(ValueError, match=r"max_grad_norm=1.0 in a parameter group: it is one for all"):
-        Lamb([{"params": make_parameters([(3,)]), "max_grad_norm": 1.0}])
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (torch.ones(3, dtype=torch.complex64), "parameter 'w' is torch.complex64.*view_as_real"),
-        (torch.ones(3, dtype=torch.int64), "parameter 'w' is torch.int64"),
-        (torch.eye(3).to_sparse(), "parameter 'w' is torch.sparse_coo; .* use to_dense"),
-    ],
-)
-def test_a_parameter_that_is_not_dense_and_real_is_refused(tensor: Tensor, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        Lamb([("w", tensor)])
-
-
-def test_a_bad_group_added_later_is_refused_and_leaves_the_optimizer_whole() -> None:
-    optimizer = Lamb(make_parameters([(3,)]))
-    with pytest.raises(ValueError, match=r"lr is -1\.0"):
-        optimizer.add_param_group({"params": make_parameters([(4,)]), "lr": -1.0})
-    assert len(optimizer.param_groups) == 1
-
-
-def test_a_sparse_gradient_is_refused_before_anything_is_written() -> None:
-    parameters = make_parameters([(4,), (3, 3)])
-    before = [parameter.detach().clone() for parameter in parameters]
-    optimizer = Lamb(parameters)
-    give_gradients(parameters, 1)
-    parameters[1].grad = torch.eye(3, dtype=torch.float64).to_sparse()
-    with pytest.raises(TypeError, match=r"the gradient of '1' is torch.sparse_coo; .* sparse=False"):
-        optimizer.step()
-    assert not optimizer.state
-    assert all(torch.equal(p.detach(), was) for p, was in zip(parameters, before, strict=True))
-
-
 @pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 def test_the_default_device_does_not_matter(backend: str, lr: Any) -> None:

@@ -1,4 +1,4 @@
-"""What Lamb refuses, by name and with a remedy, before anything is written; bad settings are in test_lamb."""
+"""What Lamb refuses, by name and with a remedy, before anything is written."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,24 @@ from tests.optim.oracle import make_tensors
 from tests.ranks import run_on_ranks
 
 SHAPES = [(4, 3), (5,)]
-CUT = (Shard(0), Replicate())
+SHARDED = (Shard(0), Replicate())
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
+        ({"lr": -1.0}, ValueError, "lr is -1.0; it must be finite and 0 or more"),
+        ({"lr": float("nan")}, ValueError, "lr is nan"),
+        ({"lr": "0.1"}, TypeError, "lr is '0.1'; it must be a number"),
+        ({"betas": (0.9, 1.0)}, ValueError, r"betas is \(0.9, 1.0\); each must be in"),
+        ({"betas": 0.9}, TypeError, "betas is 0.9; it must be a pair"),
+        ({"eps": -1e-8}, ValueError, "eps is -1e-08"),
+        ({"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
+        ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm is -1.0"),
+        ({"weight_norm_bounds": (2.0, 1.0)}, ValueError, r"weight_norm_bounds is \(2.0, 1.0\); it must be \(low, high"),
+        ({"trust_ratio_bounds": (-1.0, 1.0)}, ValueError, "trust_ratio_bounds is"),
+        ({"trust_ratio_bounds": 10.0}, TypeError, "trust_ratio_bounds is 10.0; it must be None or a pair"),
+        ({"backend": "cuda"}, ValueError, "backend is 'cuda'; it must be one of 'auto', 'eager'"),
         ({"bias_correction": "no"}, TypeError, "bias_correction is 'no'; it must be True or False"),
         ({"skip_nonfinite": 1}, TypeError, "skip_nonfinite is 1; it must be True or False"),
         ({"weight_norm_bounds": ("0", 1.0)}, TypeError, "weight_norm_bounds is .*both must be numbers, math.inf where"),
@@ -33,9 +45,37 @@ CUT = (Shard(0), Replicate())
         ({"weight_norm_bounds": (float("inf"), float("inf"))}, ValueError, "it must be .* and a finite low"),
     ],
 )
-def test_a_setting_of_the_wrong_kind_is_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_a_bad_setting_is_refused_by_name_value_and_remedy(
+    settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         Lamb([nn.Parameter(torch.ones(3))], **settings)
+
+
+def test_a_switch_of_the_whole_optimizer_is_refused_in_a_group() -> None:
+    message = "max_grad_norm=1.0 in a parameter group, but the optimizer has None: there is one value for all groups"
+    with pytest.raises(ValueError, match=message):
+        Lamb([{"params": [nn.Parameter(torch.ones(3))], "max_grad_norm": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.ones(3, dtype=torch.complex64), "parameter 'w' is torch.complex64.*view_as_real"),
+        (torch.ones(3, dtype=torch.int64), "parameter 'w' is torch.int64"),
+        (torch.eye(3).to_sparse(), "parameter 'w' is torch.sparse_coo; .* use to_dense"),
+    ],
+)
+def test_a_parameter_that_is_not_dense_and_real_is_refused(tensor: Tensor, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Lamb([("w", tensor)])
+
+
+def test_a_bad_group_added_later_is_refused_and_leaves_the_optimizer_whole() -> None:
+    optimizer = Lamb([nn.Parameter(torch.ones(3))])
+    with pytest.raises(ValueError, match=r"lr is -1\.0"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(4))], "lr": -1.0})
+    assert len(optimizer.param_groups) == 1
 
 
 def test_a_parameter_of_eight_bits_is_refused() -> None:
@@ -116,6 +156,18 @@ def test_a_gradient_that_is_not_dense_and_real_is_refused(gradient: Tensor, kind
     assert "to(torch.float32)" in message or "sparse=False" in message
 
 
+def test_a_sparse_gradient_is_refused_before_anything_is_written() -> None:
+    parameters = [nn.Parameter(tensor) for tensor in make_tensors([(4,), (3, 3)], 0)]
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = Lamb(parameters)
+    parameters[0].grad = torch.ones_like(parameters[0])
+    parameters[1].grad = torch.eye(3, dtype=torch.float64).to_sparse()
+    with pytest.raises(TypeError, match=r"the gradient of '1' is torch.sparse_coo; .* sparse=False"):
+        optimizer.step()
+    assert not optimizer.state
+    assert all(torch.equal(p.detach(), was) for p, was in zip(parameters, before, strict=True))
+
+
 @pytest.mark.parametrize("moments", ["bfloat16", "8bit"])
 @pytest.mark.parametrize("steps_before", [0, 1])
 def test_a_model_that_is_laid_out_anew_under_narrow_moments_is_refused(moments: Any, steps_before: int) -> None:
@@ -150,16 +202,20 @@ def test_a_gradient_of_another_precision_is_taken_as_it_is() -> None:
 
 
 GRADIENTS: dict[str, tuple[Callable[[DeviceMesh], Tensor], str]] = {
-    "whole": (lambda _: torch.ones(4, 3), "is placed None but the parameter"),
-    "replicated": (lambda mesh: distribute_tensor(torch.ones(4, 3), mesh, (Replicate(), Replicate())), "is placed"),
-    "partial": (lambda mesh: DTensor.from_local(torch.ones(4, 3), mesh, (Partial(), Replicate())), "is placed"),
+    "plain": (lambda _: torch.ones(4, 3), "is on the mesh None but the parameter on"),
     "on another mesh": (
-        lambda _: distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (1, 2)), CUT),
-        "redistribute the gradient to the parameter's mesh",
+        lambda _: distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (1, 2)), SHARDED),
+        "distribute the gradient over the parameter's mesh",
     ),
     "longer on this rank": (
-        lambda mesh: DTensor.from_local(torch.ones(90, 3), mesh, CUT, shape=torch.Size((4, 3)), stride=(3, 1)),
-        "has shape (90, 3) on this rank but the parameter (2, 3); cut it as the parameter is cut",
+        lambda mesh: DTensor.from_local(torch.ones(90, 3), mesh, SHARDED, shape=torch.Size((4, 3)), stride=(3, 1)),
+        "has shape (90, 3) on this rank but the parameter (2, 3); shard it like the parameter",
+    ),
+    "longer where it is replicated": (
+        lambda mesh: DTensor.from_local(
+            torch.ones(90, 3), mesh, (Replicate(), Replicate()), shape=torch.Size((4, 3)), stride=(3, 1)
+        ),
+        "has shape (45, 3) on this rank but the parameter (2, 3); shard it like the parameter",
     ),
 }
 
@@ -167,29 +223,30 @@ GRADIENTS: dict[str, tuple[Callable[[DeviceMesh], Tensor], str]] = {
 def refuse_gradient(which: str) -> str:
     mesh = init_device_mesh("cpu", (2, 1))
     first = nn.Parameter(torch.ones(5))
-    second = nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh, CUT))
+    second = nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh, SHARDED))
     optimizer = warm([first, second])
     second.grad = GRADIENTS[which][0](mesh)
     return refusal(optimizer, ValueError)
 
 
 @pytest.mark.parametrize("which", GRADIENTS)
-def test_a_gradient_cut_otherwise_than_its_parameter_is_refused(which: str) -> None:
+def test_a_gradient_that_does_not_lie_on_its_parameter_is_refused(which: str) -> None:
     for message in run_on_ranks(2, refuse_gradient, which):
         assert message.startswith("the gradient of 'second'")
         assert GRADIENTS[which][1] in message
 
 
-def refuse_cut_gradient_of_whole() -> str:
+def refuse_sharded_gradient_of_plain() -> str:
     parameters = [nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(4, 3))]
     optimizer = warm(parameters)
-    parameters[1].grad = distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (2, 1)), CUT)
+    parameters[1].grad = distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (2, 1)), SHARDED)
     return refusal(optimizer, ValueError)
 
 
-def test_a_cut_gradient_of_a_whole_parameter_is_refused() -> None:
-    for message in run_on_ranks(2, refuse_cut_gradient_of_whole):
-        assert "the gradient of 'second' is placed" in message
+def test_a_sharded_gradient_of_a_plain_parameter_is_refused() -> None:
+    for message in run_on_ranks(2, refuse_sharded_gradient_of_plain):
+        assert "the gradient of 'second' is on the mesh DeviceMesh" in message
+        assert "but the parameter on None" in message
 
 
 def refuse_parameters() -> dict[str, str]:
@@ -215,7 +272,7 @@ def test_a_parameter_whose_parts_cannot_be_summed_is_refused() -> None:
         assert said["partial"].startswith("parameter 'head.partial' is placed Partial")
         assert "redistribute" in said["partial"]
         for name in ("without", "lost"):
-            assert said[name].startswith(f"parameter 'head.{name}' is cut over dimension")
+            assert said[name].startswith(f"parameter 'head.{name}' lies on dimension")
             assert "has no process group: build the mesh with init_device_mesh" in said[name]
 
 
@@ -253,3 +310,11 @@ def test_a_bad_rate_in_a_state_is_refused_and_nothing_of_it_is_loaded() -> None:
         optimizer.load_state_dict(saved)
     assert all(torch.equal(written(optimizer)[key], tensor) for key, tensor in before.items())
     assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_a_setting_of_a_group_that_the_optimizer_has_otherwise_is_refused_at_the_step() -> None:
+    optimizer = warm([nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0)])
+    optimizer.param_groups[0]["skip_nonfinite"] = True
+    optimizer.step()
+    optimizer.param_groups[0]["skip_nonfinite"] = False
+    assert "skip_nonfinite=False in a parameter group, but the optimizer has True" in refusal(optimizer, ValueError)

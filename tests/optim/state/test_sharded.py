@@ -13,7 +13,7 @@ from torch.distributed.tensor.placement_types import Placement
 
 from optim import Lamb
 from tests.optim.oracle import Oracle, make_tensors
-from tests.optim.test_state import APEX, SHAPES, TIMM, foreign_state
+from tests.optim.state.optimizers import APEX, SHAPES, TIMM, foreign_state
 from tests.ranks import run_on_ranks
 
 # Blocks of 256 end within rows and within parts; of 2 rows on 3 ranks and 1 on 2, one rank has none.

@@ -1,0 +1,127 @@
+"""The state of a parameter in every format, saved and loaded on one rank."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optim import Lamb
+from tests.optim.oracle import Oracle, make_tensors
+from tests.optim.state.optimizers import SHAPES, foreign_state, make, parameters_of, take_steps
+
+
+@pytest.mark.parametrize("moments", ["full", "bfloat16", "8bit"])
+def test_a_state_laid_out_otherwise_is_loaded_element_by_element(moments: Any) -> None:
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    grad = weight.flip(0).contiguous()
+    stepped: list[Tensor] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        first = nn.Parameter(weight.clone().to(memory_format=layout))
+        first.grad = grad.clone()
+        saved = Lamb([first])
+        saved.step()
+        then = nn.Parameter(weight.clone())
+        loading = Lamb([then], moments=moments)
+        loading.load_state_dict(saved.state_dict())
+        then.grad = grad.clone()
+        loading.step()
+        stepped.append(then.detach())
+    torch.testing.assert_close(stepped[0], stepped[1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("missing", ["exp_avg", "exp_avg_sq", "step"])
+def test_a_state_without_an_entry_is_refused_by_name(missing: str) -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
+    del (saved["param_groups"][0] if missing == "step" else saved["state"][1])[missing]
+    with pytest.raises(ValueError, match=rf"the state of parameter '[01]' has no '{missing}'"):
+        make().load_state_dict(saved)
+
+
+def test_a_misshapen_state_is_refused_with_both_shapes() -> None:
+    saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
+    saved["state"][1]["exp_avg"] = torch.zeros(8)
+    optimizer = make()
+    with pytest.raises(
+        ValueError, match=r"exp_avg of parameter '1' has shape \(8,\) in the state.*parameter has \(7,\)"
+    ):
+        optimizer.load_state_dict(saved)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("moments", ["full", "bfloat16", "8bit"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_stop_save_load_and_go_on_is_bit_identical_in_every_format(moments: str, dtype: torch.dtype) -> None:
+    switches: dict[str, Any] = {"moments": moments, "master_weights": True}
+    straight = make(dtype, **switches)
+    take_steps(straight, 1, 3)
+    other = make(dtype, **switches)
+    for parameter, weight in zip(parameters_of(other), parameters_of(straight), strict=True):
+        parameter.data.copy_(weight)
+    other.load_state_dict(copy.deepcopy(straight.state_dict()))
+    take_steps(straight, 4, 6)
+    take_steps(other, 4, 6)
+    for mine, theirs in zip(parameters_of(straight), parameters_of(other), strict=True):
+        assert torch.equal(mine, theirs)
+        assert straight.state[mine].keys() == other.state[theirs].keys()
+        for key, entry in straight.state[mine].items():
+            assert entry.dtype is other.state[theirs][key].dtype
+            assert torch.equal(entry, other.state[theirs][key]), key
+
+
+def test_a_state_is_loaded_into_another_format() -> None:
+    full = make(torch.float32)
+    take_steps(full, 1, 3)
+    narrow = make(torch.float32, moments="8bit")
+    narrow.load_state_dict(full.state_dict())
+    for i, own in narrow.state_dict()["state"].items():
+        expected = full.state[parameters_of(full)[i]]["exp_avg"]
+        assert (own["exp_avg"] - expected).abs().max() <= 0.02 * expected.abs().max()
+        assert own["step"] == 3
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_with_master_weights_follows_the_oracle(dtype: torch.dtype, backend: str) -> None:
+    optimizer = make(dtype, master_weights=True, backend=backend, max_grad_norm=1.0)
+    oracle = Oracle(make_tensors(SHAPES, 0, dtype))
+    for step in range(1, 6):
+        oracle.step([g.to(dtype) for g in make_tensors(SHAPES, step)], lr=0.05, max_grad_norm=1.0)
+        take_steps(optimizer, step, step)
+    for parameter, expected in zip(parameters_of(optimizer), oracle.weights, strict=True):
+        master = optimizer.state[parameter]["master"]
+        assert master.dtype is optimizer.state[parameter]["exp_avg"].dtype is torch.float32
+        torch.testing.assert_close(master.double(), expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(parameter.detach(), master.to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_model_that_is_widened_moves_with_its_master_weights(backend: str) -> None:
+    model = nn.Linear(4, 4).bfloat16()
+    optimizer = Lamb(model.named_parameters(), lr=0.1, master_weights=True, backend=backend)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    model.float()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for parameter in model.parameters():
+        assert torch.equal(parameter, optimizer.state[parameter]["master"])
+        assert optimizer.state[parameter]["step"] == 2
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_small_steps_add_up_only_with_master_weights(backend: str) -> None:
+    def moved(*, master_weights: bool) -> bool:
+        parameter = nn.Parameter(torch.ones(64, dtype=torch.bfloat16))
+        optimizer = Lamb([parameter], lr=1e-4, master_weights=master_weights, backend=backend)
+        for _ in range(60):
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        return bool((parameter != 1).all())
+
+    assert moved(master_weights=True)
+    assert not moved(master_weights=False)
