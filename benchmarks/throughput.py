@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from workers.contract.documents import parse_spec
+from workers.contract.run_folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.model.bert import build
@@ -75,11 +76,12 @@ class StepTimes(transformers.TrainerCallback):  # type: ignore[misc]  # transfor
 def ours(spec: JobSpec, home: Path, folder: Path) -> list[float]:
     """Tokens a second of each counted step of our loop."""
     folder.mkdir(parents=True)
-    reporter = Reporter(folder)
+    run_folder = RunFolder(folder)
+    reporter = Reporter(run_folder)
     with process_group(spec):
-        loop.train(spec, folder, home, reporter=reporter)
+        loop.train(spec, run_folder, home, reporter=reporter)
     reporter.close()
-    return counted(folder / "events.jsonl")
+    return counted(run_folder.journal)
 
 
 def counted(events: Path) -> list[float]:

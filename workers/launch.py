@@ -14,8 +14,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from .contract.documents import read_spec
 from .contract.records import RunStatus
+from .contract.run_folder import RunFolder
 from .contract.spec.job import JobSpec
 from .training.reporter import Reporter
 
@@ -29,23 +29,23 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--attempt", type=int, default=1)
     arguments = parser.parse_args()
-    run_dir: Path = arguments.run_dir
-    spec = read_spec((run_dir / "spec.yaml").read_text())
+    folder = RunFolder(arguments.run_dir)
+    spec = folder.spec()
     try:
         ray.init(log_to_driver=True)
-        outcome, error = _fit(spec, run_dir, arguments.attempt), None
+        outcome, error = _fit(spec, folder, arguments.attempt), None
     except TrainingFailedError as failure:
         outcome, error = RunStatus.FAILED, _failures(failure)
     if outcome is RunStatus.FAILED:
-        _say_failed(run_dir, arguments.attempt, error)
+        _say_failed(folder, arguments.attempt, error)
     return 0 if outcome is not RunStatus.FAILED else 1
 
 
-def _fit(spec: JobSpec, run_dir: Path, attempt: int) -> RunStatus:
+def _fit(spec: JobSpec, folder: RunFolder, attempt: int) -> RunStatus:
     parallel = spec.parallel
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"run_dir": str(run_dir), "attempt": attempt},
+        train_loop_config={"run_dir": str(folder.path), "attempt": attempt},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=_world_size(spec),
@@ -54,7 +54,7 @@ def _fit(spec: JobSpec, run_dir: Path, attempt: int) -> RunStatus:
         ),
         run_config=RunConfig(
             name=f"attempt-{attempt}",
-            storage_path=str(run_dir / "ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=spec.failures.max_restarts),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parallel.cpus_per_worker)}},
         ),
@@ -68,12 +68,12 @@ def _worker(config: dict[str, Any]) -> str:
     from .corpus.errors import CorpusError
     from .training import loop
 
-    run_dir = Path(config["run_dir"])
-    spec = read_spec((run_dir / "spec.yaml").read_text())
-    reporter = Reporter(run_dir) if ranks.rank() == 0 else None
-    home = run_dir.parent.parent
+    folder = RunFolder(Path(config["run_dir"]))
+    spec = folder.spec()
+    reporter = Reporter(folder) if ranks.rank() == 0 else None
+    home = folder.path.parent.parent
     try:
-        return loop.train(spec, run_dir, home, reporter=reporter, attempt=config["attempt"]).value
+        return loop.train(spec, folder, home, reporter=reporter, attempt=config["attempt"]).value
     except (CorpusError, loop.DivergedError) as error:
         # Ray would start the group again for an exception; these would fail again.
         if reporter:
@@ -101,10 +101,10 @@ def _failures(failure: TrainingFailedError) -> str:
     return "\n".join(f"rank {rank}: {ranks[rank]}" for rank in sorted(ranks)) or str(failure)
 
 
-def _say_failed(run_dir: Path, attempt: int, error: str | None) -> None:
+def _say_failed(folder: RunFolder, attempt: int, error: str | None) -> None:
     if error is None:  # the worker said it already
         return
-    reporter = Reporter(run_dir)
+    reporter = Reporter(folder)
     reporter.emit("status", status=RunStatus.FAILED, attempt=attempt, error=error)
     reporter.close()
 

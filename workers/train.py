@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .contract.documents import check_files, parse_spec, read_file
 from .contract.problems import Problem, SpecError
 from .contract.records import CheckpointRecord, Record, RunStatus, StepRecord
+from .contract.run_folder import RunFolder
 from .contract.spec.job import JobSpec
 from .corpus.errors import CorpusError
 from .ranks import process_group, rank
 from .training import loop
 from .training.reporter import Reporter
-
-SPEC = "spec.yaml"
 
 
 def main() -> int:
@@ -55,13 +53,18 @@ def claim(folder: Path, spec: JobSpec) -> None:
     except OSError as error:
         problem = f"cannot be made: {error.strerror}"
         raise SpecError([Problem("--run", repr(str(folder)), problem, "name another folder with --run")]) from None
-    path, text = folder / SPEC, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
-    if path.exists() and path.read_text() != text:
+    run = RunFolder(folder)
+    if run.has_spec() and not _is_of(run, spec):
         remedy = "name another folder with --run, or remove this one"
         raise SpecError([Problem("--run", repr(str(folder)), "holds a run of another specification", remedy)])
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
+    run.put_spec(spec)
+
+
+def _is_of(run: RunFolder, spec: JobSpec) -> bool:
+    try:
+        return run.spec() == spec
+    except SpecError:
+        return False
 
 
 def home() -> Path:
@@ -70,12 +73,13 @@ def home() -> Path:
 
 
 def _train(spec: JobSpec, folder: Path, *, as_json: bool) -> int:
+    run = RunFolder(folder)
     if rank() != 0:
-        return _exit_code(loop.train(spec, folder, home(), reporter=None))
+        return _exit_code(loop.train(spec, run, home(), reporter=None))
     with _show(spec, as_json=as_json) as on_record:
-        reporter = Reporter(folder, on_record=on_record)
+        reporter = Reporter(run, on_record=on_record)
         try:
-            outcome = loop.train(spec, folder, home(), reporter=reporter)
+            outcome = loop.train(spec, run, home(), reporter=reporter)
         except Exception as error:
             reporter.emit("status", status=RunStatus.FAILED, attempt=1, error=str(error))
             raise

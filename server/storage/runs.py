@@ -1,7 +1,6 @@
 """The run folder: what a job reads when it starts, and what it wrote."""
 
 import hashlib
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,9 @@ from pydantic import ValidationError
 
 from server.jobs.job import Job
 from server.settings import Settings
-from workers.contract.files import read_json, write_private
 from workers.contract.push import ControlPlane
 from workers.contract.records import RECORD, Record
+from workers.contract.run_folder import RunFolder
 
 from .jobs import Store
 
@@ -39,18 +38,23 @@ class RunFolders:
 
         Repeated at every start of the server, whose address may have changed; a run that goes on keeps its token.
         """
-        folder = self.folder(job.id)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(folder / "spec.yaml", json.dumps(job.valid_spec.model_dump(mode="json"), indent=2) + "\n")
-        token = (read_json(folder / "control.json") or {}).get("token") or secrets.token_urlsafe(32)
+        folder = RunFolder(self.folder(job.id))
+        folder.put_spec(job.valid_spec)
+        token = _token(folder) or secrets.token_urlsafe(32)
         self._store.set_token_digest(job.id, digest(token))
-        control = ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token)
-        write_private(folder / "control.json", control.model_dump_json())
+        folder.put_control(ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token))
+
+
+def _token(folder: RunFolder) -> str | None:
+    try:
+        return folder.control().token
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def read_events(folder: Path) -> Iterator[list[Record]]:
     """Read `events.jsonl` in batches, up to a line that a killed writer left unfinished."""
-    path, batch = folder / "events.jsonl", list[Record]()
+    path, batch = RunFolder(folder).journal, list[Record]()
     if not path.exists():
         return
     with path.open("rb") as file:

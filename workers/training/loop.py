@@ -19,6 +19,7 @@ from workers import ranks
 from workers.checkpoints import save as checkpoint
 from workers.contract.push import Command
 from workers.contract.records import RunStatus
+from workers.contract.run_folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.corpus.errors import CorpusError
@@ -41,7 +42,7 @@ class Run:
     """What the phases of one run share."""
 
     spec: JobSpec
-    folder: Path
+    folder: RunFolder
     device: torch.device
     module: PretrainingBert
     model: nn.Module
@@ -56,7 +57,7 @@ class DivergedError(RuntimeError):
     """No gradient was finite for many steps in a row."""
 
 
-def train(spec: JobSpec, folder: Path, home: Path, *, reporter: Reporter | None, attempt: int = 1) -> RunStatus:
+def train(spec: JobSpec, folder: RunFolder, home: Path, *, reporter: Reporter | None, attempt: int = 1) -> RunStatus:
     """Train the job of `spec` to its end, from its newest whole checkpoint if there is one. Every rank calls this.
 
     Args:
@@ -103,7 +104,7 @@ def _prepare(spec: JobSpec, home: Path) -> Path:
     return corpus
 
 
-def _set_up(spec: JobSpec, folder: Path, vocab_size: int, reporter: Reporter | None) -> Run:
+def _set_up(spec: JobSpec, folder: RunFolder, vocab_size: int, reporter: Reporter | None) -> Run:
     device = sharding.device_of(spec)
     if device.type == "cpu":
         torch.set_num_threads(spec.parallel.cpus_per_worker)
@@ -150,7 +151,7 @@ def _data(spec: JobSpec, phase: Phase, corpus: Path) -> PreTrainingData:
 
 def _resume(run: Run) -> int:
     """Load the newest whole checkpoint; return the number of steps that are done."""
-    found = ranks.as_rank_0_says(checkpoint.newest(run.folder / "checkpoints"))
+    found = ranks.as_rank_0_says(checkpoint.newest(run.folder.checkpoints_path))
     if found is None:
         return 0
     step, path = found
@@ -264,7 +265,7 @@ def _reset_step(optimizer: Lamb) -> None:
 
 
 def _checkpoint(run: Run, step: int) -> None:
-    saved = checkpoint.save(run.folder / "checkpoints", step, run.model, run.optimizer, keep=run.spec.checkpoint.keep)
+    saved = checkpoint.save(run.folder.checkpoints_path, step, run.model, run.optimizer, keep=run.spec.checkpoint.keep)
     if run.reporter:
         run.reporter.emit(
             "checkpoint", step=step, path=str(saved.path), size_bytes=saved.size_bytes, seconds=saved.seconds

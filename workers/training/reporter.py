@@ -9,21 +9,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
 from workers.contract.journal import Journal, Lines
-from workers.contract.push import Command, ControlPlane, PushReply
+from workers.contract.push import Command, PushReply
 from workers.contract.records import Record
+from workers.contract.run_folder import RunFolder
 
-EVENTS, CONTROL = "events.jsonl", "control.json"
 _PUSH_EVERY_S = 0.25
 _HEARTBEAT_S = 2.0
 _LONGEST_WAIT_S = 5.0
-_PUSH_BYTES = 512 * 1024  # the ingest route refuses bodies over 1 MiB
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +29,10 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Rank 0's voice: writes records, pushes them, and hears commands."""
 
-    def __init__(self, run_dir: Path, *, on_record: Callable[[Record], None] | None = None) -> None:
-        self._journal = Journal(run_dir / EVENTS)
+    def __init__(self, folder: RunFolder, *, on_record: Callable[[Record], None] | None = None) -> None:
+        self._journal = Journal(folder.journal)
         self._on_record = on_record
-        self._pusher = Pusher(run_dir) if (run_dir / CONTROL).exists() else None
+        self._pusher = Pusher(folder) if folder.has_control() else None
 
     @property
     def command(self) -> Command:
@@ -61,11 +59,11 @@ class Reporter:
 class Pusher:
     """The background thread: sends the lines of `events.jsonl` behind the acknowledged number."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.command = Command.NONE
         self._acknowledged = -1  # unknown until the first reply
-        self._run_dir = run_dir
-        self._lines = Lines(run_dir / EVENTS)
+        self._folder = folder
+        self._lines = Lines(folder.journal)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._thread.start()
@@ -94,7 +92,7 @@ class Pusher:
                     wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     def _push(self, client: httpx.Client, lines: list[bytes]) -> PushReply:
-        control = ControlPlane.model_validate_json((self._run_dir / CONTROL).read_bytes())
+        control = self._folder.control()
         response = client.post(
             control.url,
             content=b'{"records":[' + b",".join(lines) + b"]}",

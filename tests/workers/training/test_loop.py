@@ -12,6 +12,7 @@ from tests.workers.small_job import PHASE, document
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
 from workers.contract.records import RECORD, CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+from workers.contract.run_folder import RunFolder
 from workers.contract.spec.phase import Phase
 from workers.corpus.errors import CorpusError
 from workers.ranks import process_group
@@ -29,9 +30,9 @@ def train(document: dict[str, Any], folder: Path, home: Path) -> RunStatus:
     """Train on one rank alone, or as one of the ranks that there are."""
     spec = parse_spec(document)
     with nullcontext() if dist.is_initialized() else process_group(spec):
-        reporter = Reporter(folder) if dist.get_rank() == 0 else None
+        reporter = Reporter(RunFolder(folder)) if dist.get_rank() == 0 else None
         try:
-            return loop.train(spec, folder, home, reporter=reporter)
+            return loop.train(spec, RunFolder(folder), home, reporter=reporter)
         finally:
             if reporter:
                 reporter.close()

@@ -7,6 +7,7 @@ from tests.workers.control_plane import ControlPlane
 from workers.contract.journal import Journal, Lines
 from workers.contract.push import Command
 from workers.contract.records import RECORD, Record
+from workers.contract.run_folder import RunFolder
 from workers.training.reporter import Reporter
 
 
@@ -24,7 +25,7 @@ def seqs(run_dir: Path) -> list[int]:
 
 def test_records_are_numbered_without_gaps_over_attempts(tmp_path: Path) -> None:
     for _ in range(3):
-        reporter = Reporter(tmp_path)
+        reporter = Reporter(RunFolder(tmp_path))
         reporter.emit("log", text="one")
         reporter.emit("log", text="two")
         reporter.close()
@@ -46,14 +47,14 @@ def test_a_line_torn_by_a_kill_is_cut_off_and_its_number_given_again(tmp_path: P
 
 def test_without_a_control_plane_records_are_written_all_the_same(tmp_path: Path) -> None:
     seen: list[Record] = []
-    reporter = Reporter(tmp_path, on_record=seen.append)
+    reporter = Reporter(RunFolder(tmp_path), on_record=seen.append)
     reporter.emit("log", text="alone")
     reporter.close()
     assert [record.seq for record in seen] == seqs(tmp_path) == [1]
 
 
 def test_every_record_arrives_once_and_in_order(tmp_path: Path, plane: ControlPlane) -> None:
-    reporter = Reporter(tmp_path)
+    reporter = Reporter(RunFolder(tmp_path))
     for number in range(2_000):
         reporter.emit("log", text=f"line {number} " + "x" * 1_000)  # more than one push holds
     reporter.close()
@@ -61,7 +62,7 @@ def test_every_record_arrives_once_and_in_order(tmp_path: Path, plane: ControlPl
 
 
 def test_a_control_plane_that_is_away_gets_the_rest_when_it_is_back(tmp_path: Path, plane: ControlPlane) -> None:
-    reporter = Reporter(tmp_path)
+    reporter = Reporter(RunFolder(tmp_path))
     reporter.emit("log", text="before")
     plane.wait_for(1)
     plane.fails, pushes = True, plane.pushes
@@ -74,7 +75,7 @@ def test_a_control_plane_that_is_away_gets_the_rest_when_it_is_back(tmp_path: Pa
 
 
 def test_a_control_plane_that_lost_records_gets_them_again(tmp_path: Path, plane: ControlPlane) -> None:
-    reporter = Reporter(tmp_path)
+    reporter = Reporter(RunFolder(tmp_path))
     for number in range(5):
         reporter.emit("log", text=str(number))
     plane.wait_for(5)
@@ -87,7 +88,7 @@ def test_a_control_plane_that_lost_records_gets_them_again(tmp_path: Path, plane
 
 def test_the_reply_brings_the_command_back(tmp_path: Path, plane: ControlPlane) -> None:
     plane.command = Command.STOP
-    reporter = Reporter(tmp_path)
+    reporter = Reporter(RunFolder(tmp_path))
     reporter.emit("log", text="hello")
     reporter.close()
     assert reporter.command is Command.STOP
@@ -95,7 +96,7 @@ def test_the_reply_brings_the_command_back(tmp_path: Path, plane: ControlPlane) 
 
 def test_an_unreachable_control_plane_does_not_stop_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "control.json").write_text('{"url": "http://127.0.0.1:9/events", "token": "secret"}')
-    reporter = Reporter(tmp_path)
+    reporter = Reporter(RunFolder(tmp_path))
     reporter.emit("log", text="alone")
     reporter.close(wait_s=0.6)
     assert seqs(tmp_path) == [1]

@@ -1,0 +1,154 @@
+"""The run folder of a job: the one place that knows which file is called what and lies where.
+
+It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock and
+Ray's own files. The store holds whole objects: `run.json`, `spec.yaml`, `control.json`, checkpoints and the export.
+Today both lie in one folder.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from .documents import read_spec
+from .manifests import FOLDER_FORMAT, JOURNAL_FORMAT, RunManifest, check_format
+from .push import ControlPlane
+from .spec.job import JobSpec
+from .store import FolderStore
+
+_MANIFEST, _SPEC, _CONTROL = "run.json", "spec.yaml", "control.json"
+_CHECKPOINTS, _EXPORT = "checkpoints", "export"
+_CHECKPOINT_NAME = re.compile(r"step-(\d+)(?:-a(\d+))?")
+
+
+class RunFolderError(ValueError):
+    """A run folder cannot be used as it is; the message says which file is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CheckpointName:
+    """Which checkpoint: an attempt's, after a step. Sorted by step, and by attempt where two wrote the same step."""
+
+    step: int
+    attempt: int
+    """0 where a version wrote it that had no attempts in its names."""
+
+    @property
+    def prefix(self) -> str:
+        """The part of the names of its objects that all of them share, without a slash at the end."""
+        attempt = f"-a{self.attempt}" if self.attempt else ""
+        return f"{_CHECKPOINTS}/step-{self.step:08d}{attempt}"
+
+    @property
+    def manifest(self) -> str:
+        """The object that is written last: without it the checkpoint is not whole."""
+        return f"{self.prefix}/manifest.json"
+
+
+class RunFolder:
+    """A run folder, whether or not it has been made.
+
+    Attributes:
+        path: The folder.
+        store: The half that holds whole objects.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = FolderStore(path)
+
+    @property
+    def journal(self) -> Path:
+        """The growing file of records."""
+        return self.path / "events.jsonl"
+
+    @property
+    def rejected(self) -> Path:
+        """Lines of the journal that could not be read or were refused, copied here."""
+        return self.path / "events.rejected"
+
+    @property
+    def lock(self) -> Path:
+        """Names the attempt that writes in this folder, and is locked as long as it runs."""
+        return self.path / "lock"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray Train writes."""
+        return self.path / "ray"
+
+    def manifest(self) -> RunManifest:
+        """Read `run.json`; a folder without one is new, or older than that file.
+
+        Raises:
+            RunFolderError: it cannot be read.
+            UnknownFormatError: a newer version wrote it.
+        """
+        if not self.store.has(_MANIFEST):
+            return RunManifest()
+        content = self.store.read(_MANIFEST)
+        try:
+            for field, known in (("format", FOLDER_FORMAT), ("journal_format", JOURNAL_FORMAT)):
+                check_format(self.store.path(_MANIFEST), content, field, known)
+            return RunManifest.model_validate_json(content)
+        except ValidationError as error:
+            raise RunFolderError(
+                f"{self.store.path(_MANIFEST)} cannot be read: {error.errors()[0]['msg']}; restore it from a backup"
+            ) from None
+
+    def put_manifest(self, manifest: RunManifest) -> None:
+        """Write `run.json`."""
+        self.store.put(_MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
+
+    def has_spec(self) -> bool:
+        """Whether the folder is some run's already."""
+        return self.store.has(_SPEC)
+
+    def spec(self) -> JobSpec:
+        """Read `spec.yaml`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            SpecError: it is not a valid specification.
+        """
+        return read_spec(self.store.read(_SPEC).decode())
+
+    def put_spec(self, spec: JobSpec) -> None:
+        """Write `spec.yaml`."""
+        text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        self.store.put(_SPEC, text.encode())
+
+    def has_control(self) -> bool:
+        """Whether a control plane wants the run's records."""
+        return self.store.has(_CONTROL)
+
+    def control(self) -> ControlPlane:
+        """Read where to push records.
+
+        Raises:
+            FileNotFoundError: there is no control plane.
+            ValidationError: the file cannot be read.
+        """
+        return ControlPlane.model_validate_json(self.store.read(_CONTROL))
+
+    def put_control(self, control: ControlPlane) -> None:
+        """Write where to push records."""
+        self.store.put(_CONTROL, control.model_dump_json().encode())
+
+    def checkpoints(self) -> list[CheckpointName]:
+        """Return every checkpoint that has at least one object, the oldest first, whole or not."""
+        found = {name.split("/")[1] for name in self.store.list(_CHECKPOINTS)}
+        matches = [match for name in found if (match := _CHECKPOINT_NAME.fullmatch(name))]
+        return sorted(CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches)
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder with all checkpoints."""
+        return self.store.path(_CHECKPOINTS)
+
+    @property
+    def export(self) -> Path:
+        """The folder that the finished model is exported to."""
+        return self.store.path(_EXPORT)

@@ -1,0 +1,55 @@
+"""A store of whole objects: put, list, read and delete by name, and nothing else.
+
+Today it is a folder; an object store can take its place, so nobody may append to an object, rename or lock one.
+"""
+
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .files import DRAFT, replacing
+
+
+class FolderStore:
+    """Objects in a folder, each named by its path in there, such as `checkpoints/step-00000200-a1/manifest.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, name: str, content: bytes) -> None:
+        """Store an object in place of what had this name, at once; only its owner can read it."""
+        with self.writing(name) as file:
+            file.write(content)
+
+    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Store what the block writes. The object is there, whole, once the block has ended without an error."""
+        return replacing(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """Return an object.
+
+        Raises:
+            FileNotFoundError: there is none of this name.
+        """
+        return self.path(name).read_bytes()
+
+    def has(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+        return self.path(name).is_file()
+
+    def list(self, folder: str = "") -> list[str]:
+        """Return the sorted names of all objects that begin with `folder/`, at any depth."""
+        found = (path for path in self.path(folder).rglob("*") if path.is_file() and not path.name.startswith(DRAFT))
+        return sorted(path.relative_to(self._folder).as_posix() for path in found)
+
+    def delete(self, name: str) -> None:
+        """Remove an object, if there is one; a folder in a folder that is then empty goes too."""
+        target = self.path(name)
+        target.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder is not empty
+            for folder in list(target.relative_to(self._folder).parents)[:-2]:
+                (self._folder / folder).rmdir()
+
+    def path(self, name: str) -> Path:
+        """Return the file or folder of a name, for programs that read and write files by themselves."""
+        return self._folder / name
