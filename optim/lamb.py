@@ -31,7 +31,7 @@ Bounds = tuple[float, float] | None
 
 
 class Lamb(Optimizer):
-    """LAMB as its paper prints it, with norms of whole tensors however these are sharded.
+    """LAMB as its paper prints it, with the norms of full tensors however these are sharded.
 
     A step has five phases, and at most two collectives for one device mesh, whatever the number of tensors:
 
@@ -44,8 +44,14 @@ class Lamb(Optimizer):
     Tensors of which a rank holds all need no second sum; for them 3 to 5 are one operator, `lamb_step`.
 
     The first collective falls away when neither `max_grad_norm` nor `skip_nonfinite` asks for it. A tensor without a
-    gradient keeps its bits and its own step count; which tensors have one must be the same on every rank. Tensors cut
-    over two mesh dimensions cost one collective for each.
+    gradient keeps its bits and its own step count; which tensors have one must be the same on every rank. Tensors that
+    are sharded over two mesh dimensions cost one collective for each. Under tensor parallelism a gradient may be placed
+    otherwise than its parameter; it is then brought there first, and all gradients that are partial sums share one more
+    collective for a mesh dimension.
+
+    The gradient norm and the decision to skip are those of the tensors that this optimizer has. Where each rank has
+    other plain tensors, as with the stages of a pipeline, they are local to the ranks that share a stage: each stage
+    clips by its own norm, and one that meets a NaN skips alone.
 
     Half precision is computed in float32. FSDP2's mixed precision keeps the sharded parameters in float32, and these
     are then the master weights; for parameters that are themselves half precision there is `master_weights`.
@@ -72,7 +78,7 @@ class Lamb(Optimizer):
         backend: "auto" for the fastest kernels that the tensors' device has, "eager" for plain PyTorch.
 
     Raises:
-        ValueError: a setting is out of range, or a parameter's placement is partial.
+        ValueError: a setting is out of range, a parameter's placement is partial, or FSDP1 has flattened it.
         TypeError: a setting or parameter is of the wrong kind.
     """
 
@@ -182,11 +188,12 @@ class Lamb(Optimizer):
     def describe(self) -> str:
         """Return what this optimizer will do, for people: totals, switches, and one line for each group."""
         entries = list(self._named())
-        cut = [groups for _, name, p in entries if (groups := shard_groups(name, p))]
-        collectives = (2 if self.max_grad_norm or self.skip_nonfinite else 1) * sum(map(len, distinct(cut)))
+        sharded = [groups for _, name, p in entries if (groups := shard_groups(name, p))]
+        collectives = (2 if self.max_grad_norm or self.skip_nonfinite else 1) * sum(map(len, distinct(sharded)))
         total = sum(p.numel() for _, _, p in entries)
+        shards = f"{len(sharded)} sharded, {collectives} collectives a step"
         lines = [
-            f"Lamb: {len(entries)} tensors, {total:,} elements; {len(cut)} are cut, {collectives} collectives a step",
+            f"Lamb: {len(entries)} tensors, {total:,} elements; {shards}",
             "  " + ", ".join(f"{name}={getattr(self, name)!r}" for name in SWITCHES),
         ]
         for number, group in enumerate(self.param_groups):

@@ -15,7 +15,7 @@ class LastStep:
     """
 
     names: tuple[str, ...]
-    """[T], whole tensors first, then those that are cut."""
+    """[T], the tensors that are not sharded first."""
     clip: Tensor
     """float64 [3], what `lamb_clip` returned."""
     norms: tuple[Tensor, ...]

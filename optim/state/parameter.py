@@ -27,12 +27,17 @@ def new_state(parameter: Tensor, moments: str, *, master_weights: bool) -> dict[
     of half precision with `master_weights` also has `master`, its weights in float32, and 8-bit moments have
     `exp_avg_scale` and `exp_avg_sq_scale`, float32 [ceil(N / 256)].
     """
-    state = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
-    if master_weights and parameter.dtype in HALF:
-        state["master"] = parameter.detach().float()
+    state = _without_moments(parameter, master_weights=master_weights)
     weight = state.get("master", parameter)
     for key in _AVERAGES:
         state |= _packed_moment(key, torch.zeros_like(weight, memory_format=torch.preserve_format), moments)
+    return state
+
+
+def _without_moments(parameter: Tensor, *, master_weights: bool) -> dict[str, Tensor]:
+    state = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
+    if master_weights and parameter.dtype in HALF:
+        state["master"] = parameter.detach().float()
     return state
 
 
@@ -45,7 +50,7 @@ def packed_state(parameter: Tensor, saved: Mapping[str, Any], moments: str, *, m
     state: dict[str, Any] = {key: _carried(saved[key], parameter) for key in saved if key not in OWN}
     if "step" not in saved:
         return state
-    state |= new_state(parameter, moments, master_weights=master_weights)
+    state |= _without_moments(parameter, master_weights=master_weights)
     state["step"] = torch.as_tensor(saved["step"]).to(parameter.device, torch.float32, copy=True).reshape(())
     weight = state.get("master", parameter)
     for key in _AVERAGES:

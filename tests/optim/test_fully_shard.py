@@ -168,4 +168,4 @@ def test_strided_shards_of_tensor_parallelism_under_fsdp_train_as_one_process_do
             torch.testing.assert_close(weight, expected.detach(), rtol=1e-12, atol=1e-12)
         assert "_StridedShard" in placements
         assert collectives == {6}  # three for each vector: two for matrices cut both ways, one for the others
-        assert "6 are cut, 6 collectives a step" in description
+        assert "6 sharded, 6 collectives a step" in description

@@ -284,15 +284,6 @@ def test_a_schedule_changes_the_rate_between_steps(kind: Any) -> None:
     torch.testing.assert_close(parameters[0].detach(), oracle.weights[0], rtol=1e-12, atol=0)
 
 
-def test_names_come_from_named_parameters() -> None:
-    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
-    optimizer = Lamb(model.named_parameters())
-    model(torch.ones(1, 3)).square().sum().backward()
-    optimizer.step()
-    assert optimizer.last_step is not None
-    assert optimizer.last_step.names == ("0.weight", "0.bias", "1.weight", "1.bias")
-
-
 def test_tied_weights_count_once() -> None:
     shared, bias = make_parameters([(4, 3), (4,)])
     optimizer = Lamb([("embedding", shared), ("bias", bias), ("decoder", shared)], max_grad_norm=1.0)
