@@ -17,7 +17,7 @@ from .jobs.status import JobStatus
 from .storage.jobs import Store
 from .storage.runs import RunFolders, read_events
 
-_PROGRAM = (sys.executable, "-m", "workers.launch")
+_PROGRAM = (sys.executable, "-P", "-m", "workers.launch")
 _TURN_S = 1.0
 _SUBMIT_S = 300.0
 log = logging.getLogger(__name__)

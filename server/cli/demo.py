@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from server.client.client import Client, ClientError, JsonObject
+from server.client import Client
+from server.client.errors import ClientError, JsonObject
 from server.cluster.process import ClusterProcess
 from server.ports import holder, is_free
 from server.settings import Settings
@@ -41,7 +42,7 @@ def run(document: JsonObject, settings: Settings, console: Console, *, as_json: 
     job: JsonObject | None = None
     try:
         with _server(settings) as server, Client(settings.home, settings.url) as client:
-            notes.print("Starting the server and its local Ray cluster …")
+            notes.print("Starting the server and its local Ray cluster ...")
             _wait_until_ready(server, client, settings)
             job = client.submit(document)
             notes.print(f"Dashboard: {client.link('/jobs/' + job['id'])}", soft_wrap=True, highlight=False)
@@ -81,16 +82,26 @@ def check(settings: Settings) -> None:
         )
 
 
+def server_command(settings: Settings) -> list[str]:
+    """Return the command that serves these settings."""
+    options = {"--home": settings.home, "--host": settings.host, "--port": settings.port}
+    # -P: a folder named server where the user stands is not the package.
+    command = [sys.executable, "-P", "-m", "server", "serve"]
+    return [*command, *(str(part) for pair in options.items() for part in pair)]
+
+
 @contextmanager
 def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """Run `bigbatch serve`; what it prints goes to server.log in its home."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    options = {"--home": settings.home, "--host": settings.host, "--port": settings.port}
-    command = [sys.executable, "-m", "server", "serve", *(str(part) for pair in options.items() for part in pair)]
     with _log(settings).open("wb") as log:
         # A session of its own, else Ctrl-C would stop the server before the job could be cancelled.
         server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            server_command(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             yield server
@@ -125,7 +136,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], client: Client, settings:
 
 def _cancel(client: Client, job_id: str, notes: Console) -> JsonObject | None:
     """Cancel the job and wait for its end; None where the server does not tell."""
-    notes.print("\nCancelling the job and stopping the server …")
+    notes.print("\nCancelling the job and stopping the server ...")
     deadline = time.monotonic() + STOP_S
     with suppress(ClientError):  # what went wrong first is what gets reported
         job = client.cancel(job_id)

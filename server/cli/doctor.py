@@ -22,9 +22,9 @@ _KERNEL = "import optim; print(*optim.backend('cpu'), sep='\\n')"
 class Mark(StrEnum):
     """How a check ended."""
 
-    GOOD = "✓"
-    WARNING = "!"
-    MISSING = "✗"
+    GOOD = "ok"
+    WARNING = "warning"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,9 @@ from workers.contract.spec.job import JobSpec
 
 def train(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> NoReturn:
     """Become the training process, so that signals and the exit code are its own."""
-    # Two threads of a worker that wait for each other on a busy machine are slower than one.
-    os.environ.setdefault("OMP_NUM_THREADS", str(spec.parallel.cpus_per_worker))
-    command = training_command(file, spec, run, as_json=as_json)
     sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606 -- a list, no shell
+    command = training_command(file, spec, run, as_json=as_json)
+    os.execve(sys.executable, command, os.environ | training_environment(spec))  # noqa: S606 -- a list, no shell
 
 
 def training_command(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> list[str]:
@@ -24,3 +22,15 @@ def training_command(file: Path, spec: JobSpec, run: Path | None, *, as_json: bo
     torchrun = f"torch.distributed.run --standalone --nproc-per-node {workers} -m --".split()
     options = [*(["--run", str(run)] if run else []), *(["--json"] if as_json else [])]
     return [sys.executable, "-m", *(torchrun if workers > 1 else []), "workers.train", str(file), *options]
+
+
+def training_environment(spec: JobSpec) -> dict[str, str]:
+    """Return the variables that the training and the workers that torchrun starts need."""
+    return {
+        # A folder named workers or torch where the user stands is not the package.
+        "PYTHONSAFEPATH": "1",
+        # As for this process: a terminal that lacks a character is no reason to fail.
+        "PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace",
+        # Two threads of a worker that wait for each other on a busy machine are slower than one.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(spec.parallel.cpus_per_worker)),
+    }

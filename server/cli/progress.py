@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from server.client.client import Client, Event, JsonObject, UnreachableError
+from server.client import Client
+from server.client.errors import JsonObject, UnreachableError
+from server.client.events import Event
 
 LINE_EVERY_S = 5.0
 
@@ -23,18 +25,14 @@ LINE_EVERY_S = 5.0
 class Course:
     """What a job's events add up to."""
 
-    status: str
     total: int
+    status: str = ""
+    """As the events told it so far, which begin with the job's past; empty before the first."""
     step: int = 0
     last: JsonObject = field(default_factory=dict)
     """The newest step's record."""
     adapted: list[bool] = field(default_factory=list)
     recent: deque[tuple[int, datetime]] = field(default_factory=lambda: deque(maxlen=50))
-
-    @classmethod
-    def of(cls, job: JsonObject) -> Self:
-        """Begin with what the server says of the job."""
-        return cls(status=job["status"], total=job["total_steps"], step=job["step"])
 
     def take(self, event: Event) -> None:
         """Add one event."""
@@ -72,9 +70,9 @@ class Course:
         """Loss, throughput, trust ratio and time left, for one line of a terminal."""
         rate, left = self.last.get("tokens_per_s"), self.remaining
         parts = [
-            f"loss {_number(self.last.get('loss'), '.3f')}",
+            f"loss {_number(self.last.get('loss'), '.3f')} (MLM {_number(self.last.get('mlm_loss'), '.3f')})",
             f"{_number(rate, '7,.0f')} tokens/s",
-            f"ratio {_number(self.median_trust_ratio, '.3f')}",
+            f"trust ratio {_number(self.median_trust_ratio, '.3f')}",
             f"{_duration(left)} left" if left is not None else "",
         ]
         return "  ".join(part for part in parts if part) if self.last else ""
@@ -131,11 +129,11 @@ class _Records:
 
 def watch(client: Client, job_id: str, console: Console, *, as_json: bool = False) -> JsonObject:
     """Show a job's progress until it ends; return it as it ended."""
-    course = Course.of(client.job(job_id))
+    course = Course(client.job(job_id)["total_steps"])
     with _display(course, console, as_json=as_json) as display:
 
         def on_lost(error: UnreachableError) -> None:
-            display.say(f"{error.url} is gone ({error.reason}); the job goes on, and so do we when the server is back.")
+            display.say(f"The server at {error.url} does not answer ({error.reason}). The job goes on; waiting for it.")
 
         for event in client.follow(job_id, on_lost):
             course.take(event)
@@ -151,10 +149,13 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
     rows = [("", f"{job['status']} after {job['step']} of {job['total_steps']} steps{_elapsed(job)}")]
     if job.get("error"):
         rows.append(("error", job["error"]))
-    loss, entropy = course.last.get("mlm_loss"), job.get("unigram_entropy_nats")
+    loss, mlm_loss = course.last.get("loss"), course.last.get("mlm_loss")
     if loss is not None:
+        rows.append(("loss", f"{loss:.3f} nats"))
+    if mlm_loss is not None:
+        entropy = job.get("unigram_entropy_nats")
         by_frequency = "" if entropy is None else f" (guessing by word frequency alone: {entropy:.3f})"
-        rows.append(("loss", f"{loss:.3f} nats on masked words{by_frequency}"))
+        rows.append(("MLM loss", f"{mlm_loss:.3f} nats on masked words{by_frequency}"))
     if job.get("checkpoint_path"):
         rows.append(("checkpoint", job["checkpoint_path"]))
     for name, text in rows:

@@ -1,13 +1,16 @@
 """What the command line prints of jobs, checks and faults."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.client.client import JsonObject
+from server.client.errors import JsonObject
 
 from .doctor import Finding, Mark
 
@@ -22,9 +25,50 @@ _COLOURS = {
 }
 
 
+_UNBOUNDED = 10_000
+
+
+def screen(*, stderr: bool = False) -> Console:
+    """Return where tables are printed; what goes to a file or to another program is not cut at a width."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_UNBOUNDED)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    typer.echo(json.dumps(value))
+
+
+def report(problem: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an error in the shape of a problem document to standard error."""
+    if as_json:
+        typer.echo(json.dumps(problem), err=True)
+        return
+    errors = problem.get("errors", [])
+    text = problem.get("title") if errors else problem.get("detail") or problem.get("title")
+    typer.echo(f"bigbatch: {text}", err=True)
+    print_problems(errors)
+
+
+def print_problems(problems: Iterable[Mapping[str, str]]) -> None:
+    """Print what is wrong with a document to standard error: field and value, the problem, the remedy."""
+    for problem in problems:
+        typer.echo(f"  {problem['field']} = {problem['value']}", err=True)
+        typer.echo(f"      {problem['problem']}; {problem['remedy']}", err=True)
+
+
+def print_warnings(problems: Iterable[Mapping[str, str]]) -> None:
+    """Print what may be wrong with a job that was accepted."""
+    for problem in problems:
+        typer.echo("bigbatch: warning", err=True)
+        print_problems([problem])
+
+
 def jobs_table(jobs: Iterable[JsonObject]) -> Table:
     """Lay out jobs, one a row."""
-    table = Table("id", "name", "status", "step", "created", box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("id", "name", "status", "step", "created"):
+        table.add_column(name, overflow="fold")
     for job in jobs:
         progress = f"{job['step']}/{job['total_steps']}"
         table.add_row(job["id"], job["name"], _coloured(job["status"]), progress, _ago(job["created_at"]))
@@ -49,13 +93,6 @@ def findings_table(findings: Iterable[Finding]) -> Table:
         found = f"{finding.found}: {finding.remedy}" if finding.remedy else finding.found
         table.add_row(_coloured(finding.mark), Text(finding.what), Text(found))
     return table
-
-
-def print_problems(problems: Iterable[Mapping[str, str]], console: Console) -> None:
-    """Print what is wrong with a document: field and value, the problem, the remedy."""
-    for problem in problems:
-        console.print(f"  {problem['field']} = {problem['value']}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"      {problem['problem']}; {problem['remedy']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _coloured(text: str) -> Text:

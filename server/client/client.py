@@ -1,9 +1,7 @@
 """The REST API from Python: everything that the command line says to a server."""
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http import HTTPStatus
 from itertools import islice
@@ -14,9 +12,9 @@ from uuid import uuid4
 
 import httpx
 
-from server.settings import Settings
-
-JsonObject = dict[str, Any]
+from .address import find_server
+from .errors import JsonObject, NoSuchJobError, RefusedError, TokenRefusedError, UnreachableError
+from .events import Event, parse_events
 
 SILENCE_S = 45.0  # the server breaks the silence of a stream more often than this
 PATIENCE = timedelta(minutes=5)
@@ -24,61 +22,11 @@ PAUSE_S = 1.0
 _DIRECTLY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}  # never through a proxy
 
 
-class ClientError(Exception):
-    """The server could not be asked, or it refused."""
-
-    exit_code = 1
-
-    def as_dict(self) -> JsonObject:
-        """Return the error in the shape of a problem document."""
-        return {"title": type(self).__doc__, "detail": str(self)}
-
-
-class UnreachableError(ClientError):
-    """No server answers."""
-
-    def __init__(self, url: str, reason: str) -> None:
-        self.url, self.reason = url, reason
-        super().__init__(
-            f"no bigbatch server answers at {url} ({reason}). Start one with `bigbatch serve`, or name another one "
-            "with --url or --home."
-        )
-
-
-class NoSuchJobError(ClientError):
-    """No job, or more than one, goes by this id."""
-
-    exit_code = 2
-
-
-class RefusedError(ClientError):
-    """The server refused; `problem` is its problem document."""
-
-    def __init__(self, url: str, answer: httpx.Response) -> None:
-        self.problem = _problem_document(url, answer)
-        self.status = answer.status_code
-        self.exit_code = 2 if answer.is_client_error else 1
-        super().__init__(self.problem.get("detail") or self.problem.get("title") or f"HTTP {answer.status_code}")
-
-    def as_dict(self) -> JsonObject:
-        """Return the server's problem document."""
-        return self.problem
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A server-sent event. `id` is the number of the record, None where the event is not one."""
-
-    name: str
-    id: int | None
-    data: JsonObject
-
-
 class Client:
     """A server, found by its home folder unless `url` and `token` are given."""
 
     def __init__(self, home: Path, url: str | None = None, token: str | None = None) -> None:
-        self._settings, self._given = Settings(home), (url, token)
+        self._home, self._given = home, (url, token)
         self._connect()
 
     def __enter__(self) -> Self:
@@ -93,7 +41,7 @@ class Client:
         self._connect()
 
     def link(self, path: str = "/") -> str:
-        """Return the dashboard's address, with the token that lets a browser in."""
+        """Return an address of the dashboard with the token that lets a browser in; it is as secret as the token."""
         return f"{self.url}{path}?token={self.token}"
 
     def answers(self, path: str) -> bool:
@@ -129,10 +77,10 @@ class Client:
                 raise
         ids = [job["id"] for job in self.jobs() if job["id"].startswith(prefix)]
         if len(ids) > 1:
-            some = ", ".join(ids[:5]) + ", …" * (len(ids) > 5)
-            raise NoSuchJobError(f"{prefix!r} begins {len(ids)} ids ({some}): write more of it")
+            some = ", ".join(ids[:5]) + ", ..." * (len(ids) > 5)
+            raise NoSuchJobError(f"{len(ids)} job ids begin with {prefix!r} ({some}): give more of the id")
         if not ids:
-            raise NoSuchJobError(f"no job's id begins with {prefix!r}: `bigbatch jobs` lists them")
+            raise NoSuchJobError(f"no job id begins with {prefix!r}: `bigbatch jobs` lists the jobs")
         return self._request("GET", f"/v1/jobs/{ids[0]}")
 
     def cancel(self, prefix: str) -> JsonObject:
@@ -150,7 +98,7 @@ class Client:
             with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
                 if answer.is_error:
                     answer.read()
-                    raise RefusedError(self.url, answer)
+                    raise self._refusal(answer)
                 yield from parse_events(answer.iter_text())
         except httpx.TransportError as error:
             raise UnreachableError(self.url, _reason(error)) from None
@@ -181,11 +129,15 @@ class Client:
             self.reconnect()
 
     def _connect(self) -> None:
-        url, token = self._given
-        self.url = (url or _recorded_url(self._settings) or self._settings.url).rstrip("/")
-        self.token = token or _recorded_token(self._settings.admin_token)
+        self._address = find_server(self._home, *self._given)
+        self.url, self.token = self._address.url, self._address.token
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY)
+
+    def _refusal(self, answer: httpx.Response) -> RefusedError:
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            return TokenRefusedError(self.url, answer, self._address.source)
+        return RefusedError(self.url, answer)
 
     def _pages(self, query: dict[str, str | int]) -> Iterator[JsonObject]:
         while True:
@@ -201,55 +153,10 @@ class Client:
         except httpx.TransportError as error:
             raise UnreachableError(self.url, _reason(error)) from None
         if not answer.is_success:
-            raise RefusedError(self.url, answer)
+            raise self._refusal(answer)
         document: JsonObject = answer.json()
         return document
 
 
-def parse_events(chunks: Iterable[str]) -> Iterator[Event]:
-    """Read server-sent events from text that arrives in arbitrary pieces; comments are passed over."""
-    fields: dict[str, str] = {}
-    for line in _lines(chunks):
-        if line and not line.startswith(":"):
-            name, _, value = line.partition(":")
-            fields[name] = fields.get(name, "") + value.removeprefix(" ")
-        elif not line and fields:
-            number = fields.get("id", "")
-            data = json.loads(fields.get("data") or "{}")
-            yield Event(fields.get("event", "message"), int(number) if number.isdigit() else None, data or {})
-            fields = {}
-
-
-def _lines(chunks: Iterable[str]) -> Iterator[str]:
-    rest = ""  # str.splitlines would also split at U+2028, which JSON may hold
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split("\n")
-        yield from (line.removesuffix("\r") for line in whole)
-
-
-def _recorded_url(settings: Settings) -> str | None:
-    try:
-        return str(json.loads(settings.server_file.read_text())["url"])
-    except FileNotFoundError:
-        return None  # no server runs there
-
-
-def _recorded_token(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        return ""  # the server will say that it wants one
-    except OSError as error:
-        raise ClientError(f"cannot read the token in {path} ({error.strerror}): set BIGBATCH_TOKEN") from None
-
-
 def _reason(error: httpx.TransportError) -> str:
     return str(error) or type(error).__name__
-
-
-def _problem_document(url: str, answer: httpx.Response) -> JsonObject:
-    if "json" in answer.headers.get("content-type", ""):
-        document = answer.json()
-        if isinstance(document, dict):
-            return document
-    return {"status": answer.status_code, "detail": f"HTTP {answer.status_code} from {url}: is it a bigbatch server?"}

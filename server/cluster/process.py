@@ -142,12 +142,14 @@ class ClusterProcess:
             "log-color": "false",
         }
         named = [f"--{name}={value}" for name, value in options.items()]
-        return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *named]
+        return [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", *named]
 
     def _environment(self, gcs: int, metrics: int) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         return inherited | {
             _MARK: str(self._folder),
+            # A folder named workers or ray where a process stands is not the package.
+            "PYTHONSAFEPATH": "1",
             # Actors that look for "the" cluster of this machine must find this one, and no other that runs beside it.
             "RAY_ADDRESS": f"{_NODE_IP}:{gcs}",
             "RAY_AUTH_MODE": "token",

@@ -62,7 +62,14 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         await asyncio.to_thread(_leave, store, cluster)
         database.close()
 
-    app = FastAPI(title="bigbatch", version=version("bigbatch"), docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="bigbatch",
+        version=version("bigbatch"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
+    )
     install(app)
     for part in (jobs, events, metrics, docs, pages):
         app.include_router(part.router)

@@ -17,17 +17,19 @@ from server.storage.runs import digest
 from .bodies import read_body
 from .problems import problem_response
 
-_OPEN = frozenset({"/healthz", "/favicon.ico"})
+_OPEN = frozenset({"/healthz", "/readyz", "/favicon.ico"})
 _INGEST = re.compile(r"/v1/jobs/([^/]+)/events")
 _PAGE = re.compile(r"/|/jobs/[^/]*")
 _LOGIN_BYTES = 4096
 _FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>bigbatch</title>
 <link rel="stylesheet" href="/static/style.css"><main><h1>bigbatch</h1>
 <form method="post" action="/login"><input type="hidden" name="next" value="{path}">
-<p><label>Token <input type="password" name="token" autocomplete="off" autofocus required></label>
+{problem}<p><label>Token <input type="password" name="token" autocomplete="off" autofocus required></label>
 <button>Open</button></p>
-<p>The token stands in the link that <code>bigbatch serve</code> prints, and in admin.token in its home folder.</p>
+<p>The token is part of the link that <code>bigbatch serve</code> prints, and is kept in the file
+<code>admin.token</code> in the server's home folder.</p>
 </form></main></html>"""
+_WRONG = '<p class="problem" role="alert">This is not the token of this server.</p>\n'
 
 
 class Guard:
@@ -58,11 +60,12 @@ class Guard:
             return None
         if path == "/login" and request.method == "POST":
             return await self._log_in(request)
-        if is_page and self._is_admin(request.query_params.get("token", "")):
+        in_link = request.query_params.get("token", "")
+        if is_page and self._is_admin(in_link):
             return self._let_in(path)
         if await self._may_pass(request):
             return None
-        return _login_page(path) if is_page else _refusal()
+        return _login_page(path, is_wrong=bool(in_link)) if is_page else _refusal(request)
 
     async def _may_pass(self, request: Request) -> bool:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
@@ -80,7 +83,11 @@ class Guard:
             return problem_response(error)
         target = form.get("next", ["/"])[0]
         path = target if _PAGE.fullmatch(target) and not target.startswith("//") else "/"
-        return self._let_in(path) if self._is_admin(form.get("token", [""])[0]) else _login_page(path)
+        return (
+            self._let_in(path)
+            if self._is_admin(form.get("token", [""])[0].strip())
+            else _login_page(path, is_wrong=True)
+        )
 
     def _let_in(self, path: str) -> Response:
         answer = RedirectResponse(quote(path), status_code=303)
@@ -101,10 +108,15 @@ def _is_own(request: Request) -> bool:
     return origin is None or origin == f"{request.url.scheme}://{request.headers.get('Host', '')}"
 
 
-def _refusal() -> Response:
-    detail = "send `Authorization: Bearer TOKEN`; the token is in admin.token in the server's home folder"
+def _refusal(request: Request) -> Response:
+    where = "it is in the file admin.token in the server's home folder"
+    if "Authorization" not in request.headers:
+        detail = f"this request has no token: send `Authorization: Bearer TOKEN`; {where}"
+    else:
+        detail = f"the token of this request is wrong: {where}. A job's token is good for pushing its records alone"
     return problem_response(UnauthorizedError(detail), {"WWW-Authenticate": "Bearer"})
 
 
-def _login_page(path: str) -> Response:
-    return HTMLResponse(_FORM.format(path=html.escape(path)), status_code=401)
+def _login_page(path: str, *, is_wrong: bool = False) -> Response:
+    page = _FORM.format(path=html.escape(path), problem=_WRONG if is_wrong else "")
+    return HTMLResponse(page, status_code=401)

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 
 from server.errors import BodyTooLargeError, MalformedError, MediaTypeError
-from workers.contract.documents import read_document
+from workers.contract.documents import read_document, read_json_document
 from workers.contract.problems import SpecError
 
 LIMIT_BYTES = 2**20
@@ -39,16 +39,18 @@ async def read_job_document(request: Request) -> Any:
     """
     media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media not in _JSON | _YAML:
-        raise MediaTypeError(f"{media!r} is not read here; send application/json or application/yaml")
+        raise MediaTypeError(f"the Content-Type {media!r} is not supported; send application/json or application/yaml")
     body = await read_body(request)
     try:
         text = body.decode()
-        document = json.loads(text) if media in _JSON else read_document(text)
+        document = read_json_document(text) if media in _JSON else read_document(text)
         # Half a surrogate pair can be written as an escape, but neither stored nor answered.
         json.dumps(document, ensure_ascii=False, default=repr, skipkeys=True).encode()
     except SpecError:
         raise
     except (ValueError, RecursionError) as error:
         kind = "JSON" if media in _JSON else "YAML"
-        raise MalformedError(f"the body is not valid {kind} in UTF-8: {error}; mend it, or set Content-Type") from None
+        raise MalformedError(
+            f"the body is not valid {kind} in UTF-8: {error}; correct it, or say in Content-Type what it is"
+        ) from None
     return document

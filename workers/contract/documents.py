@@ -1,6 +1,7 @@
 """From the text of a job file or of a request to a checked JobSpec."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +46,27 @@ def read_document(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = "(document)" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+        where = _place(error.problem_mark)
+        if isinstance(error, _RepeatedKeyError):
+            raise SpecError([_repeated(where, error.key)]) from None
         raise SpecError([_malformed(where, error.problem or "cannot be read")]) from None
     except yaml.YAMLError as error:
         raise SpecError([_malformed("(document)", str(error).splitlines()[0])]) from None
     except (ValueError, RecursionError) as error:  # an impossible date, a number of thousands of digits, deep nesting
         raise SpecError([_malformed("(document)", str(error))]) from None
+
+
+def read_json_document(text: str) -> Any:
+    """Read JSON, in which no mapping may have a key twice: all but the last would be lost without a word.
+
+    Raises:
+        SpecError: a key stands twice; the problem names line and column.
+        ValueError, RecursionError: the text is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except _RepeatedKeyError as error:
+        raise SpecError([_repeated(_place_of_repeat(text), error.key)]) from None
 
 
 def read_file(path: Path) -> Any:
@@ -95,14 +110,59 @@ def resolve_paths(document: Any, folder: Path) -> Any:
     return {**document, "data": resolved}
 
 
+def _place(mark: yaml.Mark | None) -> str:
+    return "(document)" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _place_of_repeat(text: str) -> str:
+    """Find the repeated key of a JSON text by reading it as YAML, whose reader counts lines."""
+    try:
+        yaml.load(text.replace("\t", " "), Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+    except _RepeatedKeyError as error:
+        return _place(error.problem_mark)
+    except yaml.YAMLError:  # not all JSON is YAML: a key may be too long for it
+        pass
+    return "(document)"
+
+
+class _RepeatedKeyError(yaml.MarkedYAMLError):
+    """A mapping has a key twice."""
+
+    def __init__(self, key: object, mark: yaml.Mark | None = None) -> None:
+        super().__init__(problem=f"the key {key!r} stands twice", problem_mark=mark)
+        self.key = key
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise _RepeatedKeyError(key)
+        mapping[key] = value
+    return mapping
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases."""
+    """SafeLoader that refuses aliases and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != _MERGE:
+                key = self.construct_object(key_node)
+                if key in keys:
+                    raise _RepeatedKeyError(key, key_node.start_mark)
+                keys.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def _absolute(source: object, folder: Path) -> object:
@@ -147,7 +207,11 @@ def _has_text(path: Path) -> bool:
 
 
 def _malformed(where: str, problem: str) -> Problem:
-    return Problem(where, "(text)", f"not valid YAML: {problem}", "mend the text at that place")
+    return Problem(where, "(text)", f"not valid YAML: {problem}", "correct the text there")
+
+
+def _repeated(where: str, key: object) -> Problem:
+    return Problem(where, repr(key), "this key is given twice in one mapping", "remove one of the two")
 
 
 def _not_a_mapping(document: object) -> SpecError:

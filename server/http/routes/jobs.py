@@ -12,13 +12,18 @@ from server.http.context import NamedJob, Server, ServerParts
 from server.jobs.job import Job
 from server.jobs.status import JobStatus
 from workers.contract.documents import check_files, parse_spec
+from workers.contract.problems import SpecError
+from workers.planning.size import shortage
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {media: {"schema": {"type": "object"}} for media in ("application/json", "application/yaml")},
+        "content": {
+            media: {"schema": {"$ref": "#/components/schemas/JobSpec"}}
+            for media in ("application/json", "application/yaml")
+        },
     }
 }
 
@@ -38,7 +43,10 @@ async def submit(
     server: ServerParts,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Job:
-    """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200."""
+    """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200.
+
+    A job that needs more than the whole cluster has is refused with 422. While the cluster is not known, it is queued.
+    """
     document = await read_job_document(request)
     job, is_new = await run_in_threadpool(_create, server, document, idempotency_key)
     server.scheduler.wake()
@@ -79,6 +87,9 @@ async def cancel(job: NamedJob, server: ServerParts) -> Job:
 def _create(server: Server, document: Any, key: str | None) -> tuple[Job, bool]:
     spec = parse_spec(document)
     check_files(spec)
+    total = server.scheduler.resources
+    if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
+        raise SpecError([problem])
     job, is_new = server.store.create(spec, key)
     if is_new:
         server.folders.prepare(job)

@@ -103,10 +103,10 @@ def test_a_submitted_job_stands_in_the_list(served: Served, home: list[str], job
     result = _run("submit", job_file, "--name", "mine", *home)
     assert result.exit_code == 0
     (job,) = served.http.get("/v1/jobs").json()["jobs"]
-    assert result.stdout == f"{job['id']} is QUEUED: {served.url}/jobs/{job['id']}?token={served.token}\n"
+    assert result.stdout == f"{job['id']} is QUEUED: {served.url}/jobs/{job['id']}\n"
     assert "mine" in _run("jobs", *home).stdout
     assert json.loads(_run("jobs", "--json", "--status", "queued", *home).stdout) == [job]
-    assert "No jobs" in _run("jobs", "--status", "running", *home).stdout
+    assert _run("jobs", "--status", "running", *home).stdout == "No job is RUNNING.\n"
 
 
 def test_relative_paths_are_seen_from_the_folder_of_the_file(home: list[str], job_file: Path) -> None:
@@ -126,7 +126,8 @@ def test_show_tells_the_state_and_the_link(served: Served, home: list[str]) -> N
     job = served.submit()
     shown = _run("show", job["id"], *home)
     assert "QUEUED" in shown.stdout
-    assert f"{served.url}/jobs/{job['id']}?token=" in shown.stdout
+    assert f"{served.url}/jobs/{job['id']}\n" in shown.stdout
+    assert served.token not in shown.stdout
     assert json.loads(_run("show", job["id"], "--json", *home).stdout) == served.job(job["id"])
 
 

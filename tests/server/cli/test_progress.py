@@ -1,26 +1,35 @@
 import io
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from server.cli.progress import Course, watch
-from server.client.client import Client, Event
-from tests.serving import Served, run_records
+from server.client import Client
+from server.client.events import Event
+from tests.serving import Served, run_records, status
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _step(number: int, **changes: Any) -> Event:
     time = (BEGIN + timedelta(seconds=2 * number)).isoformat()
-    record = {"step": number, "time": time, "loss": 7.0, "tokens_per_s": 1234.5, "trust_ratio": [0.2, 1.0, 0.4, None]}
+    record = {
+        "step": number,
+        "time": time,
+        "loss": 7.0,
+        "tokens_per_s": 1234.5,
+        "mlm_loss": 6.0,
+        "trust_ratio": [0.2, 1.0, 0.4, None],
+    }
     return Event("step", number, record | changes)
 
 
 @pytest.fixture
 def course() -> Course:
-    return Course(status="RUNNING", total=100)
+    return Course(100)
 
 
 def test_the_time_left_follows_the_pace_of_the_last_steps(course: Course) -> None:
@@ -44,9 +53,27 @@ def test_the_median_is_over_the_adapted_tensors_alone(course: Course) -> None:
     assert course.median_trust_ratio == pytest.approx(0.3)
 
 
+def test_the_two_losses_are_named(course: Course) -> None:
+    course.take(_step(1))
+    assert "loss 7.000 (MLM 6.000)" in course.figures()
+
+
+def test_the_past_of_a_job_is_shown_in_the_order_in_which_it_happened(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = served.submit()
+    served.push(job["id"], run_records(3)[:-1])
+    served.http.post(f"/v1/jobs/{job['id']}/cancel")
+    served.push(job["id"], [status(6, "CANCELLED")])
+    with Client(served.settings.home, served.url) as client:
+        watch(client, job["id"], Console(file=io.StringIO()))
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert [word for word, _ in groupby(shown)] == ["RUNNING", "CANCELLED"]
+
+
 def test_a_step_without_a_finite_loss_has_no_number(course: Course) -> None:
     course.take(_step(1, loss=None, trust_ratio=[None] * 4))
-    assert "loss -" in course.figures()
+    assert "loss -  " in course.figures().replace("(MLM 6.000)", "")
     assert "ratio -" in course.figures()
 
 

@@ -7,56 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from server.client import client as client_module
-from server.client.client import (
-    Client,
-    ClientError,
-    Event,
-    NoSuchJobError,
-    RefusedError,
-    UnreachableError,
-    parse_events,
-)
+from server.client.client import Client
+from server.client.errors import ClientError, NoSuchJobError, RefusedError, UnreachableError
 from tests.serving import TINY, Served, run_records, serving
 from workers.contract.files import write_private
-
-EVENTS = [
-    Event("status", 1, {"status": "RUNNING"}),
-    Event("step", 2, {"step": 1, "loss": 7.5}),
-    Event("log", 3, {"text": "a line separator \u2028 and an accent é"}),
-    Event("status", None, {"status": "STOPPING"}),
-    Event("end", None, {}),
-]
-
-
-def _wire(events: list[Event], newline: str = "\n") -> str:
-    blocks = [": keep-alive", ""]
-    for event in events:
-        blocks += [f"id: {event.id}"] if event.id is not None else []
-        blocks += [f"event: {event.name}", f"data: {json.dumps(event.data, ensure_ascii=False)}", ""]
-    return newline.join([*blocks, ""])
-
-
-@given(cuts=st.lists(st.integers(0, 400), max_size=8), newline=st.sampled_from(["\n", "\r\n"]))
-def test_events_are_the_same_however_the_network_cuts_them(cuts: list[int], newline: str) -> None:
-    text = _wire(EVENTS, newline)
-    edges = [0, *sorted(cuts), len(text)]
-    chunks = [text[begin:end] for begin, end in pairwise(edges)]
-    assert list(parse_events(chunks)) == EVENTS
-
-
-def test_an_event_that_was_cut_off_is_not_delivered() -> None:
-    text = _wire(EVENTS[:2])
-    assert list(parse_events([text[:-2]])) == EVENTS[:1]
 
 
 @pytest.fixture
@@ -84,9 +46,9 @@ def test_a_job_is_found_by_the_beginning_of_its_id(served: Served, client: Clien
     common = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*ids, strict=True)))
     assert client.job(ids[0])["name"] == "first"
     assert client.job(ids[1][: len(common) + 1])["name"] == "second"
-    with pytest.raises(NoSuchJobError, match="begins 2 ids"):
+    with pytest.raises(NoSuchJobError, match="2 job ids begin with"):
         client.job(common)
-    with pytest.raises(NoSuchJobError, match="`bigbatch jobs` lists them"):
+    with pytest.raises(NoSuchJobError, match="`bigbatch jobs` lists the jobs"):
         client.job("zzz/../x")
 
 
@@ -116,8 +78,20 @@ def test_a_refusal_carries_the_fields_that_are_wrong(client: Client) -> None:
     assert refusal.value.as_dict()["errors"][0]["field"] == "phases"
 
 
-def test_a_wrong_token_is_refused(served: Served) -> None:
-    with Client(served.settings.home, served.url, "wrong") as client, pytest.raises(RefusedError, match="Bearer"):
+def test_a_wrong_token_is_refused_with_where_it_came_from_and_where_the_right_one_is(served: Served) -> None:
+    with Client(served.settings.home, served.url, "wrong") as client:
+        with pytest.raises(
+            RefusedError, match=r"does not accept the token given with --token.*admin\.token"
+        ) as refusal:
+            list(client.jobs())
+        assert refusal.value.exit_code == 2
+        assert refusal.value.as_dict()["status"] == 401
+        with pytest.raises(RefusedError, match="does not accept the token given with --token"):
+            list(client.events("any"))
+
+
+def test_without_a_token_the_file_that_should_hold_one_is_named(served: Served, tmp_path: Path) -> None:
+    with Client(tmp_path, served.url) as client, pytest.raises(RefusedError, match=f"none in {tmp_path}/admin.token"):
         list(client.jobs())
 
 

@@ -26,7 +26,7 @@ def _job_token(served: Served, job_id: str) -> str:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/jobs", "/v1/nothing", "/v1/jobs/x/events", "/docs", "/openapi.json", "/readyz", "/elsewhere", "/login"],
+    ["/v1/jobs", "/v1/nothing", "/v1/jobs/x/events", "/docs", "/openapi.json", "/elsewhere", "/login"],
 )
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic wrong"}])
 def test_without_the_token_nothing_is_told(stranger: httpx.Client, path: str, headers: dict[str, str]) -> None:
@@ -34,6 +34,12 @@ def test_without_the_token_nothing_is_told(stranger: httpx.Client, path: str, he
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert answer.json()["type"] == "urn:bigbatch:problem:unauthorized"
+
+
+def test_a_wrong_token_is_told_from_a_missing_one(stranger: httpx.Client) -> None:
+    missing, wrong = stranger.get("/v1/jobs"), stranger.get("/v1/jobs", headers=_bearer("wrong"))
+    assert "this request has no token" in missing.json()["detail"]
+    assert "the token of this request is wrong" in wrong.json()["detail"]
 
 
 def test_health_is_told_to_everybody(stranger: httpx.Client) -> None:
@@ -63,6 +69,8 @@ def test_a_link_with_a_wrong_token_asks_for_the_right_one(served: Served, strang
     assert served.token not in answer.text
     wrong = stranger.post("/login", data={"token": "wrong", "next": "/jobs/abc"})
     assert (wrong.status_code, "Set-Cookie" in wrong.headers) == (401, False)
+    assert all("is not the token of this server" in page.text for page in (answer, wrong))
+    assert "is not the token" not in stranger.get("/jobs/abc").text
     right = stranger.post("/login", data={"token": served.token, "next": "/jobs/abc"})
     assert (right.status_code, right.headers["Location"]) == (303, "/jobs/abc")
     assert stranger.get("/").status_code == 200

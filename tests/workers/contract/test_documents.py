@@ -1,9 +1,18 @@
 import gzip
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-from workers.contract.documents import check_files, parse_spec, read_document, read_spec, resolve_paths
+from workers.contract.documents import (
+    check_files,
+    parse_spec,
+    read_document,
+    read_json_document,
+    read_spec,
+    resolve_paths,
+)
 from workers.contract.problems import Problem, SpecError
 
 GOOD = {
@@ -34,6 +43,39 @@ def test_yaml_and_json_of_one_job_give_one_specification() -> None:
 def test_malformed_yaml_names_line_and_column() -> None:
     with pytest.raises(SpecError, match="line 2, column"):
         read_document("name: tiny\ndata: {corpus: [")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("name: tiny\nseed: 1\nname: small\n", "line 3, column 1 = 'name'"),
+        ("data:\n  vocab: 1\n  vocab: 2\n", "line 3, column 3 = 'vocab'"),
+        ("phases: [{lr: 1, lr: 2}]", "line 1, column 18 = 'lr'"),
+        ("'a': 1\na: 2", "line 2, column 1 = 'a'"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(text: str, place: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"{place}: this key is given twice")):
+        read_document(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"name": "tiny",\n "seed": 1,\n "name": "small"}', "line 3, column 2 = 'name'"),
+        ('{\n\t"data": {\n\t\t"vocab": 1,\n\t\t"vocab": 2}}', "line 4, column 3 = 'vocab'"),
+        (f'{{"{"k" * 2000}": 1, "{"k" * 2000}": 2}}', f"(document) = '{'k' * 2000}'"),
+    ],
+    ids=["plain", "tabs", "a key too long for YAML"],
+)
+def test_a_key_that_stands_twice_in_json_is_refused_too(text: str, place: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"{place}: this key is given twice")):
+        read_json_document(text)
+
+
+def test_one_key_in_two_mappings_is_no_repetition() -> None:
+    text = '{"a": {"x": 1}, "b": [{"x": 1}, {"x": 2}]}'
+    assert read_document(text) == read_json_document(text) == json.loads(text)
 
 
 def test_aliases_are_refused_so_that_a_small_text_cannot_expand() -> None:

@@ -7,4 +7,6 @@ class Checkpoint(Strict):
     """When checkpoints are written and how many are kept."""
 
     every_steps: Positive = 200
+    """Optimizer steps from one checkpoint to the next; the last step always has one."""
     keep: Positive = 3
+    """Number of checkpoints kept, the newest ones."""

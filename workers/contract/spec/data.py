@@ -20,6 +20,7 @@ class Data(Strict):
     vocab: int | str = 30_522
     """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that the model is asked for."""
 
     @field_validator("vocab")
     @classmethod

@@ -11,3 +11,4 @@ class Failures(Strict):
     """How often a job is started again after a worker or a machine was lost."""
 
     max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Attempts that may follow the first one."""

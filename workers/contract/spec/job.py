@@ -22,16 +22,27 @@ class JobSpec(Strict):
     """A BERT pre-training job."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Letters, digits, dots, underscores and hyphens; the first one is a letter or a digit."""
     labels: dict[str, str] = Field(default_factory=dict)
+    """Text by which jobs can be found, such as {team: nlp}."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides the first weights, the order of the samples and what is masked."""
     model: Model = Model(preset="bert-base-uncased")
+    """The sizes of the BERT."""
     data: Data
+    """The text and how it becomes training samples."""
     phases: tuple[Phase, ...] = Field(min_length=1)
+    """Stretches of training, run in this order."""
     optimizer: Optimizer = Optimizer()
+    """LAMB or AdamW and their settings."""
     parallel: Parallel = Parallel()
+    """How the job is spread over workers."""
     precision: Precision = Precision()
+    """Number formats."""
     checkpoint: Checkpoint = Checkpoint()
+    """When checkpoints are written and how many are kept."""
     failures: Failures = Failures()
+    """How often the job is started again after a worker or a machine was lost."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -14,9 +14,13 @@ class Architecture(Strict):
     """The sizes of a BERT."""
 
     layers: Positive
+    """Transformer layers."""
     hidden: Positive
+    """Width of the hidden states; a multiple of `heads`."""
     heads: Positive
+    """Attention heads of a layer."""
     intermediate: Positive
+    """Width of the feed-forward part of a layer."""
 
 
 PRESETS: Mapping[str, Architecture] = {
@@ -32,13 +36,19 @@ class Model(Strict):
     """A preset, its sizes overridden one by one, or all four sizes without a preset."""
 
     preset: str | None = None
+    """bert-tiny, bert-mini, bert-small, bert-base-uncased or bert-large-uncased."""
     layers: Positive | None = None
+    """Transformer layers, in place of the preset's."""
     hidden: Positive | None = None
+    """Width of the hidden states, in place of the preset's; a multiple of `heads`."""
     heads: Positive | None = None
+    """Attention heads of a layer, in place of the preset's."""
     intermediate: Positive | None = None
+    """Width of the feed-forward part of a layer, in place of the preset's."""
     max_positions: Positive = 512
     """Longest sequence that the position embedding holds, in tokens."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of hidden states and attention weights that training sets to zero."""
 
     @field_validator("preset")
     @classmethod

@@ -15,7 +15,9 @@ class WorkerRange(Strict):
     """Fewest and most workers that the job may run on."""
 
     min: Positive
+    """Fewest workers."""
     max: Annotated[int, Field(ge=1, le=MAX_WORKERS)]
+    """Most workers."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -30,7 +32,9 @@ class Parallel(Strict):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
     """0: replicas (DDP). 1, 2, 3: optimizer state, also gradients, also parameters sharded (FSDP2)."""
     workers: int | WorkerRange = 1
+    """A number of workers, or a range: the largest number in it that fits and divides every batch."""
     gpus_per_worker: Annotated[int, Field(ge=0)] = 0
+    """GPUs reserved for a worker; with 0 it trains on the CPU."""
     cpus_per_worker: Positive = 1
     """Processors reserved for a worker, and threads that torch uses in it on a CPU."""
     replicate: Positive = 1

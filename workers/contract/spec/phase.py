@@ -13,6 +13,7 @@ class Decay(Strict):
     """How the learning rate falls after the warm-up."""
 
     kind: Literal["linear", "poly", "constant"] = "linear"
+    """`linear` and `poly` end at zero, `constant` stays at the phase's learning rate."""
     power: Annotated[float, Field(gt=0)] = 1.0
     """Exponent of `poly`."""
     anchor: Literal["warmup", "start"] = "warmup"
@@ -35,9 +36,12 @@ class Phase(Strict):
     micro_batch_size: Positive = 32
     """Sequences of one forward pass on one worker; the accumulation count follows from it."""
     steps: Positive
+    """Optimizer steps of this phase."""
     lr: Annotated[float, Field(gt=0)]
+    """Learning rate at the end of the warm-up."""
     warmup: Fraction = 0.1
     """Share of the phase's steps over which the learning rate rises from zero."""
     decay: Decay = Decay()
+    """How the learning rate falls after the warm-up."""
     reset: tuple[Literal["step"], ...] = ()
     """`step` starts the optimizer's step count (its bias correction) anew; the moments are kept."""

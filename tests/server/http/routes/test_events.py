@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.client.client import Event, parse_events
+from server.client.events import Event, parse_events
 from server.http.routes import events as events_route
 from tests.serving import Served, run_records, serving, status, step, tensors
 

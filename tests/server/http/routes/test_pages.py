@@ -1,10 +1,14 @@
+import html
 import re
+from typing import get_args
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from server.http.routes.pages import STATIC
 from tests.serving import Served
+from workers.contract.spec.job import JobSpec
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs/anything"])
@@ -36,11 +40,39 @@ def test_the_documentation_names_every_operation_and_needs_no_other_server(serve
     for path, methods in served.http.get("/openapi.json").json()["paths"].items():
         for method in methods:
             assert f"{method.upper()} {path}" in page
-    assert re.findall(r'(?:src|href)="(?!/)', page) == []
+    assert re.findall(r'(?:src|href)="(?![/#])', page) == []
 
 
-def test_a_server_without_a_cluster_is_healthy_but_not_ready_and_says_why(served: Served) -> None:
-    assert served.http.get("/healthz").status_code == 200
-    answer = served.http.get("/readyz")
+def test_the_body_of_a_submission_is_described_field_by_field(served: Served) -> None:
+    api = served.http.get("/openapi.json").json()
+    content = api["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
+    assert {media: body["schema"] for media, body in content.items()} == {
+        "application/json": {"$ref": "#/components/schemas/JobSpec"},
+        "application/yaml": {"$ref": "#/components/schemas/JobSpec"},
+    }
+    schemas = api["components"]["schemas"]
+    assert schemas["JobSpec"]["required"] == ["name", "data", "phases"]
+    page = html.unescape(served.http.get("/docs").text)
+    for model in models_of(JobSpec):
+        for name, field in model.model_fields.items():
+            description = schemas[model.__name__]["properties"][name].get("description")
+            assert description, f"{model.__name__}.{name} has no description"
+            assert (description, description in page) == (field.description, True)
+
+
+def models_of(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """Return a model and all models that its fields hold."""
+    found = {model}
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= models_of(kind)
+    return found
+
+
+def test_a_server_without_a_cluster_is_healthy_but_not_ready_and_says_why_to_everybody(served: Served) -> None:
+    with httpx.Client(base_url=served.url, trust_env=False) as stranger:
+        assert stranger.get("/healthz").status_code == 200
+        answer = stranger.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["detail"] in {"there is no cluster in this test", "the scheduler has not looked yet"}

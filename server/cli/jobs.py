@@ -1,0 +1,124 @@
+"""The commands about jobs of a server: submit, jobs, show, watch, cancel."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import File, Home, Id, Json, Token, Url
+
+if TYPE_CHECKING:
+    from server.client import Client
+
+
+def submit(
+    file: File,
+    *,
+    name: Annotated[str | None, typer.Option(help="A name in place of the file's.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Check a job and give it to the server.
+
+    Example: bigbatch submit configs/demo.yaml --watch
+    """
+    from .files import read_job
+    from .tables import print_json, print_warnings
+
+    document, _ = read_job(file, name)
+    with _client(home, url, token) as client:
+        job = client.submit(document)
+        if as_json:
+            print_json(job)
+        else:
+            print_warnings(job.get("warnings", []))
+            typer.echo(f"{job['id']} is {job['status']}: {client.url}/jobs/{job['id']}")
+        if watch:
+            _watch(client, job["id"], as_json=as_json)
+
+
+def jobs(
+    *,
+    status: Annotated[str | None, typer.Option(help="Only jobs of this status, e.g. RUNNING.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List jobs.
+
+    Example: bigbatch jobs --status RUNNING
+    """
+    from .tables import jobs_table, print_json, screen
+
+    with _client(home, url, token) as client:
+        found = list(client.jobs(status.upper() if status else None, limit))
+    if as_json:
+        print_json(found)
+    elif found:
+        screen().print(jobs_table(found))
+    else:
+        typer.echo(f"No job is {status.upper()}." if status else "No jobs yet. Submit one with: bigbatch submit FILE")
+
+
+def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
+    """Show what is known of a job.
+
+    Example: bigbatch show 01k9
+    """
+    from .tables import job_table, print_json, screen
+
+    with _client(home, url, token) as client:
+        job = client.job(job_id)
+    if as_json:
+        print_json(job)
+        return
+    screen().print(job_table(job))
+    typer.echo(f"{client.url}/jobs/{job['id']}")
+
+
+def watch(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
+    """Follow a job until it ends: 0 if it succeeded, 1 if not.
+
+    Example: bigbatch watch 01k9
+    """
+    with _client(home, url, token) as client:
+        _watch(client, client.job(job_id)["id"], as_json=as_json)
+
+
+def cancel(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
+    """Stop a job; a running one saves a checkpoint first.
+
+    Example: bigbatch cancel 01k9
+    """
+    from .tables import print_json
+
+    with _client(home, url, token) as client:
+        job = client.cancel(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        typer.echo(f"{job['id']} is {job['status']}")
+
+
+def _client(home: Path, url: str | None, token: str | None) -> "Client":
+    from server.client import Client
+
+    return Client(home, url, token)
+
+
+def _watch(client: "Client", job_id: str, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from .progress import watch as follow
+
+    try:
+        job = follow(client, job_id, Console(), as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo(f"\nThe job goes on. Watch it: bigbatch watch {job_id}. End it: bigbatch cancel {job_id}", err=True)
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if job["status"] == "SUCCEEDED" else 1)

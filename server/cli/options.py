@@ -1,0 +1,37 @@
+"""The arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.settings import default_home
+
+
+def _remember(context: typer.Context, value: bool) -> bool:
+    context.meta["json"] = value  # read again when an error is reported
+    return value
+
+
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A job specification in YAML or JSON.")]
+Id = Annotated[str, typer.Argument(help="The job's id, or its beginning.")]
+Json = Annotated[bool, typer.Option("--json", callback=_remember, help="Print JSON.")]
+Home = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        default_factory=default_home,
+        show_default="$BIGBATCH_HOME or ~/.bigbatch",
+        resolve_path=True,
+        help="Folder of the server's state.",
+    ),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", envvar="BIGBATCH_URL", help="Address of another server: HOST:PORT, or a link that `serve` printed."
+    ),
+]
+Token = Annotated[str | None, typer.Option("--token", envvar="BIGBATCH_TOKEN", help="The token of that server.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port to listen on.")]

@@ -1,0 +1,64 @@
+"""The commands about a server and its machine: serve, demo, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.settings import Settings
+
+from .options import Home, Host, Json, Port
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+
+
+def serve(*, home: Home, host: Host = "127.0.0.1", port: Port = 8000, as_json: Json = False) -> None:
+    """Run the server: REST API, dashboard and scheduler.
+
+    Example: bigbatch serve --port 8001 --home /data/bigbatch
+    """
+    from server.http.serve import serve as run
+
+    raise typer.Exit(run(Settings(home=home, host=host, port=port), as_json=as_json))
+
+
+def demo(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The job.")] = DEMO,
+    *,
+    home: Home,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    as_json: Json = False,
+) -> None:
+    """Serve, train a small BERT and watch it, in one command.
+
+    Example: bigbatch demo --port 8001
+    """
+    from rich.console import Console
+
+    from . import demo as demonstration
+    from .files import read_job
+
+    document, _ = read_job(file)
+    settings = Settings(home=home, host=host, port=port)
+    try:
+        job = demonstration.run(document, settings, Console(), as_json=as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if job["status"] == "SUCCEEDED" else 1)
+
+
+def doctor(*, home: Home, host: Host = "127.0.0.1", port: Port = 8000, as_json: Json = False) -> None:
+    """Check that this machine has what bigbatch needs: 1 if something is missing.
+
+    Example: bigbatch doctor
+    """
+    from .doctor import Mark, examine
+    from .tables import findings_table, print_json, screen
+
+    findings = list(examine(home, host, port))
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        screen().print(findings_table(findings))
+    raise typer.Exit(int(any(finding.mark is Mark.MISSING for finding in findings)))

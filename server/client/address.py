@@ -1,0 +1,87 @@
+"""Where the server is and which token it wants: as the user says, or as its home folder says."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from server.settings import Settings
+
+from .errors import AddressError
+
+_HOW = "write for example http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's URL without a slash at its end, and its token; empty where there is none."""
+
+    url: str
+    token: str = field(repr=False)
+    source: str
+    """Where the token comes from, as a message says it."""
+
+
+def find_server(home: Path, url: str | None = None, token: str | None = None) -> Address:
+    """Find the server of a home folder, or the one at `url`, which may be a link with a token.
+
+    Raises:
+        AddressError: the URL or the token cannot be one, or the token's file cannot be read.
+    """
+    settings = Settings(home)
+    if url is None:
+        base, in_link = _recorded_url(settings) or settings.url, None
+    else:
+        base, in_link = _read_url(url)
+    found, source = token, "the token given with --token or BIGBATCH_TOKEN"
+    if found is None and in_link is not None:
+        found, source = in_link, "the token in the link"
+    if found is None:
+        found, source = _recorded_token(settings.admin_token)
+    return Address(base, _checked(found.strip(), source), source)
+
+
+def _read_url(text: str) -> tuple[str, str | None]:
+    """Split what a user gives for a server (`host:port`, a URL, a link from `serve`) into its URL and its token."""
+    try:
+        parts = urlsplit(text.strip() if "://" in text else f"http://{text.strip()}")
+        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:  # a port that is no number, half an IPv6 address
+        raise AddressError(f"--url {text!r} is not the address of a server ({error}): {_HOW}") from None
+    if not is_usable or any(character.isspace() for character in parts.netloc):
+        raise AddressError(f"--url {text!r} is not the address of a server: {_HOW}")
+    token = parse_qs(parts.query).get("token", [None])[0]
+    return f"{parts.scheme}://{parts.netloc}{_prefix(parts)}", token
+
+
+def _prefix(parts: SplitResult) -> str:
+    """Return the path in front of the server's own, where a proxy adds one; a job's page is not part of it."""
+    return parts.path.partition("/jobs/")[0].rstrip("/")
+
+
+def _checked(token: str, source: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise AddressError(f"{source} has characters that no token has: copy it again from the server's admin.token")
+    return token
+
+
+def _recorded_url(settings: Settings) -> str | None:
+    try:
+        return str(json.loads(settings.server_file.read_text(encoding="utf-8"))["url"])
+    except FileNotFoundError:
+        return None  # no server runs there
+    except (OSError, ValueError, KeyError, TypeError):
+        raise AddressError(
+            f"{settings.server_file} cannot be read: remove it and start the server again, or name it with --url"
+        ) from None
+
+
+def _recorded_token(path: Path) -> tuple[str, str]:
+    try:
+        return path.read_text(encoding="utf-8"), f"the token in {path}"
+    except FileNotFoundError:
+        return "", f"a request without a token, and there is none in {path}"
+    except (OSError, ValueError) as error:
+        raise AddressError(
+            f"cannot read the token in {path} ({error}): give it with --token or BIGBATCH_TOKEN"
+        ) from None
