@@ -30,17 +30,17 @@ class JobSpec(Strict):
     model: Model = Model(preset="bert-base-uncased")
     """The sizes of the BERT."""
     data: Data
-    """The text and how it becomes training samples."""
+    """Files of text, the vocabulary, and what is masked."""
     phases: tuple[Phase, ...] = Field(min_length=1)
     """Stretches of training, run in this order."""
     optimizer: Optimizer = Optimizer()
     """LAMB or AdamW and their settings."""
     parallel: Parallel = Parallel()
-    """How the job is spread over workers."""
+    """Number of workers, their processors, and how the model is sharded."""
     precision: Precision = Precision()
-    """Number formats."""
+    """Number formats of weights and of arithmetic."""
     checkpoint: Checkpoint = Checkpoint()
-    """When checkpoints are written and how many are kept."""
+    """How often checkpoints are written, and how many stay."""
     failures: Failures = Failures()
     """How often the job is started again after a worker or a machine was lost."""
 
