@@ -95,7 +95,7 @@ def theirs(spec: JobSpec, data: PreTrainingData, folder: Path) -> list[float]:
     """Tokens a second of each counted step of transformers.Trainer."""
     phase = spec.phases[0]
     samples, times = Samples(data, phase.global_batch_size * phase.steps), StepTimes()
-    bert = build(spec.model, data.vocab_size, spec.seed)
+    bert = build(spec.model, data.vocab_size, spec.seed, pad_id=0)
     model = transformers.BertForPreTraining(bert.config)
     model.load_state_dict(bert.state_dict())
     trainer = transformers.Trainer(
@@ -154,7 +154,7 @@ def main() -> None:
         rates["bigbatch as a job"] = []
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        data = PreTrainingData(prepare(spec.data, home), seq_len=spec.phases[0].seq_len, seed=spec.seed)
+        data = PreTrainingData(prepare(spec.data, home / "data"), seq_len=spec.phases[0].seq_len, seed=spec.seed)
         for turn in range(arguments.turns):
             rates["bigbatch"] += ours(spec, home, home / f"ours-{turn}")
             rates["transformers.Trainer"] += theirs(spec, data, home / f"theirs-{turn}")

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.contract.documents import check_files, read_spec
+from workers.contract.documents import read_spec
+from workers.contract.sources import check_files
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -13,7 +14,7 @@ def test_every_config_is_a_valid_job_named_like_its_file(path: Path) -> None:
 
 
 def test_the_demo_needs_no_file_of_its_user() -> None:
-    check_files(read_spec((Path(__file__).parent.parent / "configs" / "demo.yaml").read_text()))
+    check_files(read_spec((Path(__file__).parent.parent / "configs" / "demo.yaml").read_text()).data)
 
 
 def test_bert_large_takes_the_steps_and_samples_of_the_published_recipe() -> None:

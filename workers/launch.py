@@ -65,7 +65,7 @@ def _fit(spec: JobSpec, folder: RunFolder, attempt: int) -> RunStatus:
 def _worker(config: dict[str, Any]) -> str:
     """Run one rank. Imported on the worker, so the driver need not load torch's distributed parts."""
     from . import ranks
-    from .corpus.errors import CorpusError
+    from .contract.sources import CorpusError
     from .training import loop
 
     folder = RunFolder(Path(config["run_dir"]))

@@ -13,12 +13,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .contract.documents import check_files, parse_spec, read_file
+from .contract.documents import parse_spec, read_file
 from .contract.problems import Problem, SpecError
 from .contract.records import CheckpointRecord, Record, RunStatus, StepRecord
 from .contract.run_folder import RunFolder
+from .contract.sources import CorpusError, check_files
 from .contract.spec.job import JobSpec
-from .corpus.errors import CorpusError
 from .ranks import process_group, rank
 from .training import loop
 from .training.reporter import Reporter
@@ -29,7 +29,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         spec = parse_spec(read_file(arguments.file))
-        check_files(spec)
+        check_files(spec.data)
         folder = (arguments.run or Path("runs") / spec.name).resolve()
         claim(folder, spec)
         with process_group(spec):

@@ -3,20 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from workers.contract.manifests import ShardsSettings
+from workers.contract.sources import SPECIAL_TOKENS
 from workers.corpus.prepare import prepare
 from workers.corpus.shards import ShardWriter
-from workers.corpus.vocabulary import SPECIAL_TOKENS
 
 FIRST = len(SPECIAL_TOKENS)
+SETTINGS = ShardsSettings(vocab=100, lowercase=True)
 
 
 @dataclass(frozen=True)
 class Data:
     corpus: Sequence[str]
     vocab: int | str
+    lowercase: bool | Literal["auto"] = "auto"
 
 
 @pytest.fixture(scope="session")
@@ -46,5 +50,5 @@ def write_positions(folder: Path, documents: Sequence[Sequence[int]], **settings
             document.append(range(start, start + length))
             start += length
         writer.add(document)
-    writer.finish(["positions"])
+    writer.finish([], SETTINGS, ["positions"])
     return folder

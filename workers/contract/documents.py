@@ -1,8 +1,6 @@
 """From the text of a job file or of a request to a checked JobSpec."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,20 +81,6 @@ def read_file(path: Path) -> Any:
         raise SpecError([Problem("FILE", repr(str(path)), error.strerror or "unreadable", "check the path")]) from None
 
 
-def check_files(spec: JobSpec) -> None:
-    """Check that the files named in `spec` are on this machine and not empty.
-
-    Raises:
-        SpecError: with one problem for each file.
-    """
-    named = [(f"data.corpus[{i}]", source) for i, source in enumerate(spec.data.corpus)]
-    if isinstance(spec.data.vocab, str):
-        named.append(("data.vocab", spec.data.vocab))
-    problems = [problem for field, source in named if (problem := _file_problem(field, source)) is not None]
-    if problems:
-        raise SpecError(problems)
-
-
 def resolve_paths(document: Any, folder: Path) -> Any:
     """Make the relative paths of an unvalidated document absolute, as seen from the folder of its file."""
     data = document.get("data") if isinstance(document, dict) else None
@@ -172,38 +156,6 @@ def _absolute(source: object, folder: Path) -> object:
         return str((folder / Path(source).expanduser()).resolve())
     except (RuntimeError, ValueError):  # an unknown user's home, a NUL: refused with the file's other faults
         return source
-
-
-def _file_problem(field: str, source: str) -> Problem | None:
-    if source.startswith("builtin:"):
-        known = sorted(
-            path.name.removesuffix(".txt.gz") for path in (Path(__file__).parents[1] / "corpus").glob("*.txt.gz")
-        )
-        names = ", ".join(f"builtin:{name}".replace("_", "-") for name in known)
-        return None if source in names.split(", ") else Problem(field, repr(source), "no such text", f"write {names}")
-    path = Path(source)
-    if not path.is_absolute():
-        return Problem(field, repr(source), "a relative path means nothing to the server", "write an absolute path")
-    try:
-        return _text_problem(field, source, path)
-    except (OSError, EOFError, zlib.error) as error:
-        return Problem(field, repr(source), f"cannot be read: {error}", "check the file and its permissions")
-
-
-def _text_problem(field: str, source: str, path: Path) -> Problem | None:
-    if not path.exists():
-        return Problem(field, repr(source), "no such file on this machine", "check the path, or copy the file there")
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.name.endswith((".txt", ".txt.gz"))]
-    if not any(_has_text(file) for file in files):
-        return Problem(
-            field, repr(source), "holds no text", "name a .txt or .txt.gz file with text, or a folder of them"
-        )
-    return None
-
-
-def _has_text(path: Path) -> bool:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        return any(line.strip() for line in file)
 
 
 def _malformed(where: str, problem: str) -> Problem:

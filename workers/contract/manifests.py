@@ -1,9 +1,17 @@
 """The small documents that say what a folder holds. Each carries the number of its format."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from .sources import CorpusError
+
+MANIFEST = "manifest.json"
+SHARDS_FORMAT = 2
+"""Of a prepared corpus; raise it whenever the same text would give other files."""
 
 FOLDER_FORMAT = 1
 """Of a run folder's layout; raise it when an older version could no longer read the folder."""
@@ -16,6 +24,85 @@ _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 class UnknownFormatError(ValueError):
     """A newer version of bigbatch wrote this."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class HashedFile(_Frozen):
+    """A file beside a manifest."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class HashedText(_Frozen):
+    """The content of a text file. Its name and folder are not here: they change nothing."""
+
+    bytes: int
+    sha256: str
+
+
+class ShardsSettings(_Frozen):
+    """The settings that a prepared corpus depends on."""
+
+    vocab: int | str
+    """The size asked for, or the sha256 of the vocabulary file that was given."""
+    lowercase: bool
+
+
+class ShardsManifest(_Frozen):
+    """What a prepared corpus holds. Equal text, vocabulary and settings give equal bytes on every machine."""
+
+    format: int
+    text: tuple[HashedText, ...]
+    settings: ShardsSettings
+    tokens: int
+    unknown: int
+    """How many of the tokens are [UNK]."""
+    sentences: int
+    documents: int
+    vocab_size: int
+    special_ids: Mapping[str, int]
+    """The numbers of [PAD], [UNK], [CLS], [SEP] and [MASK] in the vocabulary."""
+    unigram_entropy_nats: float
+    """Entropy of the token distribution of the text: the loss of a model that knows only how frequent tokens are."""
+    files: tuple[HashedFile, ...]
+
+
+def identity(folder: Path) -> str:
+    """Return the sha256 of a prepared corpus's manifest. It names everything that decides which samples a run sees.
+
+    Raises:
+        CorpusError: the folder holds no whole prepared corpus.
+        UnknownFormatError: a newer version prepared it.
+    """
+    read_shards(folder)
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def read_shards(folder: Path) -> ShardsManifest:
+    """Read the manifest of a prepared corpus and check that each file is there in its full length.
+
+    Raises:
+        CorpusError: the manifest cannot be read, an older version wrote it, or a file is missing or cut.
+        UnknownFormatError: a newer version wrote it.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+        check_format(path, content, "format", SHARDS_FORMAT)
+        if (found := _OBJECT.validate_json(content).get("format")) != SHARDS_FORMAT:
+            raise CorpusError(f"{path}: format {found} of an older version; prepare the text again")
+        manifest = ShardsManifest.model_validate_json(content)
+    except (OSError, ValidationError) as error:
+        raise CorpusError(f"{folder}: no whole prepared corpus; prepare the text again") from error
+    for file in manifest.files:
+        if not (folder / file.name).is_file() or (folder / file.name).stat().st_size != file.bytes:
+            raise CorpusError(f"{folder / file.name}: missing or not {file.bytes:,} bytes long; prepare the text again")
+    return manifest
 
 
 class RunManifest(BaseModel):

@@ -3,18 +3,23 @@
 import fcntl
 import hashlib
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+from workers.contract import sources
+from workers.contract.manifests import SHARDS_FORMAT, HashedText, ShardsSettings, read_shards
+from workers.contract.sources import CorpusError
 
 from . import vocabulary
-from .errors import CorpusError
-from .shards import FORMAT, ShardWriter, read_manifest
-from .text import documents, split_sentences, text_files
+from .hashes import hash_texts
+from .sentences import split_sentences
+from .shards import ShardWriter
+from .text import documents
 
 Progress = Callable[[str, float], None]
 """Told what is being done ("learning the vocabulary", "tokenizing") and which part of it is done, 0 to 1."""
@@ -22,99 +27,114 @@ Progress = Callable[[str, float], None]
 DOCUMENTS_AT_ONCE = 64  # keeps the tokenizer's threads busy and the memory small
 
 
-class DataLike(Protocol):
+class DataLike(sources.DataLike, Protocol):
     """The part of a job's data settings that shards depend on; masking is drawn anew in every batch."""
 
     @property
-    def corpus(self) -> Sequence[str]:
-        """Text files, directories of these, or `builtin:NAME`."""
-
-    @property
-    def vocab(self) -> int | str:
-        """Size of a vocabulary to train, or the path of a vocab.txt."""
+    def lowercase(self) -> bool | Literal["auto"]:
+        """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters."""
 
 
-def prepare(data: DataLike, home: Path, progress: Progress | None = None) -> Path:
-    """Return the folder `home/data/<hash16>` that holds the corpus as token shards, making it if it is not whole.
+def prepare(data: DataLike, within: Path, progress: Progress | None = None) -> Path:
+    """Return the folder `within/<hash16>` that holds the corpus as token shards, making it if it is not whole.
 
-    The name is a hash of the text, the vocabulary and the format, so equal jobs share one folder. Callers that come
+    The name is a hash of text, vocabulary, settings and format, so equal jobs share one folder. Callers that come
     while another prepares, in any process, wait for it; what a killed one left is cleared away by the next.
+
+    Raises:
+        CorpusError: the text or the vocabulary cannot be used; the message names the file and the remedy.
     """
-    files = text_files(data.corpus)
-    folder = home / "data" / _content_hash(files, data.vocab)
+    files, report = sources.find(data.corpus).files, progress or _silent
+    text = hash_texts(files, within)
+    given = None if isinstance(data.vocab, int) else vocabulary.load(Path(data.vocab).expanduser())
+    settings = _settings(data, given)
+    folder = within / _content_hash(text, settings)
     if _is_whole(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    within.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock"), report):
         if not _is_whole(folder):
-            partial = folder.with_suffix(".partial")
-            for remains in (partial, folder):
+            draft = folder.with_suffix(".partial")
+            for remains in (draft, folder):
                 shutil.rmtree(remains, ignore_errors=True)
-            partial.mkdir()
+            draft.mkdir()
             try:
-                _write(partial, data, files, progress or _silent)
-                partial.rename(folder)
+                writer = _tokenize(files, draft, given, settings, report)
+                if hash_texts(files, within) != text:
+                    raise CorpusError(f"{', '.join(data.corpus)}: changed while it was prepared; start again")
+                writer.finish(text, settings, data.corpus)
+                draft.rename(folder)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
-def _write(folder: Path, data: DataLike, files: Sequence[Path], progress: Progress) -> None:
-    if isinstance(data.vocab, int):
-        progress("learning the vocabulary", 0.0)
-        tokens = vocabulary.train(lambda: itertools.chain.from_iterable(_documents(files)), data.vocab)
-    else:
-        tokens = vocabulary.load(Path(data.vocab).expanduser())
-    encoder, writer = vocabulary.tokenizer(tokens), ShardWriter(folder, tokens)
-    stream = _documents(files, lambda done: progress("tokenizing", done))
+def _settings(data: DataLike, given: Sequence[str] | None) -> ShardsSettings:
+    lowercase = not (given and vocabulary.is_cased(given)) if data.lowercase == "auto" else data.lowercase
+    vocab = data.vocab if given is None else hashlib.sha256("\n".join(given).encode()).hexdigest()
+    return ShardsSettings(vocab=vocab, lowercase=lowercase)
+
+
+def _tokenize(
+    files: Sequence[Path], folder: Path, given: list[str] | None, settings: ShardsSettings, report: Progress
+) -> ShardWriter:
+    tokens = given or _learn(files, settings, report)
+    encoder, writer = vocabulary.tokenizer(tokens, lowercase=settings.lowercase), ShardWriter(folder, tokens)
+    stream = _documents(files, lambda done: report("tokenizing", done))
     while batch := list(itertools.islice(stream, DOCUMENTS_AT_ONCE)):
         split = [[s for paragraph in document for s in split_sentences(paragraph)] for document in batch]
         encoded = iter(encoder.encode_batch_fast(list(itertools.chain.from_iterable(split)), add_special_tokens=False))
         for sentences in split:
             writer.add([encoding.ids for encoding in itertools.islice(encoded, len(sentences))])
-    writer.finish(data.corpus)
+    return writer
 
 
-def _documents(files: Sequence[Path], on_part: Callable[[float], None] | None = None) -> Iterator[list[str]]:
+def _learn(files: Sequence[Path], settings: ShardsSettings, report: Progress) -> list[str]:
+    passes = itertools.count()
+
+    def paragraphs() -> Iterator[str]:
+        number = next(passes)
+        stream = _documents(files, lambda done: report("learning the vocabulary", (number + done) / vocabulary.PASSES))
+        return itertools.chain.from_iterable(stream)
+
+    return vocabulary.train(paragraphs, int(settings.vocab), lowercase=settings.lowercase)
+
+
+def _documents(files: Sequence[Path], on_part: Callable[[float], None]) -> Iterator[list[str]]:
     total, before = sum(file.stat().st_size for file in files), 0
     for file in files:
-        yield from documents(file, on_part and (lambda read, base=before: on_part((base + read) / total)))
+        yield from documents(file, partial(_part, on_part, before, total))
         before += file.stat().st_size
-    if on_part:
-        on_part(1.0)
+    on_part(1.0)
 
 
-def _content_hash(files: Sequence[Path], vocab: int | str) -> str:
-    settings = {
-        "format": FORMAT,
-        "corpus": [_sha256(file) for file in files],
-        "vocab": vocab if isinstance(vocab, int) else _sha256(Path(vocab).expanduser()),
-    }
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+def _part(on_part: Callable[[float], None], before: int, total: int, read: int) -> None:
+    on_part((before + read) / total)
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror}); correct data.corpus or data.vocab") from error
+def _content_hash(text: Sequence[HashedText], settings: ShardsSettings) -> str:
+    parts = [str(SHARDS_FORMAT), settings.model_dump_json(), *(each.model_dump_json() for each in text)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _is_whole(folder: Path) -> bool:
     try:
-        read_manifest(folder)
+        read_shards(folder)
     except CorpusError:
         return False
     return True
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, report: Progress) -> Iterator[None]:
     # The kernel drops the lock when its holder dies, so no lock is ever stale; the file itself may stay.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another process that prepares this text", 0.0)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

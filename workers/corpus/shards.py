@@ -9,56 +9,40 @@
 
 import hashlib
 import itertools
+import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workers.contract.manifests import (
+    MANIFEST,
+    SHARDS_FORMAT,
+    HashedFile,
+    HashedText,
+    ShardsManifest,
+    ShardsSettings,
+    read_shards,
+)
+from workers.contract.sources import SPECIAL_TOKENS, CorpusError
 
 from . import vocabulary
-from .errors import CorpusError
 
-FORMAT = 1  # goes into the content hash: raise it whenever the same text would give other files
 SHARD_TOKENS = 2**26  # 128 MiB
-MANIFEST, VOCABULARY, SENTENCES, DOCUMENTS = "manifest.json", "vocab.txt", "sentences.i64", "documents.i64"
-
-
-class ShardFile(BaseModel):
-    """One file beside the manifest."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What a prepared folder holds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int
-    sources: tuple[str, ...]
-    tokens: int
-    sentences: int
-    documents: int
-    vocab_size: int
-    unigram_entropy_nats: float
-    """Entropy of the token distribution of the text: the loss of a model that knows only how frequent tokens are."""
-    files: tuple[ShardFile, ...]
+VOCABULARY, SENTENCES, DOCUMENTS = "vocab.txt", "sentences.i64", "documents.i64"
 
 
 class ShardWriter:
     """Writes documents to a folder; `finish` writes the offsets and, last of all, the manifest."""
 
     def __init__(self, folder: Path, tokens: Sequence[str], shard_tokens: int = SHARD_TOKENS) -> None:
-        self.folder, self.vocab_size, self.shard_tokens = folder, len(tokens), shard_tokens
+        self.folder, self.shard_tokens = folder, shard_tokens
+        self._special_ids = {token: tokens.index(token) for token in SPECIAL_TOKENS}
         self._pending = array("H")
         self._sentences, self._documents = array("q", [0]), array("q", [0])
-        self._counts = np.zeros(self.vocab_size, np.int64)
+        self._counts = np.zeros(len(tokens), np.int64)
         self._shards = 0
         vocabulary.save(tokens, folder / VOCABULARY)
 
@@ -74,26 +58,35 @@ class ShardWriter:
         if len(self._pending) >= self.shard_tokens:
             self._flush()
 
-    def finish(self, sources: Sequence[str]) -> Manifest:
-        """Write what is left and the manifest; text that no pair of sentences can be taken from is refused."""
+    def finish(self, text: Sequence[HashedText], settings: ShardsSettings, sources: Sequence[str]) -> ShardsManifest:
+        """Write what is left and the manifest. `sources` are named where the text is refused.
+
+        Raises:
+            CorpusError: there is nothing to learn from: no token, or none but [UNK].
+        """
         self._flush()
         sentences, documents = np.array(self._sentences), np.array(self._documents)
-        if not (np.diff(documents) > 1).any():
+        tokens, unknown = int(sentences[-1]), int(self._counts[self._special_ids[vocabulary.UNK]])
+        if not tokens:
+            raise CorpusError(f"{', '.join(sources)}: holds no text; give files with one paragraph a line")
+        if unknown == tokens:
             raise CorpusError(
-                f"{', '.join(sources)}: {len(documents) - 1} documents and {sentences[-1]} tokens, but no document of "
-                "two sentences; give more text, one paragraph a line and a blank line between documents"
+                f"{', '.join(sources)}: all {tokens:,} tokens are [UNK]; "
+                "give data.vocab a vocabulary that was made for this text, or a size"
             )
         sentences.astype("<i8").tofile(self.folder / SENTENCES)
         documents.astype("<i8").tofile(self.folder / DOCUMENTS)
-        frequencies = self._counts[self._counts > 0] / sentences[-1]
-        manifest = Manifest(
-            format=FORMAT,
-            sources=tuple(sources),
-            tokens=int(sentences[-1]),
+        manifest = ShardsManifest(
+            format=SHARDS_FORMAT,
+            text=tuple(text),
+            settings=settings,
+            tokens=tokens,
+            unknown=unknown,
             sentences=len(sentences) - 1,
             documents=len(documents) - 1,
-            vocab_size=self.vocab_size,
-            unigram_entropy_nats=-float(frequencies @ np.log(frequencies)),
+            vocab_size=len(self._counts),
+            special_ids=self._special_ids,
+            unigram_entropy_nats=_entropy_nats(self._counts),
             files=tuple(_describe(path) for path in sorted(self.folder.iterdir())),
         )
         (self.folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -103,7 +96,7 @@ class ShardWriter:
         tokens = np.frombuffer(self._pending, np.uint16)
         if tokens.size:
             tokens.astype("<u2").tofile(self.folder / f"tokens-{self._shards:05d}.u16")
-            self._counts += np.bincount(tokens, minlength=self.vocab_size)
+            self._counts += np.bincount(tokens, minlength=len(self._counts))
             self._shards += 1
             self._pending = array("H")
 
@@ -118,7 +111,7 @@ class Shards:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.manifest = folder, read_manifest(folder)
+        self.folder, self.manifest = folder, read_shards(folder)
         self.sentences: NDArray[np.int64] = np.asarray(np.memmap(folder / SENTENCES, "<i8", "r"))
         self.documents: NDArray[np.int64] = np.asarray(np.memmap(folder / DOCUMENTS, "<i8", "r"))
         names = [file.name for file in self.manifest.files if file.name.endswith(".u16")]
@@ -142,20 +135,13 @@ class Shards:
                 raise CorpusError(f"{self.folder / file.name}: not the bytes that were written; delete {self.folder}")
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read a folder's manifest and check that each file is there in its full length."""
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise CorpusError(f"{folder}: no whole prepared corpus; prepare the text again") from error
-    for file in manifest.files:
-        path = folder / file.name
-        if not path.is_file() or path.stat().st_size != file.bytes:
-            raise CorpusError(f"{path}: missing or not {file.bytes:,} bytes long; prepare the text again")
-    return manifest
+def _entropy_nats(counts: NDArray[np.int64]) -> float:
+    # Exactly summed and rounded, because it is a part of the manifest, whose bytes must not depend on the machine.
+    total = int(counts.sum())
+    return round(-math.fsum(n / total * math.log(n / total) for n in counts[counts > 0].tolist()), 9)
 
 
-def _describe(path: Path) -> ShardFile:
+def _describe(path: Path) -> HashedFile:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return ShardFile(name=path.name, bytes=path.stat().st_size, sha256=digest)
+    return HashedFile(name=path.name, bytes=path.stat().st_size, sha256=digest)

@@ -1,43 +1,69 @@
-"""BERT's uncased WordPiece vocabulary: trained on text or loaded from a vocab.txt, one token a line."""
+"""BERT's WordPiece vocabulary: trained on text or loaded from a vocab.txt, one token a line."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from .errors import CorpusError
+from workers.contract.sources import MAX_VOCABULARY, SPECIAL_TOKENS, CorpusError
 
-PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-MAX_SIZE = 65_536  # token shards are uint16
-ALPHABET_LIMIT = 1_000  # rarer characters become [UNK], as in BERT's own vocabularies
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS
+PASSES = 3
+"""How often training reads the text."""
+COMMON = 0.9999
+"""The part of a text that the alphabet must spell; characters rarer than that only get places that are left."""
+LEAST_SPELT = 0.9
+"""The part of a text that a vocabulary must be able to spell."""
+_SPECIAL = re.compile(r"[\[<].*[\]>]")
+_WITH_COUNT = re.compile(r"\S+(?:\t.*| -?\d[\d.]*)")
 
 
-def tokenizer(tokens: Sequence[str]) -> Tokenizer:
+def tokenizer(tokens: Sequence[str], *, lowercase: bool) -> Tokenizer:
     """Build the tokenizer of a vocabulary; a literal `[MASK]` in the text is text, not the special token."""
     vocabulary = {token: i for i, token in enumerate(tokens)}
     built = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
-    built.normalizer = normalizers.BertNormalizer(lowercase=True)
+    built.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return built
 
 
-def train(paragraphs: Callable[[], Iterable[str]], size: int) -> list[str]:
+def is_cased(tokens: Iterable[str]) -> bool:
+    """Tell whether a vocabulary has upper-case letters, other than in special tokens such as [MASK] and <S>."""
+    return any(token != token.lower() for token in tokens if not _SPECIAL.fullmatch(token))
+
+
+def train(paragraphs: Callable[[], Iterable[str]], size: int, *, lowercase: bool = True) -> list[str]:
     """Train a vocabulary of `size` tokens, fewer where the text is small; the same text gives the same list.
 
     Args:
         paragraphs: Starts a new pass over the text; three are made.
         size: Number of tokens, special tokens included.
+        lowercase: Whether the text is read in lower case.
     """
     _check_size(size, "data.vocab")
-    alphabet = _alphabet(paragraphs())
+    counts = _characters(paragraphs(), lowercase=lowercase)
+    if not counts:
+        return list(SPECIAL_TOKENS)
+    # No more characters than tokens, the most frequent ones.
+    frequent = sorted(counts, key=lambda c: (-counts[c], c))[:size]
     # The trainer numbers continuation pieces (##a) in the order of a randomly seeded hash map, and breaks ties between
     # merges by these numbers. So a first pass learns which pieces there are, and the second gets them in a fixed order.
-    unordered = set(_learn(paragraphs(), 0, SPECIAL_TOKENS, alphabet)) - set(SPECIAL_TOKENS)
-    pieces = [*SPECIAL_TOKENS, *sorted(unordered, key=lambda piece: (piece.startswith("##"), piece))]
-    if size < len(pieces):
-        raise CorpusError(f"data.vocab: {size} tokens cannot spell this text; ask for at least {len(pieces)}")
-    return _learn(paragraphs(), size, pieces, alphabet)
+    known = set(_learn(paragraphs(), 0, SPECIAL_TOKENS, frequent, lowercase=lowercase))
+    forms = [[form for form in (c, f"##{c}") if form in known] for c in frequent]
+    places = list(accumulate((len(each) for each in forms), initial=len(SPECIAL_TOKENS)))
+    parts = list(accumulate((counts[c] / counts.total() for c in frequent), initial=0.0))
+    spelt = max(n for n in range(len(places)) if places[n] <= size)
+    common = next((n for n, part in enumerate(parts) if part >= COMMON), len(frequent))
+    if parts[spelt] < LEAST_SPELT:
+        raise CorpusError(f"data.vocab: {size} tokens cannot spell this text; ask for at least {places[common]}")
+    alphabet = frequent[: min(spelt, common)]
+    pieces = sorted((form for each in forms[: len(alphabet)] for form in each), key=lambda p: (p.startswith("##"), p))
+    tokens = _learn(paragraphs(), size, [*SPECIAL_TOKENS, *pieces], alphabet, lowercase=lowercase)
+    rare = [form for each in forms[len(alphabet) :] for form in each]
+    return tokens + rare[: size - len(tokens)]
 
 
 def load(path: Path) -> list[str]:
@@ -46,9 +72,14 @@ def load(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: no readable vocab.txt ({error}); correct data.vocab or give a size") from error
+    if text.startswith("\ufeff"):
+        raise CorpusError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
     # str.splitlines would also split at U+2028 and its like, which are tokens of BERT's multilingual vocabularies.
     tokens = [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
     _check_size(len(tokens), str(path))
+    for number, token in enumerate(tokens, start=1):
+        if _WITH_COUNT.fullmatch(token):
+            raise CorpusError(f"{path}: line {number}, {token!r}, holds more than a token; remove the counts")
     if missing := [token for token in SPECIAL_TOKENS if token not in tokens]:
         raise CorpusError(f"{path}: lacks {' '.join(missing)}; give the vocab.txt of a BERT tokenizer")
     if len(set(tokens)) != len(tokens):
@@ -63,23 +94,24 @@ def save(tokens: Sequence[str], path: Path) -> None:
 
 
 def _check_size(size: int, where: str) -> None:
-    if not len(SPECIAL_TOKENS) < size <= MAX_SIZE:
+    if not len(SPECIAL_TOKENS) < size <= MAX_VOCABULARY:
         raise CorpusError(
             f"{where}: a vocabulary of {size:,} tokens; token shards are 16 bits wide, "
-            f"so use {len(SPECIAL_TOKENS) + 1} to {MAX_SIZE:,}"
+            f"so use {len(SPECIAL_TOKENS) + 1} to {MAX_VOCABULARY:,}"
         )
 
 
-def _alphabet(paragraphs: Iterable[str]) -> list[str]:
+def _characters(paragraphs: Iterable[str], *, lowercase: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
-    normalizer = normalizers.BertNormalizer(lowercase=True)
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     for paragraph in paragraphs:
         counts.update(normalizer.normalize_str(paragraph))
-    by_frequency = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))
-    return by_frequency[:ALPHABET_LIMIT]
+    return Counter({c: count for c, count in counts.items() if not c.isspace()})
 
 
-def _learn(paragraphs: Iterable[str], size: int, first: Sequence[str], alphabet: list[str]) -> list[str]:
+def _learn(
+    paragraphs: Iterable[str], size: int, first: Sequence[str], alphabet: list[str], *, lowercase: bool
+) -> list[str]:
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,
@@ -88,7 +120,7 @@ def _learn(paragraphs: Iterable[str], size: int, first: Sequence[str], alphabet:
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    learner = tokenizer(SPECIAL_TOKENS)
+    learner = tokenizer(SPECIAL_TOKENS, lowercase=lowercase)
     learner.train_from_iterator(paragraphs, trainer)
     numbers: dict[str, int] = learner.get_vocab()
     return sorted(numbers, key=numbers.__getitem__)

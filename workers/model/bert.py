@@ -47,11 +47,15 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
         )
 
 
-def build(model: Model, vocab_size: int, seed: int) -> PretrainingBert:
-    """Build the model with weights that are a function of `seed`, the same on every rank."""
+def build(model: Model, vocab_size: int, seed: int, *, pad_id: int) -> PretrainingBert:
+    """Build the model with weights that are a function of `seed`, the same on every rank.
+
+    `pad_id` is the number of [PAD] in the vocabulary: that row of the embedding starts at zero and stays there.
+    """
     sizes = model.architecture
     config = BertConfig(
         vocab_size=vocab_size,
+        pad_token_id=pad_id,
         num_hidden_layers=sizes.layers,
         hidden_size=sizes.hidden,
         num_attention_heads=sizes.heads,

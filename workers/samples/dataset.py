@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.corpus import vocabulary
-from workers.corpus.errors import CorpusError
-from workers.corpus.shards import VOCABULARY, Shards
+from workers.contract.sources import CorpusError
+from workers.corpus.shards import Shards
+from workers.corpus.vocabulary import CLS, MASK, PAD, SEP
 
 from .batch import Batch
 from .draws import Purpose, below, draw
@@ -44,12 +44,9 @@ class PreTrainingData:
         self.seq_len, self.seed, self.mask_probability = seq_len, seed, mask_probability
         self._shards = Shards(folder)
         self._chunks = Chunks(self._shards, room=seq_len - 3)
-        tokens = vocabulary.load(folder / VOCABULARY)
-        self._pad, self._cls, self._sep, self._mask = map(
-            tokens.index, (vocabulary.PAD, vocabulary.CLS, vocabulary.SEP, vocabulary.MASK)
-        )
-        ordinary = [i for i, token in enumerate(tokens) if token not in vocabulary.SPECIAL_TOKENS]
-        self._ordinary = np.array(ordinary, np.int64)
+        special = self._shards.manifest.special_ids
+        self._pad, self._cls, self._sep, self._mask = (special[token] for token in (PAD, CLS, SEP, MASK))
+        self._ordinary = np.setdiff1d(np.arange(self.vocab_size), list(special.values()))
         # A batch may reach over the end of an epoch; more than two orders are never needed at a time.
         self._order = lru_cache(maxsize=2)(self._draw_order)
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from optim import Lamb, LastStep, Schedule
 from workers import ranks
 from workers.checkpoints import save as checkpoint
+from workers.contract.manifests import ShardsManifest, read_shards
 from workers.contract.push import Command
 from workers.contract.records import RunStatus
 from workers.contract.run_folder import RunFolder
+from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
-from workers.corpus.errors import CorpusError
 from workers.corpus.prepare import prepare
-from workers.corpus.shards import read_manifest
 from workers.model import sharding
 from workers.model.bert import PretrainingBert, build
 from workers.samples.batch import Batch
@@ -75,8 +75,8 @@ def train(spec: JobSpec, folder: RunFolder, home: Path, *, reporter: Reporter | 
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
     corpus = _prepare(spec, home)
-    manifest = read_manifest(corpus)
-    run = _set_up(spec, folder, manifest.vocab_size, reporter)
+    manifest = read_shards(corpus)
+    run = _set_up(spec, folder, manifest, reporter)
     done = _resume(run)
     _announce(run, attempt, manifest.unigram_entropy_nats)
     outcome = RunStatus.SUCCEEDED
@@ -96,7 +96,7 @@ def _prepare(spec: JobSpec, home: Path) -> Path:
     """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
     corpus, error = Path(), None
     try:
-        corpus = prepare(spec.data, home)
+        corpus = prepare(spec.data, home / "data")
     except CorpusError as problem:
         error = str(problem)
     if errors := ranks.gather_errors(error):
@@ -104,13 +104,13 @@ def _prepare(spec: JobSpec, home: Path) -> Path:
     return corpus
 
 
-def _set_up(spec: JobSpec, folder: RunFolder, vocab_size: int, reporter: Reporter | None) -> Run:
+def _set_up(spec: JobSpec, folder: RunFolder, shards: ShardsManifest, reporter: Reporter | None) -> Run:
     device = sharding.device_of(spec)
     if device.type == "cpu":
         torch.set_num_threads(spec.parallel.cpus_per_worker)
     else:
         torch.cuda.set_device(device)
-    module = build(spec.model, vocab_size, spec.seed)
+    module = build(spec.model, shards.vocab_size, spec.seed, pad_id=shards.special_ids["[PAD]"])
     model = sharding.parallelize(module, spec, device)
     optimizer = build_optimizer(spec, module)
     return Run(spec, folder, device, module, model, optimizer, Telemetry(device, reporter), reporter)

@@ -11,8 +11,9 @@ from server.http.bodies import read_job_document
 from server.http.context import NamedJob, Server, ServerParts
 from server.jobs.job import Job
 from server.jobs.status import JobStatus
-from workers.contract.documents import check_files, parse_spec
+from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
+from workers.contract.sources import check_files
 from workers.planning.size import shortage
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -86,7 +87,7 @@ async def cancel(job: NamedJob, server: ServerParts) -> Job:
 
 def _create(server: Server, document: Any, key: str | None) -> tuple[Job, bool]:
     spec = parse_spec(document)
-    check_files(spec)
+    check_files(spec.data)
     total = server.scheduler.resources
     if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
         raise SpecError([problem])

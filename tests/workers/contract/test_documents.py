@@ -1,4 +1,3 @@
-import gzip
 import json
 import re
 from pathlib import Path
@@ -6,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from workers.contract.documents import (
-    check_files,
     parse_spec,
     read_document,
     read_json_document,
@@ -128,31 +126,6 @@ def test_relative_paths_are_seen_from_the_folder_of_the_file(tmp_path: Path) -> 
     data = resolve_paths(document, tmp_path)["data"]
     assert data["corpus"] == [str(tmp_path / "a.txt"), "builtin:austen", "/b.txt"]
     assert data["vocab"] == str(tmp_path / "vocab.txt")
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [("/nowhere/a.txt", "no such file"), ("a.txt", "relative path"), ("builtin:dickens", "no such text")],
-)
-def test_a_corpus_that_is_not_there_is_refused(source: str, says: str) -> None:
-    with pytest.raises(SpecError, match=says):
-        check_files(parse_spec(GOOD | {"data": {"corpus": [source]}}))
-
-
-def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "blank.txt").write_text("\n \n")
-    with gzip.open(tmp_path / "empty.txt.gz", "wb"):
-        pass
-    for source in (tmp_path / "blank.txt", tmp_path / "empty.txt.gz", tmp_path):
-        with pytest.raises(SpecError, match="holds no text"):
-            check_files(parse_spec(GOOD | {"data": {"corpus": [str(source)]}}))
-
-
-def test_texts_that_are_there_are_accepted(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("One sentence. Another.\n")
-    check_files(
-        parse_spec(GOOD | {"data": {"corpus": [str(tmp_path), str(tmp_path / "a.txt"), "builtin:austen-valid"]}})
-    )
 
 
 @pytest.mark.parametrize(

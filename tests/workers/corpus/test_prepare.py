@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -6,16 +7,17 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from tests.workers.conftest import Data
+from workers.contract.manifests import identity
+from workers.contract.sources import SPECIAL_TOKENS, CorpusError
 from workers.contract.spec.data import Data as DataSpec
-from workers.corpus.errors import CorpusError
 from workers.corpus.prepare import prepare
 from workers.corpus.shards import Shards
-from workers.corpus.vocabulary import SPECIAL_TOKENS
 
 TEXT = "Tea is hot. Milk is cold.\nBread is brown.\n\nRain falls. Snow falls. Night falls.\n"
 Write = Callable[..., str]
@@ -28,7 +30,8 @@ from workers.contract.spec.data import Data
 
 stages = []
 def progress(what, done):
-    stages.append(what)
+    if "waiting" not in what:
+        stages.append(what)
     if what == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -55,7 +58,7 @@ def decode(shards: Shards) -> list[list[str]]:
 
 def test_the_shards_hold_the_documents_sentence_by_sentence(write_text: Write, tmp_path: Path) -> None:
     folder = prepare(Data([write_text(TEXT)], 60), tmp_path)
-    assert folder.parent == tmp_path / "data"
+    assert folder.parent == tmp_path
     assert len(folder.name) == 16
     assert decode(Shards(folder)) == [
         ["tea is hot .", "milk is cold .", "bread is brown ."],
@@ -85,18 +88,20 @@ def test_a_prepared_text_is_found_again_and_told_by_its_content(write_text: Writ
     assert stages == []
     assert (first / "manifest.json").stat().st_mtime_ns == made
 
-    others = [prepare(Data([source], 61), tmp_path), prepare(Data([source, source], 60), tmp_path)]
+    others = [prepare(Data([source], 61), tmp_path), prepare(Data([source], 60, lowercase=False), tmp_path)]
     others.append(prepare(Data([write_text(TEXT + "\nMore.", "more.txt")], 60), tmp_path))
     assert len({first, *others}) == 4
 
 
 def test_progress_names_the_stages_and_ends_with_the_whole(tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
-    prepare(Data(["builtin:austen-valid", "builtin:austen-valid"], 200), tmp_path, lambda *what: told.append(what))
-    parts = [part for what, part in told if what == "tokenizing"]
-    assert told[0] == ("learning the vocabulary", 0.0)
-    assert parts == sorted(parts)
-    assert 0 < parts[0] < parts[-1] == 1
+    prepare(Data(["builtin:austen-valid", "builtin:austen"], 200), tmp_path, lambda *what: told.append(what))
+    assert told[0][0] == "learning the vocabulary"
+    for stage in ("learning the vocabulary", "tokenizing"):
+        parts = [part for what, part in told if what == stage]
+        assert parts == sorted(parts)
+        assert 0 < parts[0] < 0.1
+        assert parts[-1] == 1
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "cut shard", "left-over"])
@@ -120,13 +125,13 @@ def test_a_preparation_killed_half_way_is_not_mistaken_for_a_whole_one(write_tex
     killed = start(source, tmp_path, die_at="tokenizing")
     killed.communicate("go\n")
     assert killed.returncode == -signal.SIGKILL
-    remains = list((tmp_path / "data").glob("*.partial"))
+    remains = list(tmp_path.glob("*.partial"))
     assert len(remains) == 1
     assert not remains[0].with_suffix("").exists()
 
     folder = prepare(Data([source], 60), tmp_path)
     Shards(folder).verify()
-    assert sorted(path.suffix for path in (tmp_path / "data").iterdir()) == ["", ".lock"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".json", ".lock", ".txt"]
 
 
 def test_of_two_processes_one_prepares_and_both_get_the_folder(write_text: Write, tmp_path: Path) -> None:
@@ -144,36 +149,93 @@ def test_of_two_processes_one_prepares_and_both_get_the_folder(write_text: Write
     assert {Path(folder) for folder, _ in answers} == {prepare(Data([source], 60), tmp_path)}
 
 
-def test_who_comes_while_another_prepares_waits_for_it(write_text: Write, tmp_path: Path) -> None:
+def test_who_comes_while_another_prepares_waits_for_it_and_says_so(write_text: Write, tmp_path: Path) -> None:
     data, order = Data([write_text(TEXT)], 60), list[str]()
+    is_waiting = threading.Event()
+
+    def told(what: str, _: float) -> None:
+        order.append(f"second is {what}")
+        is_waiting.set()
 
     def second() -> None:
-        prepare(data, tmp_path, lambda *_: order.append("second prepares"))
+        prepare(data, tmp_path, told)
         order.append("second has it")
 
     waiting = threading.Thread(target=second)
 
     def while_preparing(what: str, _: float) -> None:
-        if what == "learning the vocabulary":
+        if what == "learning the vocabulary" and not order:
             waiting.start()
-            waiting.join(timeout=0.3)
+            assert is_waiting.wait(timeout=60)
             order.append("first goes on")
 
     prepare(data, tmp_path, while_preparing)
     waiting.join()
-    assert order == ["first goes on", "second has it"]
+    assert order == [
+        "second is waiting for another process that prepares this text",
+        "first goes on",
+        "second has it",
+    ]
 
 
-@pytest.mark.parametrize("text", ["", "\n \n", "One sentence only.\n\nAnd here another.", "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "\n \n", "\x00\x01"])
 def test_an_empty_corpus_is_refused_and_leaves_nothing(write_text: Write, tmp_path: Path, text: str) -> None:
     source = write_text(text)
-    with pytest.raises(CorpusError, match=r"text\.txt: .* no document of two sentences; give more text"):
-        prepare(Data([source], 60), tmp_path)
-    assert [path.suffix for path in (tmp_path / "data").iterdir()] == [".lock"]
+    with pytest.raises(CorpusError, match=r"text\.txt: holds no text; give files with one paragraph a line"):
+        prepare(Data([source], 60), tmp_path / "data")
+    assert sorted(path.suffix for path in (tmp_path / "data").iterdir()) == [".json", ".lock"]
+
+
+def test_text_that_a_vocabulary_cannot_spell_at_all_is_refused(write_text: Write, tmp_path: Path) -> None:
+    vocab = write_text("\n".join([*SPECIAL_TOKENS, "thé"]), "vocab.txt")
+    with pytest.raises(CorpusError, match=r"text\.txt: all 21 tokens are \[UNK\]; give data\.vocab a vocabulary"):
+        prepare(Data([write_text(TEXT)], vocab), tmp_path)
+
+
+def test_text_that_changes_while_it_is_prepared_is_refused(write_text: Write, tmp_path: Path) -> None:
+    source = Path(write_text(TEXT))
+
+    def change(what: str, done: float) -> None:
+        if (what, done) == ("tokenizing", 1.0):
+            source.write_text(TEXT + "More.")
+
+    with pytest.raises(CorpusError, match=r"text\.txt: changed while it was prepared; start again"):
+        prepare(Data([str(source)], 60), tmp_path, change)
+
+
+def test_two_machines_that_prepare_the_same_text_get_the_same_identity(write_text: Write, tmp_path: Path) -> None:
+    here, there = write_text(TEXT, "here.txt"), write_text(TEXT, "there.txt")
+    assert identity(prepare(Data([here], 60), tmp_path / "1")) == identity(prepare(Data([there], 60), tmp_path / "2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "lowercase", "spelt"),
+    [("Tea", "auto", "Tea"), ("tea", "auto", "tea"), ("Tea", True, "[UNK]"), ("tea", False, "[UNK]")],
+)
+def test_a_cased_vocabulary_is_honoured_unless_the_job_says_otherwise(
+    write_text: Write, tmp_path: Path, given: str, lowercase: bool | Literal["auto"], spelt: str
+) -> None:
+    vocab = write_text("\n".join([*SPECIAL_TOKENS, given, "is", "hot", "."]), "vocab.txt")
+    folder = prepare(Data([write_text(TEXT)], vocab, lowercase), tmp_path)
+    assert decode(Shards(folder))[0][0] == f"{spelt} is hot ."
+
+
+def test_a_vocabulary_is_learnt_in_upper_case_too_where_the_job_says_so(write_text: Write, tmp_path: Path) -> None:
+    tokens = (prepare(Data([write_text(TEXT)], 60, lowercase=False), tmp_path) / "vocab.txt").read_text().split("\n")
+    assert {"T", "##t", "falls"} <= set(tokens)
+
+
+def test_the_remains_of_an_older_format_do_no_harm(write_text: Write, tmp_path: Path) -> None:
+    data = Data([write_text(TEXT)], 60)
+    folder = prepare(data, tmp_path)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"format": 1, "sources": ["text.txt"], "tokens": 1, "files": []}))
+    assert prepare(data, tmp_path) == folder
+    Shards(folder).verify()
 
 
 def test_a_missing_vocabulary_is_refused_by_name(write_text: Write, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"nowhere\.txt: cannot be read .*data\.vocab"):
+    with pytest.raises(CorpusError, match=r"nowhere\.txt.*data\.vocab"):
         prepare(Data([write_text(TEXT)], str(tmp_path / "nowhere.txt")), tmp_path)
 
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.workers.conftest import write_positions
-from workers.corpus.errors import CorpusError
-from workers.corpus.shards import Shards, ShardWriter, read_manifest
-from workers.corpus.vocabulary import SPECIAL_TOKENS
+from tests.workers.conftest import SETTINGS, write_positions
+from workers.contract.sources import SPECIAL_TOKENS, CorpusError
+from workers.corpus.shards import Shards, ShardWriter
 
 TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmno"]
 SENTENCE = st.lists(st.integers(0, len(TOKENS) - 1), max_size=6)
@@ -28,7 +27,7 @@ def test_what_was_written_is_read_back_whatever_the_size_of_a_shard(
     writer = ShardWriter(folder, TOKENS, shard_tokens)
     for document in corpus:
         writer.add(document)
-    manifest = writer.finish(["here"])
+    manifest = writer.finish([], SETTINGS, ["here"])
 
     kept = [[s for s in document if s] for document in corpus if any(document)]
     sentences, flat = list(chain.from_iterable(kept)), list(chain.from_iterable(chain.from_iterable(kept)))
@@ -40,7 +39,8 @@ def test_what_was_written_is_read_back_whatever_the_size_of_a_shard(
     assert shards.sentences.tolist() == list(accumulate(map(len, sentences), initial=0))
     assert shards.documents.tolist() == list(accumulate(map(len, kept), initial=0))
     entropy = -sum(n / len(flat) * math.log(n / len(flat)) for n in Counter(flat).values())
-    assert manifest.unigram_entropy_nats == pytest.approx(entropy, abs=1e-12)
+    assert manifest.unigram_entropy_nats == pytest.approx(entropy, abs=1e-9)
+    assert manifest.unknown == flat.count(TOKENS.index("[UNK]"))
 
 
 def test_a_shard_ends_with_a_document_and_holds_little_endian_numbers(tmp_path: Path) -> None:
@@ -56,13 +56,21 @@ def test_positions_of_any_shape_may_lie_in_any_shard(tmp_path: Path) -> None:
     assert (shards.take(positions) == positions + 5).all()
 
 
-@pytest.mark.parametrize("documents", [[], [[]], [[[5, 6]]], [[[5]], [[], [6]]]])
-def test_a_corpus_without_a_pair_of_sentences_is_refused(tmp_path: Path, documents: list[list[list[int]]]) -> None:
+@pytest.mark.parametrize("documents", [[], [[]], [[[], []], [[]]]])
+def test_a_corpus_without_a_token_is_refused(tmp_path: Path, documents: list[list[list[int]]]) -> None:
     writer = ShardWriter(tmp_path, TOKENS)
     for document in documents:
         writer.add(document)
-    with pytest.raises(CorpusError, match=r"a\.txt, b\.txt: .* no document of two sentences; give more text"):
-        writer.finish(["a.txt", "b.txt"])
+    with pytest.raises(CorpusError, match=r"a\.txt, b\.txt: holds no text; give files with one paragraph a line"):
+        writer.finish([], SETTINGS, ["a.txt", "b.txt"])
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_corpus_of_unknown_tokens_alone_is_refused(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, TOKENS)
+    writer.add([[1, 1, 1], [1]])
+    with pytest.raises(CorpusError, match=r"a\.txt: all 4 tokens are \[UNK\]; give data\.vocab a vocabulary"):
+        writer.finish([], SETTINGS, ["a.txt"])
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -84,11 +92,3 @@ def test_a_file_that_is_cut_or_gone_is_found_at_opening(tmp_path: Path, name: st
     path.unlink()
     with pytest.raises(CorpusError, match=rf"{name}: missing"):
         Shards(tmp_path)
-
-
-@pytest.mark.parametrize("content", [None, "", '{"format": 1}'])
-def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(CorpusError, match=r"no whole prepared corpus; prepare the text again"):
-        read_manifest(tmp_path)

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from workers.corpus.errors import CorpusError
-from workers.corpus.text import documents, resolve
-from workers.corpus.vocabulary import SPECIAL_TOKENS, load, save, tokenizer, train
+from workers.contract.sources import SPECIAL_TOKENS, CorpusError, resolve
+from workers.corpus.text import documents
+from workers.corpus.vocabulary import is_cased, load, save, tokenizer, train
 
 
 def paragraphs() -> list[str]:
@@ -37,11 +37,29 @@ def test_a_size_that_token_shards_cannot_hold_is_refused(size: int) -> None:
         train(paragraphs, size)
 
 
-def test_of_a_huge_alphabet_the_thousand_most_frequent_characters_are_kept() -> None:
-    rare = [chr(0x4E00 + i) for i in range(1500)]
-    tokens = train(lambda: ["cab " * 9, *rare, *rare[700:]], 1100)
-    assert {"c", "##a", "##b", rare[-1]} <= set(tokens)
-    assert rare[699] not in tokens
+def test_the_alphabet_is_bound_by_the_size_asked_for_alone() -> None:
+    characters = [chr(0x4E00 + i) for i in range(6000)]
+    tokens = train(lambda: ["".join(characters)] * 2, 21_128)
+    assert set(tokens) == {*SPECIAL_TOKENS, *characters}
+
+
+def test_of_a_huge_alphabet_the_most_frequent_characters_are_kept() -> None:
+    frequent = [chr(0x4E00 + i) for i in range(400)]
+    rare = [chr(0x5E00 + i) for i in range(800)]
+    tokens = train(lambda: ["cab " * 9, *frequent * 20, *rare], 900)
+    assert len(tokens) == 900
+    assert {"c", "##a", "##b", *frequent, *rare[:480]} <= set(tokens)
+    assert rare[-1] not in tokens
+
+
+def test_rare_characters_take_no_place_from_the_words_that_are_learnt() -> None:
+    rare = [chr(0x4E00 + i) for i in range(50)]
+    words = ["tea", "milk", "bread", "butter", "honey"]
+    text = [" ".join(words * 200_000), " ".join(rare)]
+    letters = len({*"".join(words)})
+    assert set(words) <= set(train(lambda: text, 5 + 2 * letters + 20))
+    roomy = train(lambda: text, 200)
+    assert {*words, *rare} <= set(roomy)
 
 
 def test_a_saved_vocabulary_loads_as_it_was_even_with_odd_line_separators(tmp_path: Path) -> None:
@@ -62,6 +80,12 @@ def test_a_vocabulary_file_may_have_windows_newlines(tmp_path: Path) -> None:
         ([*SPECIAL_TOKENS, "a", "b", "a"], r"'a' stands on 2 lines"),
         ([*SPECIAL_TOKENS, *map(str, range(65_532))], r"65,537 tokens; token shards are 16 bits wide"),
         ([], r"a vocabulary of 1 tokens"),
+        (["\ufeff[PAD]", *SPECIAL_TOKENS[1:], "a"], r"begins with a byte order mark; save it as UTF-8 without one"),
+        (
+            [*SPECIAL_TOKENS, "the\t1423", "a\t97"],
+            r"line 6, 'the\\t1423', holds more than a token; remove the counts",
+        ),
+        ([*SPECIAL_TOKENS, "the 1423"], r"line 6, 'the 1423', holds more than a token"),
     ],
 )
 def test_a_vocabulary_file_that_cannot_serve_is_refused(tmp_path: Path, lines: list[str], complaint: str) -> None:
@@ -83,5 +107,26 @@ def test_an_unreadable_vocabulary_file_is_refused(tmp_path: Path, content: bytes
 
 def test_special_tokens_written_in_the_text_stay_text() -> None:
     tokens = [*SPECIAL_TOKENS, "[", "]", "mask", "über", "uber"]
-    encoding = tokenizer(tokens).encode("[MASK] Über", add_special_tokens=False)
+    encoding = tokenizer(tokens, lowercase=True).encode("[MASK] Über", add_special_tokens=False)
     assert encoding.tokens == ["[", "mask", "]", "uber"]
+
+
+def test_upper_case_is_kept_where_the_vocabulary_has_it() -> None:
+    tokens = [*SPECIAL_TOKENS, "Über", "uber"]
+    assert tokenizer(tokens, lowercase=False).encode("Über", add_special_tokens=False).tokens == ["Über"]
+    assert tokenizer(tokens, lowercase=True).encode("Über", add_special_tokens=False).tokens == ["uber"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "cased"),
+    [
+        (["the", "##ing", "é"], False),
+        (["the", "The"], True),
+        (["the", "##É"], True),
+        (["the", "[SPEAKER]", "<S>", "[unused0]"], False),
+        (["the", "\u211d", "中"], False),
+        (["[", "]", "A"], True),
+    ],
+)
+def test_a_vocabulary_is_cased_if_a_letter_outside_special_tokens_is_upper_case(tokens: list[str], cased: bool) -> None:
+    assert is_cased([*SPECIAL_TOKENS, *tokens]) is cased

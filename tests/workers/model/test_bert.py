@@ -1,3 +1,4 @@
+import pytest
 import torch
 from transformers import BertForPreTraining
 
@@ -42,7 +43,7 @@ def full_head(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
 
 
 def test_the_head_on_masked_positions_gives_the_loss_and_gradients_of_the_full_head() -> None:
-    model = build(SIZES, VOCABULARY, seed=0)
+    model = build(SIZES, VOCABULARY, seed=0, pad_id=0)
     full_head(model, batch()).backward()  # type: ignore[no-untyped-call]
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -55,7 +56,7 @@ def test_the_head_on_masked_positions_gives_the_loss_and_gradients_of_the_full_h
 
 
 def test_right_guesses_are_counted() -> None:
-    model, inputs = build(SIZES, VOCABULARY, seed=0), batch()
+    model, inputs = build(SIZES, VOCABULARY, seed=0, pad_id=0), batch()
     with torch.no_grad():
         scores = BertForPreTraining.forward(
             model, inputs.input_ids, attention_mask=inputs.attention_mask, token_type_ids=inputs.token_type_ids
@@ -66,7 +67,7 @@ def test_right_guesses_are_counted() -> None:
 
 
 def test_parameters_have_the_names_of_transformers_and_the_decoder_is_tied_to_the_embedding() -> None:
-    model = build(SIZES, VOCABULARY, seed=0)
+    model = build(SIZES, VOCABULARY, seed=0, pad_id=0)
     assert [name for name, _ in model.named_parameters()] == [
         name for name, _ in BertForPreTraining(model.config).named_parameters()
     ]
@@ -75,8 +76,18 @@ def test_parameters_have_the_names_of_transformers_and_the_decoder_is_tied_to_th
 
 def test_the_weights_are_a_function_of_the_seed_and_leave_the_random_state_alone() -> None:
     before = torch.get_rng_state()
-    first, again, other = (build(SIZES, VOCABULARY, seed) for seed in (1, 1, 2))
+    first, again, other = (build(SIZES, VOCABULARY, seed, pad_id=0) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     weights = [model.bert.pooler.dense.weight for model in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("pad_id", [0, 3])
+def test_the_row_of_pad_starts_at_zero_and_every_other_token_learns(pad_id: int) -> None:
+    model = build(SIZES, VOCABULARY, seed=0, pad_id=pad_id)
+    assert model.config.pad_token_id == pad_id
+    rows = model.bert.embeddings.word_embeddings
+    assert [number for number, row in enumerate(rows.weight) if not row.any()] == [pad_id]
+    rows(torch.arange(VOCABULARY)).sum().backward()
+    assert [number for number, row in enumerate(rows.weight.grad) if not row.any()] == [pad_id]

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.workers.conftest import FIRST, write_positions
-from workers.corpus.errors import CorpusError
+from tests.workers.conftest import FIRST, SETTINGS, write_positions
+from workers.contract.sources import SPECIAL_TOKENS, CorpusError
 from workers.corpus.shards import Shards, ShardWriter
-from workers.corpus.vocabulary import SPECIAL_TOKENS
 from workers.samples.batch import Batch
 from workers.samples.dataset import PreTrainingData
 
@@ -183,7 +182,7 @@ def test_special_tokens_are_found_wherever_the_vocabulary_has_them(tmp_path: Pat
     writer = ShardWriter(tmp_path, [*words, *SPECIAL_TOKENS])
     for start in (0, 16):
         writer.add([range(start, start + 8), range(start + 8, start + 16)])
-    writer.finish(["words"])
+    writer.finish([], SETTINGS, ["words"])
     pad, cls, sep, mask = (len(words) + i for i in (PAD, CLS, SEP, MASK))
     ids = PreTrainingData(tmp_path, seq_len=24, seed=0).batch(range(100)).input_ids
     assert (ids[:, 0] == cls).all()

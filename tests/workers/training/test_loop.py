@@ -13,8 +13,8 @@ from workers.contract.documents import parse_spec
 from workers.contract.push import Command
 from workers.contract.records import RECORD, CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
 from workers.contract.run_folder import RunFolder
+from workers.contract.sources import CorpusError
 from workers.contract.spec.phase import Phase
-from workers.corpus.errors import CorpusError
 from workers.ranks import process_group
 from workers.training import loop, telemetry
 from workers.training.reporter import Reporter

@@ -1,0 +1,138 @@
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.workers.conftest import Data
+from workers.contract.problems import SpecError
+from workers.contract.sources import BUILTIN, CorpusError, check_files, find, resolve, warnings
+from workers.contract.spec.phase import Phase
+
+
+def phase(batch: int, seq_len: int) -> Phase:
+    return Phase(seq_len=seq_len, global_batch_size=batch, micro_batch_size=1, steps=1, lr=1e-3)
+
+
+@pytest.mark.parametrize("name", ["austen", "austen-valid"])
+def test_a_built_in_corpus_is_in_the_package(name: str) -> None:
+    with gzip.open(resolve(f"builtin:{name}"), "rt") as file:
+        assert len(file.read()) > 400_000
+
+
+def test_an_unknown_built_in_corpus_is_refused_with_those_there_are() -> None:
+    with pytest.raises(CorpusError, match=r"builtin:wikipedia: no such text; write builtin:austen, builtin:austen-val"):
+        resolve("builtin:wikipedia")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"nowhere\.txt: no such file.*check the path"):
+        resolve(str(tmp_path / "nowhere.txt"))
+
+
+def test_a_folder_gives_its_text_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt.gz", "c/d.txt", "c.txt", "SHOUT.TXT"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    in_order = [tmp_path / name for name in ("SHOUT.TXT", "a.txt.gz", "b.txt", "c/d.txt", "c.txt")]
+    assert find([str(tmp_path), "builtin:austen"]).files == (*in_order, BUILTIN["austen"])
+
+
+def test_files_that_are_no_text_and_hidden_ones_are_left_out_and_named(tmp_path: Path) -> None:
+    for name in ("a.txt", "notes.md", ".b.txt", ".git/c.txt", "deep/table.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find([str(tmp_path)])
+    assert found.files == (tmp_path / "a.txt",)
+    assert found.left_out == (
+        f"{tmp_path}/.b.txt (hidden)",
+        f"{tmp_path}/.git (hidden)",
+        f"{tmp_path}/deep/table.csv (not .txt or .txt.gz)",
+        f"{tmp_path}/notes.md (not .txt or .txt.gz)",
+    )
+
+
+def test_linked_folders_are_followed_and_a_link_that_leads_back_is_harmless(tmp_path: Path) -> None:
+    for name in ("corpus/a.txt", "elsewhere/b.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "corpus")
+    found = find([str(tmp_path / "corpus")])
+    assert found == ((tmp_path / "corpus" / "a.txt", tmp_path / "corpus" / "linked" / "b.txt"), ())
+
+
+def test_a_file_that_is_reached_twice_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.txt").symlink_to(tmp_path / "a.txt")
+    os.link(tmp_path / "a.txt", tmp_path / "c.txt")
+    assert find([str(tmp_path), str(tmp_path / "a.txt"), f"{tmp_path}/../{tmp_path.name}"]).files == (
+        tmp_path / "a.txt",
+    )
+
+
+@pytest.mark.parametrize("name", ["empty", "table.csv"])
+def test_a_source_that_holds_no_text_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "table.csv").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusError, match=rf"{name}: holds no text; give a \.txt or \.txt\.gz file"):
+        find([str(tmp_path / name)])
+
+
+def test_a_link_to_a_text_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(CorpusError, match=r"cannot be read: .*b\.txt"):
+        find([str(tmp_path)])
+
+
+def test_no_source_at_all_is_refused() -> None:
+    with pytest.raises(CorpusError, match=r"data\.corpus: is empty"):
+        find([])
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("/nowhere/a.txt", "no such file"),
+        ("a.txt", "relative path"),
+        ("builtin:dickens", "no such text"),
+        ("~nobody-of-this-name/a.txt", "cannot be read"),
+    ],
+)
+def test_a_corpus_that_is_not_there_is_a_problem_with_field_and_value(source: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as caught:
+        check_files(Data(["builtin:austen", source], 100))
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.value) == ("data.corpus[1]", repr(source))
+
+
+def test_every_file_that_is_missing_is_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        check_files(Data(["/nowhere/a.txt"], "/nowhere/vocab.txt"))
+    assert [problem.field for problem in caught.value.problems] == ["data.corpus[0]", "data.vocab"]
+
+
+def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text("\n \n")
+    with gzip.open(tmp_path / "empty.txt.gz", "wb"):
+        pass
+    for source in (tmp_path / "blank.txt", tmp_path / "empty.txt.gz", tmp_path):
+        with pytest.raises(SpecError, match="holds no text"):
+            check_files(Data([str(source)], 100))
+
+
+def test_texts_that_are_there_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One sentence. Another.\n")
+    (tmp_path / "vocab").write_text("[PAD]\n")
+    check_files(Data([str(tmp_path), str(tmp_path / "a.txt"), "builtin:austen-valid"], str(tmp_path / "vocab")))
+
+
+def test_a_corpus_of_fewer_bytes_than_a_step_has_tokens_is_warned_of_before_it_is_read(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(b"\xff" * 500)  # no text: nothing reads it here
+    data = Data([str(tmp_path)], 100)
+    assert warnings(data, [phase(10, 100), phase(125, 8)]) == []
+    (warning,) = warnings(data, [phase(10, 100), phase(11, 100)])
+    assert (warning.field, warning.value) == ("phases[1].global_batch_size", "11")
+    assert "1,100 tokens, the corpus has 1,000 bytes" in warning.problem
