@@ -70,6 +70,16 @@ class ParameterError(ServerError):
     status = 422
 
 
+class RecordError(ServerError):
+    """A record of a run does not fit those before it."""
+
+    status = 422
+
+    def __init__(self, seq: int, field: str, problem: str, remedy: str) -> None:
+        self.seq = seq
+        super().__init__(f"record {seq}: {problem}; {remedy}", [Problem(field, f"record {seq}", problem, remedy)])
+
+
 class ClusterUnreachableError(ServerError):
     """The cluster does not answer; nothing is known of its jobs."""
 

@@ -15,7 +15,7 @@ from .jobs.queue import Action, Decision, Facts, decide
 from .jobs.resources import Resources
 from .jobs.status import JobStatus
 from .storage.jobs import Store
-from .storage.runs import RunFolders, read_events
+from .storage.runs import RunFolders
 
 _PROGRAM = (sys.executable, "-P", "-m", "workers.launch")
 _TURN_S = 1.0
@@ -145,8 +145,7 @@ class Scheduler:
         self._fail(job, f"The run ended without a word. The end of its driver's log:\n{tail}")
 
     def _read_rest(self, job: Job) -> Job:
-        for batch in read_events(self._folders.folder(job.id)):
-            self._store.ingest(job.id, batch)
+        self._folders.read_rest(job.id)
         return self._store.get(job.id)
 
     def _fail(self, job: Job, error: str) -> None:

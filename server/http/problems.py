@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from server.errors import ParameterError, ServerError
+from server.errors import ParameterError, RecordError, ServerError
 from workers.contract.problems import Problem, SpecError
 
 MEDIA_TYPE = "application/problem+json"
@@ -19,7 +19,8 @@ MEDIA_TYPE = "application/problem+json"
 def problem_response(error: ServerError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Make the answer that tells of `error`."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
-    return _problem(name, error.title, error.status, error.detail, error.errors, headers)
+    more = {"seq": error.seq} if isinstance(error, RecordError) else {}
+    return _problem(name, error.title, error.status, error.detail, error.errors, headers, **more)
 
 
 def install(app: FastAPI) -> None:
@@ -38,8 +39,9 @@ def _problem(
     detail: str,
     errors: Any = (),
     headers: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> JSONResponse:
-    document = {"type": f"urn:bigbatch:problem:{name}", "title": title, "status": status, "detail": detail}
+    document = {"type": f"urn:bigbatch:problem:{name}", "title": title, "status": status, "detail": detail} | more
     if errors:
         document["errors"] = [each.as_dict() for each in errors]
     return JSONResponse(document, status, headers, media_type=MEDIA_TYPE)

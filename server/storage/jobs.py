@@ -120,15 +120,23 @@ class Store:
             self.on_change(job_id)
         return after
 
-    def ingest(self, job_id: str, pushed: Iterable[Record]) -> PushReply:
+    def acknowledged(self, job_id: str) -> int:
+        """Return the number up to which all records are stored."""
+        with self._database.read() as db:
+            return _acknowledged(db, job_id)
+
+    def ingest(self, job_id: str, pushed: Iterable[Record], attempt: int | None = None) -> PushReply:
         """Store the records that are next in number, and what they imply for the job, in one transaction.
 
         Records that are stored already are passed over, and so is everything behind a gap: the reply's number tells
-        the sender where to go on.
+        the sender where to go on. Of an attempt that a newer one has followed, nothing is stored,
+        and it is told to stop.
         """
         with self._database.write() as db:
             before = after = _read(db, job_id)
             acknowledged = last = _acknowledged(db, job_id)
+            if attempt is not None and attempt < before.attempt:
+                return PushReply(acknowledged=acknowledged, command=Command.STOP)
             for record in pushed:
                 if record.seq == last + 1:
                     _insert(db, job_id, record)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from server.errors import RecordError
 from server.jobs.job import Job
 from server.settings import Settings
+from workers.contract.mending import read_entries, stand_in
 from workers.contract.push import ControlPlane
-from workers.contract.records import RECORD, Record
+from workers.contract.records import Record
 from workers.contract.run_folder import RunFolder
 
 from .jobs import Store
@@ -44,6 +46,24 @@ class RunFolders:
         self._store.set_token_digest(job.id, digest(token))
         folder.put_control(ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token))
 
+    def read_rest(self, job_id: str) -> None:
+        """Store what the run wrote and could not push; an alert takes the place of a record that is refused."""
+        for batch in read_events(self.folder(job_id), self._store.acknowledged(job_id)):
+            self._ingest(job_id, batch)
+
+    def _ingest(self, job_id: str, batch: list[Record]) -> None:
+        replaced = 0
+        while True:
+            try:
+                self._store.ingest(job_id, batch)
+            except RecordError as error:
+                if error.seq <= replaced:
+                    raise
+                replaced = error.seq
+                batch = [stand_in(r.seq, error.detail) if r.seq == error.seq else r for r in batch]
+            else:
+                return
+
 
 def _token(folder: RunFolder) -> str | None:
     try:
@@ -52,17 +72,14 @@ def _token(folder: RunFolder) -> str | None:
         return None
 
 
-def read_events(folder: Path) -> Iterator[list[Record]]:
-    """Read `events.jsonl` in batches, up to a line that a killed writer left unfinished."""
-    path, batch = RunFolder(folder).journal, list[Record]()
-    if not path.exists():
+def read_events(folder: Path, after: int = 0) -> Iterator[list[Record]]:
+    """Read the records behind number `after` in batches; an alert stands for each that cannot be read."""
+    journal, batch = RunFolder(folder).journal, list[Record]()
+    if not journal.exists():
         return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                batch.append(RECORD.validate_json(line))
-            except ValidationError:
-                break
+    with journal.open("rb") as file:
+        for entry in read_entries(file, after):
+            batch.append(entry.record)
             if len(batch) == _BATCH:
                 yield batch
                 batch = []

@@ -15,14 +15,18 @@ class ControlPlane:
     def __init__(self, run_dir: Path) -> None:
         self.records: dict[int, dict[str, Any]] = {}
         self.fails, self.command, self.pushes = False, Command.NONE, 0
+        self.refuses: set[int] = set()
+        self.refuses_alerts, self.refusal, self.names_record = False, 422, True
+        self.refused: list[bytes] = []
+        self.attempts: set[int] = set()
         self.pushed = threading.Condition()
         plane = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
                 authorized = self.headers["Authorization"] == "Bearer secret"
-                status, reply = plane.take(body["records"]) if authorized else (401, {})
+                status, reply = plane.take(body) if authorized else (401, {})
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(json.dumps(reply).encode())
@@ -36,13 +40,19 @@ class ControlPlane:
         control = {"url": f"http://127.0.0.1:{self.server.server_port}/events", "token": "secret"}
         (run_dir / "control.json").write_text(json.dumps(control))
 
-    def take(self, records: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    def take(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        push = json.loads(body)
         with self.pushed:
             self.pushes += 1
+            self.attempts.add(push["attempt"])
             self.pushed.notify_all()
             if self.fails:
                 return 503, {}
-            for record in records:
+            for record in push["records"]:
+                if record["seq"] in self.refuses and (record["kind"] != "alert" or self.refuses_alerts):
+                    self.refused.append(body)
+                    return self.refusal, {"seq": record["seq"]} if self.names_record else {}
+            for record in push["records"]:
                 if record["seq"] == len(self.records) + 1:
                     self.records[record["seq"]] = record
             return 200, {"acknowledged": len(self.records), "command": self.command}

@@ -1,71 +1,189 @@
-"""`events.jsonl`: the records of a job, one JSON object a line, numbered without gaps over all attempts."""
+"""`events.jsonl`: the records of a job, one JSON object a line, numbered without gaps over all attempts.
 
-import json
+The file grows at its end and is never changed in place: to mend a line, the whole file is replaced.
+"""
+
+import os
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .lock import Lock, SupersededError
+from .mending import Entry, read_entries, stand_in
 from .records import RECORD, Record
 
 _PUSH_BYTES = 512 * 1024  # the ingest route refuses bodies over 1 MiB
 
 
 class Journal:
-    """The records of a job, one JSON object a line, numbered without gaps over all attempts."""
+    """The records of a job as one attempt writes them. Any thread may call any method.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open("ab+")
-        self.last_seq = self._recover()
+    Attributes:
+        last_seq: Number of the last record.
+    """
+
+    def __init__(self, path: Path, rejected: Path, lock: Lock, attempt: int) -> None:
+        self._path, self._rejected, self._lock, self._attempt = path, rejected, lock, attempt
+        self._writing = threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open()
+        try:
+            lock.check(attempt)
+            self.last_seq = self._recover()
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, kind: str, **fields: Any) -> Record:
-        """Number, check and write one record."""
-        stamp = {"seq": self.last_seq + 1, "time": datetime.now(UTC), "kind": kind}
-        record = RECORD.validate_python(stamp | fields)
-        self._file.write(record.model_dump_json().encode() + b"\n")
-        self._file.flush()
-        self.last_seq = record.seq
+        """Number, check and write one record.
+
+        Raises:
+            SupersededError: a newer attempt has taken the journal over.
+        """
+        with self._writing:
+            self._check_place()
+            stamp = {"seq": self.last_seq + 1, "time": datetime.now(UTC), "kind": kind}
+            record = RECORD.validate_python(stamp | fields)
+            self._file.write(record.model_dump_json().encode() + b"\n")
+            self._file.flush()
+            self.last_seq = record.seq
         return record
+
+    def reject(self, seq: int, reason: str) -> None:
+        """Copy record `seq` to `events.rejected`, and put an alert with the same number in its place.
+
+        Raises:
+            SupersededError: a newer attempt has taken the journal over.
+        """
+        alert = stand_in(seq, reason).model_dump_json().encode() + b"\n"
+
+        def write(draft: BinaryIO) -> None:
+            with self._path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if number == seq:
+                        self._keep(line)
+                    draft.write(alert if number == seq else line)
+
+        with self._writing:
+            self._check_place()
+            self._replace(write)
+
+    def sync(self) -> None:
+        """Have everything that was written survive a loss of power."""
+        with self._writing:
+            descriptor = os.dup(self._file.fileno())
+        try:
+            os.fdatasync(descriptor)  # may take long, and must not hold up who writes
+        finally:
+            os.close(descriptor)
+
+    def after(self, seq: int) -> list[bytes]:
+        """Return whole lines behind number `seq`, as many as one push may hold: what this attempt reads and wrote."""
+        return self._lines.after(seq)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._lines.close()
+
+    def _open(self) -> None:
+        self._file, self._lines = self._path.open("ab+"), Lines(self._path.open("rb"))
 
     def _recover(self) -> int:
-        """Cut off a line that a killed writer left unfinished, and return the last number."""
+        """Cut off a line that a killed writer left unfinished, mend what cannot be read, and return the last number."""
         self._file.seek(0)
-        end, last = 0, b""
-        for line in self._file:
-            if line.endswith(b"\n"):
-                end, last = end + len(line), line
-        self._file.truncate(end)
-        return int(json.loads(last)["seq"]) if last else 0
+        last, end, is_whole = 0, 0, True
+        for entry in read_entries(self._file):
+            last = entry.record.seq
+            is_whole = is_whole and entry.line is not None and not entry.rejected
+            end += len(entry.line or b"")
+        if is_whole:
+            self._file.truncate(end)
+        else:
+            self._mend()
+        return last
+
+    def _mend(self) -> None:
+        def write(draft: BinaryIO) -> None:
+            self._file.seek(0)
+            for entry in read_entries(self._file):
+                self._keep(*entry.rejected)
+                draft.write(_line(entry))
+
+        self._replace(write)
+
+    def _replace(self, write: Callable[[BinaryIO], None]) -> None:
+        self._lock.replace(self._path, self._attempt, write)
+        self.close()
+        self._open()
+        self._lock.check(self._attempt)
+
+    def _keep(self, *lines: bytes) -> None:
+        if lines:
+            with self._rejected.open("ab") as file:
+                file.writelines(lines)
+
+    def _check_place(self) -> None:
+        """Notice that a newer attempt put its own file in place, and write no further."""
+        try:
+            in_place = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            self._lock.check(self._attempt)
+            raise SupersededError(f"{self._path} was replaced or removed while attempt {self._attempt} wrote it")
+
+
+def take_over(path: Path, lock: Lock, attempt: int) -> None:
+    """Take the lock for `attempt`, and put a copy of the journal's whole lines in place of what lower attempts write.
+
+    Raises:
+        SupersededError: a newer attempt has begun.
+        LockedError: this very attempt is running.
+    """
+    lock.take_over(attempt)
+    if not path.exists():
+        return
+
+    def copy(draft: BinaryIO) -> None:
+        with path.open("rb") as file:
+            draft.writelines(line for line in file if line.endswith(b"\n"))
+
+    lock.replace(path, attempt, copy)
+
+
+def _line(entry: Entry) -> bytes:
+    return entry.record.model_dump_json().encode() + b"\n" if entry.line is None else entry.line
 
 
 class Lines:
     """Reads a growing file of numbered lines; remembers where the next one begins."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._offset, self._seq = 0, 0  # the line behind number _seq begins at _offset
 
     def after(self, seq: int) -> list[bytes]:
         """Return whole lines behind number `seq`, as many as one push may hold."""
-        with self._path.open("rb") as file:
-            self._move_behind(seq, file)
-            file.seek(self._offset)
-            block = file.read(_PUSH_BYTES)
-            whole = block[: block.rfind(b"\n") + 1]
-            return (whole or self._one_long_line(block, file)).splitlines()
+        self._move_behind(seq)
+        self._file.seek(self._offset)
+        block = self._file.read(_PUSH_BYTES)
+        whole = block[: block.rfind(b"\n") + 1]
+        return (whole or self._one_long_line(block)).splitlines()
 
-    def _move_behind(self, seq: int, file: BinaryIO) -> None:
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _move_behind(self, seq: int) -> None:
         if seq < self._seq:  # the control plane lost records and asks for them again
             self._offset, self._seq = 0, 0
-        file.seek(self._offset)
-        while self._seq < seq and file.readline().endswith(b"\n"):
-            self._offset, self._seq = file.tell(), self._seq + 1
+        self._file.seek(self._offset)
+        while self._seq < seq and self._file.readline().endswith(b"\n"):
+            self._offset, self._seq = self._file.tell(), self._seq + 1
 
-    @staticmethod
-    def _one_long_line(block: bytes, file: BinaryIO) -> bytes:
-        line = block + file.readline() if block else b""
+    def _one_long_line(self, block: bytes) -> bytes:
+        line = block + self._file.readline() if block else b""
         return line if line.endswith(b"\n") else b""

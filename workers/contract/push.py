@@ -20,6 +20,8 @@ class Push(BaseModel):
     """Body of the ingest route: consecutive records."""
 
     records: list[Record]
+    attempt: int | None = None
+    """The attempt that pushes; older versions did not say."""
 
 
 class PushReply(BaseModel):
@@ -28,6 +30,14 @@ class PushReply(BaseModel):
     acknowledged: int
     """Every record up to this number is stored; the next push begins behind it."""
     command: Command = Command.NONE
+
+
+class Refusal(BaseModel):
+    """Answer of the ingest route where it refuses a push for good."""
+
+    seq: int | None = None
+    """Number of the record that is refused; null where the whole push cannot be read."""
+    detail: str = ""
 
 
 class ControlPlane(BaseModel):

@@ -13,6 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from .documents import read_spec
+from .journal import Journal, take_over
+from .lock import Lock
 from .manifests import FOLDER_FORMAT, JOURNAL_FORMAT, RunManifest, check_format
 from .push import ControlPlane
 from .spec.job import JobSpec
@@ -53,11 +55,13 @@ class RunFolder:
     Attributes:
         path: The folder.
         store: The half that holds whole objects.
+        lock: Says which attempt writes in the folder.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.store = FolderStore(path)
+        self.lock = Lock(path / "lock")
 
     @property
     def journal(self) -> Path:
@@ -69,10 +73,13 @@ class RunFolder:
         """Lines of the journal that could not be read or were refused, copied here."""
         return self.path / "events.rejected"
 
-    @property
-    def lock(self) -> Path:
-        """Names the attempt that writes in this folder, and is locked as long as it runs."""
-        return self.path / "lock"
+    def open_journal(self, attempt: int) -> Journal:
+        """Open the journal for an attempt that goes on with it.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+        """
+        return Journal(self.journal, self.rejected, self.lock, attempt)
 
     @property
     def ray(self) -> Path:
@@ -101,6 +108,28 @@ class RunFolder:
     def put_manifest(self, manifest: RunManifest) -> None:
         """Write `run.json`."""
         self.store.put(_MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
+
+    def begin(self) -> int:
+        """Begin an attempt of its own, unless another process is at work here; return the attempt's number.
+
+        Raises:
+            LockedError: one is; says which.
+        """
+        recorded = self.manifest()
+        attempt = self.lock.acquire(lambda last: max(last, recorded.attempt) + 1)
+        self.put_manifest(self.manifest().model_copy(update={"attempt": attempt}))
+        return attempt
+
+    def take_over(self, attempt: int) -> None:
+        """Begin an attempt that others count, without waiting for lower ones: what they still write goes nowhere.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+            LockedError: this very attempt is at work already.
+        """
+        manifest = self.manifest()
+        take_over(self.journal, self.lock, attempt)
+        self.put_manifest(manifest.model_copy(update={"attempt": attempt}))
 
     def has_spec(self) -> bool:
         """Whether the folder is some run's already."""

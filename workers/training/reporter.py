@@ -1,6 +1,6 @@
 """From the loop to the control plane, without the loop ever waiting.
 
-`emit` appends a record to `events.jsonl` in the run folder: from then on it cannot be lost. The file is also the
+`emit` appends a record to the journal in the run folder: from then on it cannot be lost. The file is also the
 queue: a background thread pushes what the control plane has not acknowledged, in order, and rewinds when it is told
 to. The reply brings back the command. An unreachable control plane costs nothing but the wait at the end.
 """
@@ -9,19 +9,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
-from workers.contract.journal import Journal, Lines
-from workers.contract.push import Command, PushReply
+from workers.contract.journal import Journal
+from workers.contract.lock import SupersededError
+from workers.contract.push import Command, PushReply, Refusal
 from workers.contract.records import Record
 from workers.contract.run_folder import RunFolder
 
 _PUSH_EVERY_S = 0.25
 _HEARTBEAT_S = 2.0
 _LONGEST_WAIT_S = 5.0
+_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +32,12 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Rank 0's voice: writes records, pushes them, and hears commands."""
 
-    def __init__(self, folder: RunFolder, *, on_record: Callable[[Record], None] | None = None) -> None:
-        self._journal = Journal(folder.journal)
+    def __init__(
+        self, folder: RunFolder, attempt: int = 1, *, on_record: Callable[[Record], None] | None = None
+    ) -> None:
+        self._journal = folder.open_journal(attempt)
         self._on_record = on_record
-        self._pusher = Pusher(folder) if folder.has_control() else None
+        self._pusher = Pusher(folder, self._journal, attempt) if folder.has_control() else None
 
     @property
     def command(self) -> Command:
@@ -44,6 +49,7 @@ class Reporter:
 
         Raises:
             ValidationError: the fields are not those of a `kind` record.
+            SupersededError: a newer attempt has begun, and this one must end.
         """
         record = self._journal.append(kind, **fields)
         if self._on_record:
@@ -51,19 +57,20 @@ class Reporter:
 
     def close(self, *, wait_s: float = 10.0) -> None:
         """Give the control plane `wait_s` seconds to take the rest; it can read the file itself afterwards."""
-        self._journal.close()
         if self._pusher:
             self._pusher.close(self._journal.last_seq, wait_s)
+        self._journal.close()
 
 
 class Pusher:
-    """The background thread: sends the lines of `events.jsonl` behind the acknowledged number."""
+    """The background thread: sends the lines of the journal behind the acknowledged number."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, journal: Journal, attempt: int) -> None:
         self.command = Command.NONE
         self._acknowledged = -1  # unknown until the first reply
-        self._folder = folder
-        self._lines = Lines(folder.journal)
+        self._folder, self._journal, self._attempt = folder, journal, attempt
+        self._singly_until = 0  # up to this number, records are sent one by one to find the one that is refused
+        self._replaced = 0  # the last record that an alert took the place of
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._thread.start()
@@ -71,35 +78,73 @@ class Pusher:
     def close(self, last_seq: int, wait_s: float) -> None:
         """Wait until `last_seq` is acknowledged, at most `wait_s` seconds, and end the thread."""
         deadline = time.monotonic() + wait_s
-        while self._acknowledged < last_seq and time.monotonic() < deadline:
+        while self._acknowledged < last_seq and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.02)
         self._stop.set()
-        self._thread.join(timeout=wait_s)
+        self._thread.join()
 
     def _run(self) -> None:
         wait_s, last_push = _PUSH_EVERY_S, 0.0
         with httpx.Client(timeout=10.0, trust_env=False) as client:
             while not self._stop.wait(wait_s):
                 try:
-                    body = self._lines.after(self._acknowledged) if self._acknowledged >= 0 else []
+                    body = self._next_lines()
                     if not body and time.monotonic() - last_push < _HEARTBEAT_S:
                         continue
-                    self._take(self._push(client, body))
+                    self._push(client, body)
                     wait_s, last_push = _PUSH_EVERY_S, time.monotonic()
                 except (httpx.HTTPError, httpx.InvalidURL, OSError, ValidationError) as error:
                     if wait_s == _PUSH_EVERY_S:
                         log.warning("the control plane does not take records, training goes on: %s", error)
                     wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                except (SupersededError, _RefusedForGoodError) as error:
+                    log.warning("records are no longer pushed: %s", error)
+                    return
 
-    def _push(self, client: httpx.Client, lines: list[bytes]) -> PushReply:
+    def _next_lines(self) -> list[bytes]:
+        if self._acknowledged < 0:
+            return []
+        lines = self._journal.after(self._acknowledged)
+        if lines:
+            self._journal.sync()  # the control plane must not know more than the journal does after a loss of power
+        return lines[:1] if self._acknowledged < self._singly_until else lines
+
+    def _push(self, client: httpx.Client, lines: list[bytes]) -> None:
         control = self._folder.control()
         response = client.post(
             control.url,
-            content=b'{"records":[' + b",".join(lines) + b"]}",
+            content=b'{"attempt":%d,"records":[%b]}' % (self._attempt, b",".join(lines)),
             headers={"Authorization": f"Bearer {control.token}", "Content-Type": "application/json"},
         )
+        if lines and response.status_code in _REFUSALS:
+            self._give_way(response, len(lines))
+            return
         response.raise_for_status()
-        return PushReply.model_validate_json(response.content)
-
-    def _take(self, reply: PushReply) -> None:
+        reply = PushReply.model_validate_json(response.content)
         self._acknowledged, self.command = reply.acknowledged, reply.command
+
+    def _give_way(self, response: httpx.Response, count: int) -> None:
+        """Replace the record that was refused; where the reply does not name it, send the next ones singly."""
+        first, last = self._acknowledged + 1, self._acknowledged + count
+        refusal = _refusal(response)
+        seq = first if count == 1 else refusal.seq
+        if seq is None or not first <= seq <= last:
+            self._singly_until = last
+            return
+        reason = f"the control plane refused it with {response.status_code}: {refusal.detail[:500]}"
+        if seq <= self._replaced:
+            raise _RefusedForGoodError(f"the alert in the place of record {seq} is refused, too; {reason}")
+        log.warning("record %d is replaced by an alert: %s", seq, reason)
+        self._journal.reject(seq, reason)
+        self._replaced = seq
+
+
+class _RefusedForGoodError(Exception):
+    """Nothing that could be sent is taken."""
+
+
+def _refusal(response: httpx.Response) -> Refusal:
+    try:
+        return Refusal.model_validate_json(response.content)
+    except ValidationError:
+        return Refusal(detail=response.text)

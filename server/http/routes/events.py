@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from server.errors import ParameterError
+from server.errors import ParameterError, RecordError, ServerError
 from server.http.bell import Listener
 from server.http.bodies import read_body
 from server.http.context import NamedJob, Server, ServerParts
@@ -32,13 +33,28 @@ _OVERVIEW_S = 0.25
 
 @router.post("/jobs/{job_id}/events", openapi_extra={"requestBody": {"content": {"application/json": {}}}})
 async def push(job_id: str, request: Request, server: ServerParts) -> PushReply:
-    """Take records of a run, which shows its job's token; the reply says up to where all are stored, and a command."""
+    """Take records of a run, which shows its job's token; the reply says up to where all are stored, and a command.
+
+    A push with a record that cannot be stored is refused with 422, and `seq` in the answer is that record's number.
+    """
     body = await read_body(request)
     try:
         pushed = Push.model_validate_json(body)
     except ValidationError as error:
-        raise ParameterError("the records cannot be read", explain(error, Push).problems) from None
-    return await run_in_threadpool(server.store.ingest, job_id, pushed.records)
+        raise _refusal(body, error) from None
+    return await run_in_threadpool(server.store.ingest, job_id, pushed.records, pushed.attempt)
+
+
+def _refusal(body: bytes, error: ValidationError) -> ServerError:
+    """Name the first record that cannot be read, so that the run can send something else in its place."""
+    problems = explain(error, Push).problems
+    with suppress(ValueError):
+        match error.errors(include_url=False)[0]["loc"], json.loads(body):
+            case ("records", int(index), *_), {"records": list(records)}:
+                match records[index]:
+                    case {"seq": int(seq)}:
+                        return RecordError(seq, problems[0].field, problems[0].problem, problems[0].remedy)
+    return ParameterError("the records cannot be read", problems)
 
 
 @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_STREAM)

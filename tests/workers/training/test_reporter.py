@@ -1,10 +1,10 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.workers.control_plane import ControlPlane
-from workers.contract.journal import Journal, Lines
 from workers.contract.push import Command
 from workers.contract.records import RECORD, Record
 from workers.contract.run_folder import RunFolder
@@ -30,19 +30,6 @@ def test_records_are_numbered_without_gaps_over_attempts(tmp_path: Path) -> None
         reporter.emit("log", text="two")
         reporter.close()
     assert seqs(tmp_path) == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_line_torn_by_a_kill_is_cut_off_and_its_number_given_again(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "events.jsonl")
-    journal.append("log", text="whole")
-    journal.append("log", text="torn")
-    journal.close()
-    whole = (tmp_path / "events.jsonl").read_bytes()
-    (tmp_path / "events.jsonl").write_bytes(whole[:-5])
-    again = Journal(tmp_path / "events.jsonl")
-    again.append("log", text="again")
-    again.close()
-    assert seqs(tmp_path) == [1, 2]
 
 
 def test_without_a_control_plane_records_are_written_all_the_same(tmp_path: Path) -> None:
@@ -103,13 +90,54 @@ def test_an_unreachable_control_plane_does_not_stop_the_run(tmp_path: Path, capl
     assert "training goes on" in caplog.text
 
 
-def test_lines_that_are_not_finished_are_not_sent(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_bytes(b'{"seq":1}\n{"seq":2}\n{"se')
-    lines = Lines(path)
-    assert lines.after(0) == [b'{"seq":1}', b'{"seq":2}']
-    assert lines.after(2) == []
-    with path.open("ab") as file:
-        file.write(b'q":3}\n')
-    assert lines.after(2) == [b'{"seq":3}']
-    assert lines.after(1) == [b'{"seq":2}', b'{"seq":3}']
+def test_a_record_that_is_refused_by_number_is_replaced_and_the_others_arrive(
+    tmp_path: Path, plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.refuses = {3}
+    reporter = Reporter(RunFolder(tmp_path))
+    for number in range(1, 6):
+        reporter.emit("log", text=str(number))
+    reporter.close()
+    kinds = [record["kind"] for record in plane.records.values()]
+    assert kinds == ["log", "log", "alert", "log", "log"]
+    assert "422" in plane.records[3]["detail"]
+    assert seqs(tmp_path) == [1, 2, 3, 4, 5]
+    assert '"kind":"alert"' in (tmp_path / "events.jsonl").read_text().splitlines()[2]
+    (rejected,) = (tmp_path / "events.rejected").read_text().splitlines()
+    assert json.loads(rejected)["text"] == "3"
+    assert "record 3 is replaced by an alert" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_that_names_no_record_is_narrowed_down_and_no_push_is_repeated_unchanged(
+    status: int, tmp_path: Path, plane: ControlPlane
+) -> None:
+    plane.refuses, plane.refusal, plane.names_record = {4}, status, False
+    plane.fails = True
+    reporter = Reporter(RunFolder(tmp_path))
+    for number in range(1, 7):
+        reporter.emit("log", text=str(number))
+    plane.wait_for_pushes(1)
+    plane.fails = False  # all six come in one push
+    reporter.close()
+    assert [record["kind"] for record in plane.records.values()] == ["log"] * 3 + ["alert"] + ["log"] * 2
+    assert len(plane.refused) == len(set(plane.refused)) == 2
+
+
+def test_where_even_the_alert_is_refused_pushing_ends_and_training_goes_on(
+    tmp_path: Path, plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.refuses, plane.refuses_alerts = {1}, True
+    reporter = Reporter(RunFolder(tmp_path))
+    reporter.emit("log", text="1")
+    reporter.close()
+    assert len(plane.refused) == len(set(plane.refused)) == 2
+    assert "no longer pushed" in caplog.text
+    assert seqs(tmp_path) == [1]
+
+
+def test_every_push_names_its_attempt(tmp_path: Path, plane: ControlPlane) -> None:
+    reporter = Reporter(RunFolder(tmp_path), 7)
+    reporter.emit("log", text="hello")
+    reporter.close()
+    assert plane.attempts == {7}

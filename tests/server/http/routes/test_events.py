@@ -143,3 +143,30 @@ def test_what_is_not_a_push_is_refused_field_by_field(served: Served, body: str)
     answer = httpx.post(control["url"], content=body, headers=headers, trust_env=False)
     assert answer.status_code == 422
     assert answer.json()["errors"]
+
+
+def _push(served: Served, job_id: str, **body: Any) -> httpx.Response:
+    control = json.loads((served.settings.run_folder(job_id) / "control.json").read_text())
+    headers = {"Authorization": f"Bearer {control['token']}"}
+    return httpx.post(control["url"], json=body, headers=headers, trust_env=False)
+
+
+@pytest.mark.parametrize("change", [{"lr": "high"}, {"kind": "poem"}, {"unknown": 1}])
+def test_a_push_with_one_record_that_cannot_be_read_is_refused_and_the_answer_has_its_number(
+    served: Served, change: dict[str, Any]
+) -> None:
+    job_id = served.submit()["id"]
+    records = run_records(5)
+    records[3] |= change
+    answer = _push(served, job_id, records=records)
+    assert (answer.status_code, answer.json()["seq"]) == (422, 4)
+    assert "record 4" in answer.json()["detail"]
+    assert served.push(job_id, records[:3])["acknowledged"] == 3
+
+
+def test_nothing_of_an_attempt_is_stored_once_a_newer_one_has_begun_and_it_is_told_to_stop(served: Served) -> None:
+    job_id = served.submit()["id"]
+    assert _push(served, job_id, attempt=2, records=[status(1, "RUNNING", attempt=2)]).json()["acknowledged"] == 1
+    old = _push(served, job_id, attempt=1, records=[status(2, "FAILED", attempt=1)]).json()
+    assert old == {"acknowledged": 1, "command": "stop"}
+    assert (served.job(job_id)["status"], served.job(job_id)["attempt"]) == ("RUNNING", 2)

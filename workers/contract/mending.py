@@ -1,0 +1,132 @@
+"""How a journal is read whose lines cannot all be read: nothing that is readable is lost, and no number is left out."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from .records import RECORD, AlertRecord, Record
+
+_SHORTEST_LINE = 60
+"""No record is shorter, in bytes: so many numbers at most can be lost in a piece that cannot be read."""
+
+_NUMBER = re.compile(rb'\{"seq":(\d{1,18}),')
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One number of a journal."""
+
+    record: Record
+    line: bytes | None
+    """As it stands in the file; None where the record takes the place of what could not be read."""
+    rejected: tuple[bytes, ...] = ()
+    """Lines that could not be read and are left out at this place."""
+
+
+def read_entries(lines: Iterable[bytes], after: int = 0) -> Iterator[Entry]:
+    """Read the records behind number `after`, up to a last line that a killed writer left unfinished.
+
+    Where numbers are missing, and at the end where lines could not be read though none is missing, alerts stand in. A
+    line counts as read if its number is the next one, or if the lost lines before it or the line behind it explain why
+    it is not: one wrong digit must not make all that follows look wrong.
+    """
+    reader = _Reader(after)
+    for line in _behind(lines, after):
+        yield from reader.take(line)
+    yield from reader.end()
+
+
+def _behind(lines: Iterable[bytes], after: int) -> Iterator[bytes]:
+    """Leave out the lines up to number `after`, without reading them further than their number."""
+    begun, unread = False, list[bytes]()
+    for line in lines:
+        if not line.endswith(b"\n"):
+            break
+        number = None if begun else _NUMBER.match(line)
+        if begun:
+            yield line
+        elif number is None:
+            unread.append(line)
+        elif int(number[1]) <= after:
+            unread.clear()
+        else:
+            begun = True
+            yield from [*unread, line]
+    if not begun:
+        yield from unread
+
+
+class _Reader:
+    def __init__(self, after: int) -> None:
+        self._after, self._next = after, after + 1
+        self._held: tuple[Record, bytes] | None = None  # the last line that could be read, until the one behind it
+        self._lost: list[bytes] = []  # what could not be read since the last number
+        self._behind: list[bytes] = []  # what could not be read since the held line
+        self._without_number = False
+
+    def take(self, line: bytes) -> Iterator[Entry]:
+        record = _parse(line)
+        if record is None:
+            (self._lost if self._held is None else self._behind).append(line)
+            return
+        yield from self._decide(following=record.seq)
+        self._held = record, line
+
+    def end(self) -> Iterator[Entry]:
+        yield from self._decide(following=None)
+        if self._lost or self._without_number:
+            yield self._stand_in()
+
+    def _decide(self, following: int | None) -> Iterator[Entry]:
+        if self._held is None:
+            return
+        record, line = self._held
+        if record.seq <= self._after and self._next == self._after + 1:
+            self._lost.clear()  # these numbers are known already
+        elif record.seq == self._next or (record.seq > self._next and self._explains(record.seq, following)):
+            while self._next < record.seq:
+                yield self._stand_in()
+            yield self._entry(Entry(record, line, self._take_lost()))
+        else:
+            self._lost.append(line)
+        self._held, self._behind = None, self._move_behind()
+
+    def _move_behind(self) -> list[bytes]:
+        self._lost += self._behind
+        return []
+
+    def _explains(self, seq: int, following: int | None) -> bool:
+        room = max(len(self._lost), sum(map(len, self._lost)) // _SHORTEST_LINE)
+        return seq - self._next <= room or following == seq + 1
+
+    def _stand_in(self) -> Entry:
+        self._without_number = False
+        alert = stand_in(self._next, "it, or what stood before it, could not be read")
+        return self._entry(Entry(alert, None, tuple(self._lost)))
+
+    def _entry(self, entry: Entry) -> Entry:
+        self._next = entry.record.seq + 1
+        self._lost = []
+        return entry
+
+    def _take_lost(self) -> tuple[bytes, ...]:
+        self._without_number = self._without_number or bool(self._lost)
+        return tuple(self._lost)
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        return RECORD.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def stand_in(seq: int, reason: str) -> AlertRecord:
+    """Return the alert that takes the place of a record that was lost or refused."""
+    detail = (
+        f"Record {seq} is replaced by this alert: {reason}. What there was is in events.rejected in the run folder."
+    )
+    return AlertRecord(seq=seq, time=datetime.now(UTC), level="error", title="The journal was mended", detail=detail)
