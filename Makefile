@@ -2,38 +2,47 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
-# A package index to use beside pip's own, for instance PyTorch's with the smaller CPU builds:
-#   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
-TORCH_INDEX ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Setuptools warns of every editable installation that it is one.
-INSTALL := PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt $(addprefix --extra-index-url ,$(TORCH_INDEX))
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# A core for each process of tests; the files that take longest begin first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # One thread a process: two that wait for each other on a busy machine are slower. No download from a hub, ever.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check browser clean
+.PHONY: help setup demo test quick check lock resolve browser clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: .venv/installed  ## Install bigbatch into .venv (PYTHON=python3.11 TORCH_INDEX=https://...)
+setup: .venv/installed  ## Install bigbatch into .venv (PYTHON=python3.12 TORCH_INDEX=https://...)
 
 demo: .venv/installed  ## Serve, train a small BERT and watch it (PORT=8000 HOST=127.0.0.1)
 	@$(BIN)/bigbatch demo --host $(HOST) --port $(PORT)
 
 test: check browser  ## Run all checks and tests
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
+
+quick: .venv/ready  ## Run one folder's tests (FOLDER=tests/workers)
+	@$(PYTEST) $(FOLDER)
 
 check: .venv/ready  ## Lint, formatting, types and the walls between the packages
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+lock: .venv/ready  ## Resolve constraints.txt anew (RAISE='ray torch==2.14.0' raises versions)
+	@$(INSTALL) --group lock
+	@scripts/lock $(RAISE)
+
+resolve: .venv/ready  ## Ask whether constraints.txt resolves on the public index, for every Python
+	@$(INSTALL) --group lock
+	@scripts/lock --check
 
 browser:
 	@scripts/chromium
@@ -45,8 +54,10 @@ clean:  ## Remove what setup and the tools have made
 # The stamps are younger than everything that was installed; a change of the versions installs anew.
 .venv/installed: pyproject.toml constraints.txt
 	@scripts/venv $(PYTHON)
-	@echo "Installing bigbatch into .venv; the first time takes a few minutes."
-	@$(INSTALL) --editable '.[service]'
+	@echo "Installing bigbatch into .venv; the first time takes a minute or more."
+	@scripts/torch
+	@$(INSTALL) --no-compile --editable '.[service]'
+	@scripts/precompile
 	@touch $@
 
 .venv/ready: .venv/installed

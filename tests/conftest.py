@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests uses."""
+"""Fixtures that more than one folder of tests uses, and the order in which several processes run the files."""
 
 import time
 from collections.abc import Iterator
@@ -11,6 +11,16 @@ from server.errors import ClusterUnreachableError
 from tests.serving import Served, serving
 
 START_S = 240
+# These take a minute or more each, the first one most: begun last, they would keep one core while the others rest.
+LONGEST = ("system/test_whole_path.py", "server/test_reconciling.py", "server/cluster/test_local.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; pytest-xdist hands them out in this order."""
+    folder = Path(__file__).parent
+    last = len(LONGEST)
+    ranks = {folder / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, last))
 
 
 @pytest.fixture
