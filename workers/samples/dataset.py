@@ -19,11 +19,11 @@ from workers.corpus.shards import Shards
 from workers.corpus.vocabulary import CLS, MASK, PAD, SEP
 
 from .batch import Batch
-from .draws import Purpose, below, draw
+from .draws import Purpose, draw
+from .masking import Masking
 from .pairs import Chunks, Pairs
 
 I64 = NDArray[np.int64]
-EIGHTY_PERCENT, NINETY_PERCENT = np.uint64(2**32 * 8 // 10), np.uint64(2**32 * 9 // 10)
 
 
 class PreTrainingData:
@@ -41,12 +41,13 @@ class PreTrainingData:
             raise CorpusError(f"seq_len {seq_len}: no room for two segments and three special tokens; use 8 or more")
         if not 0 < mask_probability < 1:
             raise CorpusError(f"mask_probability {mask_probability}: must lie between 0 and 1; BERT's is 0.15")
-        self.seq_len, self.seed, self.mask_probability = seq_len, seed, mask_probability
+        self.seq_len, self.seed = seq_len, seed
         self._shards = Shards(folder)
-        self._chunks = Chunks(self._shards, room=seq_len - 3)
+        self._chunks = Chunks(self._shards.sentences, self._shards.documents, room=seq_len - 3)
         special = self._shards.manifest.special_ids
-        self._pad, self._cls, self._sep, self._mask = (special[token] for token in (PAD, CLS, SEP, MASK))
-        self._ordinary = np.setdiff1d(np.arange(self.vocab_size), list(special.values()))
+        self._pad, self._cls, self._sep = (special[token] for token in (PAD, CLS, SEP))
+        ordinary = np.setdiff1d(np.arange(self.vocab_size), list(special.values()))
+        self._masking = Masking(seed, mask_probability, special[MASK], ordinary)
         # A batch may reach over the end of an epoch; more than two orders are never needed at a time.
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
@@ -70,7 +71,7 @@ class PreTrainingData:
         pairs = self._chunks.pairs(self.seed, index_B, self._chunk(index_B))
         ids_BS, types_BS, is_text_BS = self._lay_out(pairs)
         filled_B = pairs.a_length + pairs.b_length + 3
-        masked_M, labels_M = self._mask_tokens(index_B, ids_BS, is_text_BS)
+        masked_M, labels_M = self._masking.apply(index_B, ids_BS, is_text_BS)
         return Batch(
             input_ids=torch.from_numpy(ids_BS),
             token_type_ids=torch.from_numpy(types_BS),
@@ -108,23 +109,3 @@ class PreTrainingData:
         np.put_along_axis(ids_BS, end_B1, self._sep, axis=1)
         types_BS = ((place_S >= b_first_B1) & (place_S <= end_B1)).astype(np.int64)
         return ids_BS, types_BS, is_text_BS
-
-    def _mask_tokens(self, index_B: I64, ids_BS: I64, is_text_BS: NDArray[np.bool_]) -> tuple[I64, I64]:
-        """Mask `ids_BS` in place; returns the masked positions in the flattened batch and their labels. Both (M,)."""
-        place_S = np.arange(self.seq_len)
-        # The tokens with the smallest keys are masked. The position in the low bits makes the keys of a sample differ.
-        keys_BS = draw(self.seed, Purpose.MASK, index_B[:, None], place_S)
-        keys_BS = (keys_BS & ~np.uint64(0xFFFF)) | place_S.astype(np.uint64)
-        keys_BS[~is_text_BS] = np.uint64(2**64 - 1)
-        counts_B = np.maximum(1, np.rint(self.mask_probability * is_text_BS.sum(axis=1)).astype(np.int64))
-        last_B1 = np.take_along_axis(np.sort(keys_BS, axis=1), counts_B[:, None] - 1, axis=1)
-        masked_M = np.flatnonzero(keys_BS <= last_B1)
-
-        labels_M = ids_BS.reshape(-1)[masked_M]
-        sample_M, place_M = np.divmod(masked_M, self.seq_len)
-        bits_M = draw(self.seed, Purpose.REPLACE, index_B[sample_M], place_M)
-        lot_M = bits_M >> np.uint64(32)
-        random_M = self._ordinary[below(bits_M & np.uint64(2**32 - 1), len(self._ordinary))]
-        other_M = np.where(lot_M < NINETY_PERCENT, random_M, labels_M)
-        ids_BS.reshape(-1)[masked_M] = np.where(lot_M < EIGHTY_PERCENT, self._mask, other_M)
-        return masked_M, labels_M

@@ -7,7 +7,11 @@ A chunk of one sentence borrows the next sentence of its document, or else the p
 document of one sentence has nothing to continue with: its B is always random. Where the corpus is a single document,
 there is no other to take B from: B is always the real one.
 
-Suffixes: B samples of a batch, N chunks.
+A sentence that would leave less than an eighth of a sample to its partner is cut into pieces of a quarter at most,
+which count as sentences from then on. So a sample with the real continuation shows all of its chunk, and in the course
+of the epochs every token of the text is seen, even of a text without a single full stop.
+
+Suffixes: B samples of a batch, N chunks, L long sentences, C cuts inside of them.
 """
 
 from typing import NamedTuple
@@ -15,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.corpus.shards import Shards
+from workers.contract.sources import CorpusError
 
 from .draws import Purpose, below, draw
 
@@ -33,23 +37,40 @@ class Pairs(NamedTuple):
 
 
 class Chunks:
-    """The chunks of a corpus for samples of at most `room` tokens, special tokens not counted."""
+    """The chunks of a corpus for samples of at most `room` tokens, special tokens not counted.
 
-    def __init__(self, shards: Shards, room: int) -> None:
-        self.room, self._offsets = room, shards.sentences
-        starts_N = _chunk_starts(shards, room)
-        ends_N = np.append(starts_N[1:], shards.manifest.sentences)
-        document_N = np.searchsorted(shards.documents, starts_N, side="right") - 1
-        first_N, last_N = shards.documents[document_N], shards.documents[document_N + 1]
+    Args:
+        sentences: First token of each sentence, and the number of tokens.
+        documents: First sentence of each document, and the number of sentences.
+        room: Tokens of a sample.
+
+    Raises:
+        CorpusError: the corpus is a single short sentence.
+    """
+
+    def __init__(self, sentences: I64, documents: I64, room: int) -> None:
+        self.room = room
+        self._offsets, documents = _cut_long_sentences(sentences, documents, room)
+        starts_N = _chunk_starts(self._offsets, documents, room)
+        ends_N = np.append(starts_N[1:], len(self._offsets) - 1)
+        document_N = np.searchsorted(documents, starts_N, side="right") - 1
+        first_N, last_N = documents[document_N], documents[document_N + 1]
         single_N = ends_N - starts_N == 1
         extends_N = single_N & (ends_N < last_N)
-        self._start_N = starts_N - (single_N & ~extends_N & (starts_N > first_N))
-        self._end_N = ends_N + extends_N
+        borrows_N = single_N & ~extends_N & (starts_N > first_N)
+        self._start_N, self._end_N = starts_N - borrows_N, ends_N + extends_N
         self._lonely_N = self._end_N - self._start_N == 1
+        # A gives up its head where the chunk is B, which is to be seen whole.
+        self._most_a_N = room - np.where(borrows_N, self._offsets[ends_N] - self._offsets[starts_N], 1)
         self._document_end_N = self._offsets[last_N]
         self._siblings_from_N = np.searchsorted(starts_N, first_N)
         self._siblings_to_N = np.searchsorted(starts_N, last_N)
-        self._has_others = shards.manifest.documents > 1
+        self._has_others = len(documents) > 2
+        if not self._has_others and self._lonely_N.all():
+            raise CorpusError(
+                f"data.corpus: a single sentence of {self._offsets[-1]} tokens, from which no pair of segments can be "
+                "taken; give more text, one paragraph a line and a blank line between documents"
+            )
 
     def __len__(self) -> int:
         return len(self._start_N)
@@ -59,10 +80,7 @@ class Chunks:
         border_B = self._border(chunk_B, draw(seed, Purpose.BORDER, index_B))
         lonely_B = self._lonely_N[chunk_B]
         a_end_B = self._offsets[np.where(lonely_B, self._end_N[chunk_B], border_B)]
-        a_length_B = a_end_B - self._offsets[self._start_N[chunk_B]]
-        # Sentences longer than a sample: A gives up its head, but never more than B needs or half of the room.
-        continuation_B = self._offsets[self._end_N[chunk_B]] - self._offsets[border_B]
-        a_length_B = np.minimum(a_length_B, self.room - np.minimum(continuation_B, self.room - self.room // 2))
+        a_length_B = np.minimum(a_end_B - self._offsets[self._start_N[chunk_B]], self._most_a_N[chunk_B])
 
         is_random_B = lonely_B | (draw(seed, Purpose.NEXT, index_B) >> np.uint64(63) == 1)
         is_random_B &= self._has_others
@@ -87,13 +105,27 @@ class Chunks:
         return pick_B + (pick_B >= start_B) * (end_B - start_B)
 
 
-def _chunk_starts(shards: Shards, room: int) -> I64:
-    """Fill chunks greedily with whole sentences of one document; a sentence that is too long is a chunk."""
-    # Counting a long sentence as `room` tokens makes it fit exactly.
-    ends = np.cumsum(np.minimum(np.diff(shards.sentences), room))
-    begins = np.append(0, ends[:-1])
-    document_ends = np.repeat(shards.documents[1:], np.diff(shards.documents))
-    following = np.minimum(np.searchsorted(ends, begins + room, side="right"), document_ends)
+def _cut_long_sentences(sentences: I64, documents: I64, room: int) -> tuple[I64, I64]:
+    """Return the offsets with borders inside of sentences that are too long to share a sample with a partner."""
+    longest, most = room - max(1, room // 8), max(1, room // 4)
+    lengths = np.diff(sentences)
+    long_L = np.flatnonzero(lengths > longest)
+    if not long_L.size:
+        return sentences, documents
+    cuts_L = -(-lengths[long_L] // most) - 1
+    ends_L = np.cumsum(cuts_L)
+    # The pieces of a sentence are equal but for one token.
+    piece_C = np.arange(ends_L[-1]) - np.repeat(ends_L - cuts_L, cuts_L) + 1
+    cut_C = piece_C * np.repeat(lengths[long_L], cuts_L) // np.repeat(cuts_L + 1, cuts_L)
+    at_C = np.repeat(long_L, cuts_L)
+    before = np.append(0, ends_L)[np.searchsorted(long_L, documents)]
+    return np.insert(sentences, at_C + 1, sentences[at_C] + cut_C), documents + before
+
+
+def _chunk_starts(sentences: I64, documents: I64, room: int) -> I64:
+    """Fill chunks greedily with whole sentences of one document."""
+    document_ends = np.repeat(documents[1:], np.diff(documents))
+    following = np.minimum(np.searchsorted(sentences[1:], sentences[:-1] + room, side="right"), document_ends)
     # Each chunk starts where the one before ends: a chain that only a loop can follow. Indexing a memoryview costs
     # a third of indexing an array, and no copy.
     step, starts, sentence = following.data, [], 0
