@@ -1,5 +1,6 @@
 """A real server in a thread of the test, on a free port and in a folder of its own."""
 
+import base64
 import json
 import socket
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 
 from server.cluster.protocol import Cluster
@@ -19,6 +21,7 @@ from server.http.app import create_app
 from server.http.context import Server
 from server.jobs.resources import Resources, Run
 from server.settings import Settings
+from workers.contract.records import tensor_set
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -27,6 +30,7 @@ TINY: dict[str, Any] = {
     "phases": [{"seq_len": 64, "global_batch_size": 8, "micro_batch_size": 4, "steps": 20, "lr": 0.01}],
 }
 NAMES = ["embeddings.weight", "layer.0.bias", "layer.0.weight"]
+ADAPTED = [True, False, True]
 
 
 class Nowhere:
@@ -130,15 +134,37 @@ def status(seq: int, state: str, **fields: Any) -> dict[str, Any]:
     return _record(seq, "status", status=state, **{"attempt": 1, "world_size": 1} | fields)
 
 
-def tensors(seq: int) -> dict[str, Any]:
+def tensors(seq: int, names: Sequence[str] = NAMES, adapted: Sequence[bool] = ADAPTED) -> dict[str, Any]:
     """Make the record that names the tensors."""
-    return _record(seq, "tensors", names=NAMES, adapted=[True, False, True])
+    return _record(seq, "tensors", names=list(names), adapted=list(adapted), set=tensor_set(names, adapted))
+
+
+def packed(numbers: Sequence[float | None]) -> str:
+    """Write numbers as a step record holds them."""
+    return base64.b64encode(np.array(numbers, dtype="<f4").tobytes()).decode()
+
+
+def unpacked(text: str) -> list[float | None]:
+    """Read numbers as a step record holds them, with the seven digits of float32."""
+    numbers = np.frombuffer(base64.b64decode(text), "<f4").tolist()
+    return [float(f"{number:.7g}") if np.isfinite(number) else None for number in numbers]
 
 
 def step(
-    seq: int, number: int, *, loss: float | None = None, ratios: Sequence[float | None] | None = None
+    seq: int,
+    number: int,
+    *,
+    loss: float | None = None,
+    ratios: Sequence[float | None] | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
-    """Make a step record; the loss falls with the step, and the ratios tell the step."""
+    """Make a step record; the loss falls with the step, and the numbers of the tensors tell the step."""
+    usual = [number / 10, 1.0, None] if ratios is None else ratios
+    vectors = {
+        "trust_ratio": packed(usual),
+        "weight_norm": packed([number + each for each in range(len(usual))]),
+        "update_norm": packed([number / 100] * len(usual)),
+    }
     return _record(
         seq,
         "step",
@@ -151,10 +177,9 @@ def step(
         lr=0.01,
         grad_norm=1.5,
         clip_coef=0.5,
-        skipped=False,
         tokens_per_s=1000.0,
         step_s=0.1,
-        trust_ratio=[number / 10, 1.0, None] if ratios is None else list(ratios),
+        **{"skipped": False, "set": tensor_set(NAMES, ADAPTED)} | vectors | fields,
     )
 
 

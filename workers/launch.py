@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from .contract.records import RunStatus
+from .contract.records import RunStatus, StatusRecord
 from .contract.run_folder import RunFolder
 from .contract.spec.job import JobSpec
 from .training.reporter import Reporter
@@ -77,7 +77,7 @@ def _worker(config: dict[str, Any]) -> str:
     except (CorpusError, loop.DivergedError) as error:
         # Ray would start the group again for an exception; these would fail again.
         if reporter:
-            reporter.emit("status", status=RunStatus.FAILED, attempt=config["attempt"], error=str(error))
+            reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=config["attempt"], error=str(error)))
         return RunStatus.FAILED.value
     finally:
         if reporter:
@@ -105,7 +105,7 @@ def _say_failed(folder: RunFolder, attempt: int, error: str | None) -> None:
     if error is None:  # the worker said it already
         return
     reporter = Reporter(folder)
-    reporter.emit("status", status=RunStatus.FAILED, attempt=attempt, error=error)
+    reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=attempt, error=error))
     reporter.close()
 
 

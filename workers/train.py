@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .contract.documents import parse_spec, read_file
 from .contract.problems import Problem, SpecError
-from .contract.records import CheckpointRecord, Record, RunStatus, StepRecord
+from .contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
 from .contract.run_folder import RunFolder
 from .contract.sources import CorpusError, check_files
 from .contract.spec.job import JobSpec
@@ -81,7 +81,7 @@ def _train(spec: JobSpec, folder: Path, *, as_json: bool) -> int:
         try:
             outcome = loop.train(spec, run, home(), reporter=reporter)
         except Exception as error:
-            reporter.emit("status", status=RunStatus.FAILED, attempt=1, error=str(error))
+            reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=1, error=str(error)))
             raise
         finally:
             reporter.close()

@@ -1,7 +1,6 @@
 """A job's progress in a terminal: a bar, plain lines where there is no terminal, or one JSON record a line."""
 
 import json
-import statistics
 import sys
 import time
 from collections import deque
@@ -31,7 +30,6 @@ class Course:
     step: int = 0
     last: JsonObject = field(default_factory=dict)
     """The newest step's record."""
-    adapted: list[bool] = field(default_factory=list)
     recent: deque[tuple[int, datetime]] = field(default_factory=lambda: deque(maxlen=50))
 
     def take(self, event: Event) -> None:
@@ -39,8 +37,6 @@ class Course:
         data = event.data
         if event.name == "status":
             self.status = data["status"]
-        elif event.name == "tensors":
-            self.adapted = data["adapted"]
         elif event.name == "step":
             self._take_step(data)
 
@@ -58,21 +54,13 @@ class Course:
         (first, begin), (last, end) = self.recent[0], self.recent[-1]
         return (end - begin) / (last - first) * (self.total - self.step)
 
-    @property
-    def median_trust_ratio(self) -> float | None:
-        """Median over the tensors whose step is scaled by their ratio."""
-        ratios = self.last.get("trust_ratio") or []
-        scaled = self.adapted or [True] * len(ratios)
-        known = [r for r, counts in zip(ratios, scaled, strict=False) if counts and r is not None]
-        return statistics.median(known) if known else None
-
     def figures(self) -> str:
         """Loss, throughput, trust ratio and time left, for one line of a terminal."""
         rate, left = self.last.get("tokens_per_s"), self.remaining
         parts = [
             f"loss {_number(self.last.get('loss'), '.3f')} (MLM {_number(self.last.get('mlm_loss'), '.3f')})",
             f"{_number(rate, '7,.0f')} tokens/s",
-            f"trust ratio {_number(self.median_trust_ratio, '.3f')}",
+            f"trust ratio {_number(self.last.get('trust_ratio_median'), '.3f')}",
             f"{_duration(left)} left" if left is not None else "",
         ]
         return "  ".join(part for part in parts if part) if self.last else ""

@@ -18,6 +18,7 @@ from server.settings import Settings
 from server.storage.database import Database
 from server.storage.histories import Histories
 from server.storage.jobs import Store
+from server.storage.records import Records
 from server.storage.runs import RunFolders
 from workers.contract.files import secret
 
@@ -42,16 +43,16 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     """Put a server together. Without `cluster` it runs its jobs on a local Ray cluster of its own."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database)
-    store = Store(database)
+    store, records = Store(database), Records(database)
     cluster = cluster or LocalCluster(settings.ray)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         bell = Bell()
-        store.on_change = bell.ring
-        folders = RunFolders(settings, store)
+        store.on_change = records.on_change = bell.ring
+        folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders)
-        app.state.server = Server(store, Histories(database), folders, scheduler, bell)
+        app.state.server = Server(store, records, Histories(database), folders, scheduler, bell)
         for job in await asyncio.to_thread(store.unfinished):
             folders.prepare(job)
         async with asyncio.TaskGroup() as tasks:

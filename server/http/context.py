@@ -9,6 +9,7 @@ from server.jobs.job import Job
 from server.scheduler import Scheduler
 from server.storage.histories import Histories
 from server.storage.jobs import Store
+from server.storage.records import Records
 from server.storage.runs import RunFolders
 
 from .bell import Bell
@@ -19,6 +20,7 @@ class Server:
     """The parts of a running server."""
 
     store: Store
+    records: Records
     histories: Histories
     folders: RunFolders
     scheduler: Scheduler

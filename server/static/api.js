@@ -41,22 +41,26 @@ const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => {
   return sign * (exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction);
 });
 
-/** The matrix so far, or in a window of steps: {names, adapted, columns: [{step, ratios}]}. The numbers come packed, a third of their JSON. */
+/** The numbers of a step's record: base64 of little-endian float32, or null. */
+const floats = (text) => text && new Float32Array(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer);
+
+/**
+ * The matrix so far, or in a window of steps: {names, adapted, sets, first, stride, skipped, columns: [{step, ratios}]}. The numbers
+ * come packed behind their names, a third of their JSON.
+ */
 export async function readRatios(id, window = null) {
   const path = `/jobs/${enc(id)}/trust-ratios`;
   const within = window ? `&from=${window[0]}&to=${window[1]}` : "";
-  const [{ names, adapted }, packed] = await Promise.all([
-    json(`${path}?columns=1`),
-    request(`${path}?columns=2048${within}`, { headers: { Accept: "application/octet-stream" } }),
-  ]);
-  const [width, first, last, stride] = ["Columns", "First-Step", "Last-Step", "Stride"].map((name) =>
-    Number(packed.headers.get(`Bigbatch-${name}`)));
-  const bits = new Uint16Array(await packed.arrayBuffer());
-  const columns = Array.from({ length: width }, (_, k) => ({
-    step: Math.min(first + (k + 1) * stride - 1, last),
-    ratios: names.map((_, row) => HALVES[bits[row * width + k]]),
+  const packed = await request(`${path}?columns=2048${within}`, { headers: { Accept: "application/octet-stream" } });
+  const body = await packed.arrayBuffer();
+  const length = new DataView(body).getUint32(0, true);
+  const { steps, ...head } = JSON.parse(new TextDecoder().decode(new Uint8Array(body, 4, length)));
+  const bits = new Uint16Array(body, 4 + length);
+  const columns = steps.map((step, k) => ({
+    step,
+    ratios: Float32Array.from(head.names, (_, row) => HALVES[bits[row * steps.length + k]]),
   }));
-  return { names, adapted, columns };
+  return { ...head, columns };
 }
 
 /**
@@ -77,7 +81,8 @@ export function follow(id, after, kinds, take, state) {
     for (const kind of kinds) {
       source.addEventListener(kind, (event) => {
         after = Number(event.lastEventId) || after;
-        take(kind, JSON.parse(event.data));
+        const record = JSON.parse(event.data);
+        take(kind, kind === "step" ? { ...record, trust_ratio: floats(record.trust_ratio) } : record);
       });
     }
     source.addEventListener("end", () => {

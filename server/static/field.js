@@ -11,7 +11,7 @@ const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRig
 
 /** What stands in a cell, in words. */
 function reading(run, ratios, row, step) {
-  const ratio = ratios.value(step, row);
+  const ratio = ratios.cell(step, row);
   if (run.skipped.has(step)) return "step skipped";
   if (Number.isNaN(ratio)) return "no data";
   return run.adapted[row] ? number(ratio, 3) : "1, not adapted";

@@ -108,7 +108,6 @@ export function TrustRatios({ run, version, cursor, window }) {
   const [ratios, busy] = useRatios(run, window);
   const select = (row) => setSelected((old) => (old === row ? null : row));
   const controls = { filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setFitted, window };
-  useEffect(() => setSelected(null), [run.names]);
 
   return html`<section class="panel matrix" aria-labelledby="matrix-title">
     <div class="matrix-head"><h2 id="matrix-title">Trust ratios <small class="dim">tensor × step</small></h2><${Legend} scale=${scale} /></div>

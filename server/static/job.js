@@ -8,7 +8,7 @@ import { TrustRatios } from "./heatmap.js";
 import { html } from "./html.js";
 import { Notes } from "./notes.js";
 import { Bar, Problem, Progress, Status, TERMINAL } from "./parts.js";
-import { ROW, Run, SPREAD } from "./run.js";
+import { ROW, Run } from "./run.js";
 import { Shared } from "./shared.js";
 
 /** The run, and a render for each frame in which it changed. */
@@ -88,7 +88,7 @@ function Charts({ run, shared }) {
   const masked = { label: "masked words", row: ROW.mlm_loss, ink: "line-masked" };
   const reference = { label: `unigram entropy ${number(entropy)}`, constant: entropy, dash: true, ink: "muted" };
   const small = { ...shared, timeline: run.metrics, height: 118 };
-  const spread = { label: "median", row: SPREAD.median, band: [SPREAD.low, SPREAD.high], ink: "line-ratio" };
+  const spread = { label: "median", row: ROW.trust_ratio_median, band: [ROW.trust_ratio_p10_min, ROW.trust_ratio_p90_max], ink: "line-ratio" };
   return html`<section class="panel charts" aria-label="Metrics">
     <div class="tall"><${Chart} title="Loss" unit="nats" ...${small} height=${278} log=${log}
       lines=${[line("loss", "line-loss"), masked, ...(entropy ? [reference] : [])]}>
@@ -96,7 +96,7 @@ function Charts({ run, shared }) {
     <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
     <${Chart} title="Throughput" unit="tokens/s" show=${compact} ...${small} lines=${[line("tokens_per_s", "line-speed")]} />
     <${Chart} title="Gradient norm" unit="before clipping" log=${true} ...${small} lines=${[line("grad_norm", "line-norm")]} />
-    <${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} show=${(ratio) => number(ratio, 3)} timeline=${run.spread} lines=${[spread]} />
+    <${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} show=${(ratio) => number(ratio, 3)} lines=${[spread]} />
   </section>`;
 }
 
@@ -122,6 +122,7 @@ export function JobPage({ id }) {
       <span aria-hidden="true">/</span><span class="here">${job ? job.name : id}</span></${Bar}>
     <main>
       ${error && html`<${Problem} error=${error} />`}
+      ${run.refused && html`<${Problem} error=${run.refused} />`}
       ${job && html`<${Header} run=${run} />
         ${run.metrics.length ? html`<${Charts} run=${run} shared=${shared} />` : html`<${Waiting} job=${job} />`}
         ${run.names.length > 0 && html`<${TrustRatios} run=${run} ...${shared} />`}<${Notes} run=${run} />`}

@@ -34,12 +34,9 @@ function word(css) {
 
 /** For each pixel from left to right the column of `ratios` it shows, -1 for none. */
 function columnsByPixel(ratios, steps, pixels) {
-  const columns = new Int32Array(pixels).fill(-1);
+  const columns = new Int32Array(pixels);
   const scaled = new Steps(steps.from, steps.from + steps.slots - 1, pixels);
-  for (let x = 0; x < pixels; x++) {
-    const column = ratios.seek(scaled.at(x + 0.5));
-    if (column < ratios.length) columns[x] = column;
-  }
+  for (let x = 0; x < pixels; x++) columns[x] = ratios.find(scaled.at(x + 0.5));
   return columns;
 }
 

@@ -3,13 +3,13 @@
 import { follow, readJob, readMetrics, readNotes, readRatios, RETRY_MS } from "./api.js";
 import { Timeline } from "./timeline.js";
 
-const SERIES = ["loss", "mlm_loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s"];
+const SERIES = ["loss", "mlm_loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s",
+  "trust_ratio_median", "trust_ratio_p10", "trust_ratio_p90"];
+const LAST_MIN_MAX = ["last", "min", "max"];
 /** Rows of `metrics`: each series, then the lower and upper bound of its bucket. */
 export const ROW = Object.fromEntries(
   SERIES.flatMap((name, i) => [[name, 3 * i], [`${name}_min`, 3 * i + 1], [`${name}_max`, 3 * i + 2]]),
 );
-/** Rows of `spread`: quantiles over the adapted tensors of a step. */
-export const SPREAD = { median: 0, low: 1, high: 2 };
 const KINDS = ["status", "tensors", "step", "checkpoint", "alert", "log"];
 const NOTES = new Set(["status", "checkpoint", "alert", "log"]);
 const MAX_NOTES = 200;
@@ -21,8 +21,15 @@ export class Run {
     this.job = null;
     this.error = null;
     this.link = "connecting";
-    this.metrics = new Timeline(3 * SERIES.length);
-    this.setTensors([], []);
+    this.metrics = new Timeline(SERIES.flatMap(() => LAST_MIN_MAX));
+    /** Tensors of all steps; a row keeps its place when others come. */
+    this.names = [];
+    this.adapted = [];
+    this.ratios = new Timeline([]);
+    this.range = [Infinity, 0];
+    /** The rows of each set of tensors. */
+    this.sets = new Map();
+    this.refused = null;
     this.notes = new Map();
     this.skipped = new Set();
     this.latest = null;
@@ -59,18 +66,19 @@ export class Run {
 
   takeHistory(metrics, ratios) {
     metrics.steps.forEach((step, i) => {
-      this.metrics.put(step, SERIES.flatMap((name) => ["last", "min", "max"].map((k) => metrics.series[name][k][i])));
+      this.metrics.put(step, SERIES.flatMap((name) => LAST_MIN_MAX.map((k) => metrics.series[name][k][i])));
     });
     this.setTensors(ratios.names, ratios.adapted);
+    Object.assign(this.ratios, { origin: ratios.first, stride: ratios.stride });
+    for (const [set, rows] of Object.entries(ratios.sets)) this.sets.set(set, rows);
+    for (const step of ratios.skipped) this.skipped.add(step);
     for (const { step, ratios: column } of ratios.columns) this.putRatios(step, column);
   }
 
   setTensors(names, adapted) {
     this.names = names;
     this.adapted = adapted;
-    this.ratios = new Timeline(names.length);
-    this.spread = new Timeline(3);
-    this.range = [Infinity, 0];
+    this.ratios.widen(names.length);
   }
 
   take(kind, record) {
@@ -82,39 +90,45 @@ export class Run {
     this.changed();
   }
 
-  takeTensors({ names, adapted }) {
-    if (names.join() !== this.names.join() || adapted.join() !== this.adapted.join()) this.setTensors(names, adapted);
+  takeTensors({ set, names, adapted }) {
+    const known = new Map(this.names.map((name, row) => [name, this.adapted[row]]));
+    names.forEach((name, i) => known.set(name, adapted[i]));
+    this.setTensors([...known.keys()], [...known.values()]);
+    this.sets.set(set, names.map((name) => this.names.indexOf(name)));
   }
 
   takeStep(record) {
     this.metrics.put(record.step, SERIES.flatMap((name) => Array(3).fill(record[name])));
-    if (record.trust_ratio.length === this.names.length) this.putRatios(record.step, record.trust_ratio);
     if (record.skipped) this.skipped.add(record.step);
     else this.skipped.delete(record.step);
+    this.putRatios(record.step, this.column(record));
     this.latest = record;
     this.pace = [...this.pace.slice(1 - PACE_STEPS), record.step_s];
     this.job = { ...this.job, step: record.step };
   }
 
+  /** A step's ratios, each in the row of its tensor. Where there is not one for each tensor, none can be trusted. */
+  column({ step, set, trust_ratio: ratios }) {
+    const column = new Float32Array(this.names.length).fill(NaN);
+    if (ratios === null) return column;
+    const rows = this.sets.get(set);
+    if (rows?.length === ratios.length) rows.forEach((row, i) => { column[row] = ratios[i]; });
+    else this.refused = new Error(`Step ${step} has ${ratios.length} trust ratios for ${rows?.length ?? "unnamed"} tensors. They are not drawn.`);
+    return column;
+  }
+
   /** The matrix in a window of steps, with the columns that the matrix of the whole run has no room for. */
   async detail(window) {
-    const { names, columns } = await readRatios(this.id, window);
-    const detail = new Timeline(names.length);
+    const { names, first, stride, columns } = await readRatios(this.id, window);
+    const detail = Object.assign(new Timeline(names.map(() => "last")), { origin: first, stride });
     for (const { step, ratios } of columns) detail.put(step, ratios);
     return detail;
   }
 
   putRatios(step, column) {
     this.ratios.put(step, column);
-    const sorted = column.filter((ratio, row) => this.adapted[row] && ratio > 0).sort((a, b) => a - b);
-    if (!sorted.length) {
-      if (this.adapted.includes(true)) this.skipped.add(step); // a step that changed nothing has no ratios
-      this.spread.put(step, []);
-      return;
-    }
-    const quantile = (share) => sorted[Math.round(share * (sorted.length - 1))];
-    this.spread.put(step, [quantile(0.5), quantile(0.1), quantile(0.9)]);
-    this.range = [Math.min(this.range[0], sorted[0]), Math.max(this.range[1], sorted.at(-1))];
+    const shown = column.filter((ratio, row) => this.adapted[row] && ratio > 0 && ratio < Infinity);
+    this.range = [Math.min(this.range[0], ...shown), Math.max(this.range[1], ...shown)];
   }
 
   setLink(link) {

@@ -1,14 +1,26 @@
 // Columns of numbers, one a step: the history of a run in bounded memory.
 
-/** Steps ascending; `values` holds one column after the other, NaN where there is nothing. */
+/** How two values become one where columns are pooled; what is missing hides nothing. */
+const POOLED = {
+  last: (a, b) => (Number.isNaN(b) ? a : b),
+  min: (a, b) => (b >= a || Number.isNaN(b) ? a : b),
+  max: (a, b) => (b <= a || Number.isNaN(b) ? a : b),
+};
+
+/**
+ * Steps ascending; `values` holds one column after the other, NaN where there is nothing. `pooling` says for each row
+ * what is kept of columns that are pooled: "last", "min" or "max".
+ */
 export class Timeline {
-  constructor(rows, capacity = 4096) {
-    this.rows = rows;
+  constructor(pooling, capacity = 4096) {
+    this.pooling = pooling.map((name) => POOLED[name]);
+    this.rows = pooling.length;
     this.capacity = capacity;
     this.steps = new Float64Array(capacity);
-    this.values = new Float32Array(rows * capacity);
+    this.values = new Float32Array(this.rows * capacity);
     this.length = 0;
-    this.stride = 1; // steps a column, once the run is longer than the capacity
+    this.origin = 1;
+    this.stride = 1; // steps a column, counted from `origin`
   }
 
   get first() {
@@ -31,54 +43,81 @@ export class Timeline {
     return low;
   }
 
+  /** Index of the column that `step` belongs to, -1 if there is none. */
+  find(step) {
+    const index = this.seek(step);
+    const holds = (at) => at >= 0 && at < this.length && this.bucket(this.steps[at]) === this.bucket(step);
+    return [index, index - 1].find(holds) ?? -1;
+  }
+
+  bucket(step) {
+    return Math.floor((step - this.origin) / this.stride);
+  }
+
   /** How many columns there are from one step to another, both included. */
   count(from, to) {
     return this.seek(to + 1) - this.seek(from);
   }
 
-  /**
-   * Adds a column, or replaces the one of the same step. A step between two columns that were pooled is no column of
-   * its own and is passed over.
-   */
+  /** Adds a column, replaces the one of the same step, or joins the one that its step is pooled with. */
   put(step, column) {
-    let index = this.seek(step);
-    if (index < this.length && this.steps[index] !== step) return;
-    while (index === this.capacity) {
-      this.stride *= 2;
-      this.pool();
-      index = this.length;
+    const index = this.find(step);
+    if (index < 0) this.insert(step, column);
+    else if (this.stride === 1) this.write(index, step, column);
+    else if (step >= this.steps[index]) {
+      this.write(index, step, Array.from(this.pooling, (pool, row) => pool(this.at(index, row), column[row] ?? NaN)));
     }
-    if (index === this.length && index > 0 && this.bucket(step) === this.bucket(this.last)) index--;
+  }
+
+  insert(step, column) {
+    while (this.length === this.capacity) this.pool();
+    if (this.find(step) >= 0) return this.put(step, column);
+    const index = this.seek(step);
+    this.steps.copyWithin(index + 1, index, this.length);
+    this.values.copyWithin((index + 1) * this.rows, index * this.rows, this.length * this.rows);
+    this.length++;
+    return this.write(index, step, column);
+  }
+
+  write(index, step, column) {
     this.steps[index] = step;
     for (let row = 0; row < this.rows; row++) this.values[index * this.rows + row] = column[row] ?? NaN;
-    this.length = Math.max(this.length, index + 1);
   }
 
-  bucket(step) {
-    return Math.ceil(step / this.stride);
-  }
-
-  /** Of each bucket of `stride` steps the last column is kept: the whole run stays in view, evenly thinned. */
+  /** Two columns become one: the whole run stays in view, evenly thinned. */
   pool() {
-    let kept = 0;
+    const { steps, values, length, rows } = this;
+    this.stride *= 2;
+    this.length = 0;
+    for (let index = 0; index < length; index++) this.put(steps[index], values.slice(index * rows, (index + 1) * rows));
+  }
+
+  /** Makes room for further rows, which are empty so far. */
+  widen(rows) {
+    const values = new Float32Array(rows * this.capacity).fill(NaN);
     for (let index = 0; index < this.length; index++) {
-      const next = index + 1 < this.length ? this.bucket(this.steps[index + 1]) : Infinity;
-      if (this.bucket(this.steps[index]) === next) continue;
-      this.steps[kept] = this.steps[index];
-      this.values.copyWithin(kept * this.rows, index * this.rows, (index + 1) * this.rows);
-      kept++;
+      values.set(this.values.subarray(index * this.rows, (index + 1) * this.rows), index * rows);
     }
-    this.length = kept;
+    this.values = values;
+    this.pooling.push(...Array(rows - this.rows).fill(POOLED.last));
+    this.rows = rows;
   }
 
+  /** NaN too for a row that came later than this was fetched. */
   at(index, row) {
-    return this.values[index * this.rows + row];
+    return row < this.rows ? this.values[index * this.rows + row] : NaN;
   }
 
-  /** The value of a row at a step, NaN where there is none. */
+  /** The value of a row at a step, or at the next step that has one; NaN where there is none. */
   value(step, row) {
     const index = this.seek(step);
     return index < this.length ? this.at(index, row) : NaN;
+  }
+
+  /** The value of a row in the column that the step belongs to. */
+  cell(step, row) {
+    const index = this.find(step);
+    return index < 0 ? NaN : this.at(index, row);
   }
 
   /** One row over all columns, with null for nothing, as the charts want it. */

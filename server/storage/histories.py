@@ -1,14 +1,15 @@
 """Histories of a job, pooled to what a screen can show."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, except_, func, select
 
 from server.errors import ParameterError
+from workers.contract.records import TensorsRecord
 
 from .database import Database
 from .schema import records
@@ -23,7 +24,13 @@ SERIES = (
     "clip_coef",
     "tokens_per_s",
     "step_s",
+    "trust_ratio_median",
+    "trust_ratio_p10",
+    "trust_ratio_p90",
 )
+
+
+Vector = Literal["trust_ratio", "weight_norm", "update_norm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +44,23 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
-    """The last records of some kinds, in order; `last_seq` is the number of the last record of all kinds."""
-
-    records: list[dict[str, Any]]
-    last_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrustRatios:
-    """The matrix of tensors by steps. Column k is step `first + (k + 1) * stride - 1`, but not behind `last`."""
+class Matrix:
+    """One number of every tensor at every step. N tensors, C columns."""
 
     names: list[str]
+    """(N), those of all sets of tensors, in order of first appearance."""
     adapted: list[bool]
+    sets: dict[str, list[int]]
+    """For each set of tensors the rows of its names."""
     first: int
-    last: int
     stride: int
+    """The first column stands for the steps from `first` to `first + stride - 1`, the next one for those behind it."""
+    steps: list[int]
+    """(C), ascending: the step that each column shows, of its steps the last one that has numbers."""
+    skipped: list[int]
+    """All steps in the range that were skipped, and so have no numbers."""
     values: NDArray[np.float32]
-    """(tensors, columns); NaN where a step or a ratio is missing."""
-
-    @property
-    def steps(self) -> list[int]:
-        """The step of each column."""
-        return _columns(self.first, self.last, self.stride)
+    """(N, C), NaN where the step had no such tensor or the number was not finite."""
 
 
 class Histories:
@@ -78,55 +79,66 @@ class Histories:
         if unknown:
             raise ParameterError(f"there is no series {', '.join(unknown)}; the series are {', '.join(SERIES)}")
         values = [records.c.data[name].as_float().label(name) for name in names]
-        query = _within(select(records.c.step, *values), job_id, start, end).order_by(records.c.step)
+        query = _steps(job_id, start, end, records.c.step, *values).order_by(records.c.step)
         with self._database.read() as db:
             rows = db.execute(query).all()
         table = np.array([list(row) for row in rows], dtype=np.float64).reshape(len(rows), 1 + len(names))
         return _pool(table, names, buckets)
 
-    def newest(self, job_id: str, kinds: Sequence[str], limit: int) -> Newest:
-        """Read the last records of some kinds, and the number of the last record of any kind."""
-        query = select(records.c.data).where(records.c.job_id == job_id, records.c.kind.in_(kinds))
+    def matrix(self, job_id: str, what: Vector, *, start: int, end: int | None, columns: int) -> Matrix:
+        """Read one number of every tensor at the steps from `start` to `end`, at most `columns` wide."""
+        has_numbers = records.c.trust_ratio.is_not(None)
         with self._database.read() as db:
-            last = db.execute(select(func.max(records.c.seq)).where(records.c.job_id == job_id)).scalar() or 0
-            found = db.execute(query.order_by(records.c.seq.desc()).limit(limit)).scalars().all()
-        return Newest(list(reversed(found)), last)
-
-    def trust_ratios(self, job_id: str, *, start: int, end: int | None, columns: int) -> TrustRatios:
-        """Read the matrix of the steps from `start` to `end`, at most `columns` wide."""
-        extent = _within(select(func.min(records.c.step), func.max(records.c.step)), job_id, start, end)
-        named = select(records.c.data).where(records.c.job_id == job_id, records.c.kind == "tensors")
-        with self._database.read() as db:
-            first, last = db.execute(extent).one()
-            tensors = db.execute(named.order_by(records.c.seq.desc()).limit(1)).scalar() or {"names": [], "adapted": []}
+            sets = _sets(db, job_id)
+            first, last = db.execute(
+                _steps(job_id, start, end, func.min(records.c.step), func.max(records.c.step))
+            ).one()
             if first is None:
-                return TrustRatios(tensors["names"], tensors["adapted"], 0, -1, 1, _matrix([], [], tensors["names"]))
+                return _matrix(sets, [], [], 1, 1)
             stride = -(-(last - first + 1) // columns)
-            steps = _columns(first, last, stride)
-            wanted = _within(select(records.c.step, records.c.trust_ratios), job_id, first, last)
-            aligned = (records.c.step - first + 1) % stride == 0
-            rows = db.execute(wanted.where(aligned | (records.c.step == last))).all()
-        return TrustRatios(
-            tensors["names"], tensors["adapted"], first, last, stride, _matrix(rows, steps, tensors["names"])
-        )
+            newest = _steps(job_id, first, last, func.max(records.c.step)).where(has_numbers)
+            shown = newest.group_by((records.c.step - first) // stride)
+            found = _steps(job_id, first, last, records.c.step, records.c.tensor_set, records.c[what])
+            rows = db.execute(found.where(records.c.step.in_(shown)).order_by(records.c.step)).all()
+            # Both sides are read from an index alone.
+            bare = except_(
+                _steps(job_id, first, last, records.c.step),
+                _steps(job_id, first, last, records.c.step).where(has_numbers),
+            )
+            skips = _steps(job_id, first, last, records.c.step).where(
+                records.c.step.in_(bare), records.c.data["skipped"].as_boolean()
+            )
+            skipped = db.execute(skips.order_by(records.c.step)).scalars().all()
+        return _matrix(sets, rows, skipped, first, stride)
 
 
-def _within(query: Select[Any], job_id: str, start: int, end: int | None) -> Select[Any]:
-    query = query.where(records.c.job_id == job_id, records.c.step >= start)
+def _steps(job_id: str, start: int, end: int | None, *columns: ColumnElement[Any]) -> Select[Any]:
+    query = select(*columns).where(records.c.job_id == job_id, records.c.step >= start)
     return query if end is None else query.where(records.c.step <= end)
 
 
-def _columns(first: int, last: int, stride: int) -> list[int]:
-    return [min(step, last) for step in range(first + stride - 1, last + stride, stride)]
+def _sets(db: Connection, job_id: str) -> list[TensorsRecord]:
+    query = select(records.c.data).where(records.c.job_id == job_id, records.c.kind == "tensors")
+    return [TensorsRecord.model_validate(data) for data in db.execute(query.order_by(records.c.seq)).scalars()]
 
 
-def _matrix(rows: Iterable[Row[Any]], steps: list[int], names: list[str]) -> NDArray[np.float32]:
-    values = np.full((len(names), len(steps)), np.nan, dtype=np.float32)
-    column = {step: number for number, step in enumerate(steps)}
+def _matrix(
+    sets: Sequence[TensorsRecord], rows: Sequence[Row[Any]], skipped: Sequence[int], first: int, stride: int
+) -> Matrix:
+    adapted = {name: flag for each in sets for name, flag in zip(each.names, each.adapted, strict=True)}
+    line = {name: number for number, name in enumerate(adapted)}
+    lines = {each.set: [line[name] for name in each.names] for each in sets}
+    # Where all steps of a column were skipped, it shows the last of them, empty.
+    steps = {(step - first) // stride: step for step in skipped} | {
+        (row.step - first) // stride: row.step for row in rows
+    }
+    column = {step: number for number, step in enumerate(sorted(steps.values()))}
+    values = np.full((len(line), len(column)), np.nan, dtype=np.float32)
     for row in rows:
-        found = np.frombuffer(row.trust_ratios, dtype="<f4")
-        values[: len(found), column[row.step]] = found[: len(names)]
-    return values
+        packed = row[-1]
+        if row.tensor_set is not None and packed is not None:  # older versions told neither the set nor the norms
+            values[lines[row.tensor_set], column[row.step]] = np.frombuffer(packed, dtype="<f4")
+    return Matrix(list(adapted), list(adapted.values()), lines, first, stride, list(column), list(skipped), values)
 
 
 def _pool(table: NDArray[np.float64], names: list[str], buckets: int) -> Metrics:

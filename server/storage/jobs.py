@@ -1,41 +1,30 @@
-"""Jobs and records in the database."""
+"""Jobs in the database."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-from sqlalchemy import Connection, RowMapping, Text, delete, insert, select, type_coerce, update
+from sqlalchemy import Connection, RowMapping, Text, insert, select, type_coerce, update
 
 from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
 from workers.contract.documents import parse_spec
-from workers.contract.push import Command, PushReply
-from workers.contract.records import Record, StepRecord
+from workers.contract.push import Command
 from workers.contract.spec.job import JobSpec
 
 from .database import Database
-from .schema import jobs, records
+from .schema import jobs
 
 # The specification is read as text, so that one that is damaged fails when its own row is read.
 _READ_AS = {"spec": type_coerce(jobs.c.spec, Text).label("spec")}
 _JOB_COLUMNS = [_READ_AS.get(field.name, jobs.c[field.name]) for field in fields(Job)]
 log = logging.getLogger(__name__)
 _FINISHED = [status.value for status in JobStatus if status.is_terminal]
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a stream tells next: the records behind a number, and the job as it is after the last of all records."""
-
-    job: Job
-    records: list[dict[str, Any]]
-    is_all: bool
 
 
 class Store:
@@ -77,7 +66,7 @@ class Store:
             JobNotFoundError: no job has this id.
         """
         with self._database.read() as db:
-            return _read(db, job_id)
+            return read_job(db, job_id)
 
     def page(
         self,
@@ -113,52 +102,12 @@ class Store:
     def change(self, job_id: str, change: Callable[[Job], Job]) -> Job:
         """Replace a job by what `change` makes of it, in one transaction."""
         with self._database.write() as db:
-            before = _read(db, job_id)
+            before = read_job(db, job_id)
             after = change(before)
-            _replace(db, before, after)
+            replace_job(db, before, after)
         if after != before:
             self.on_change(job_id)
         return after
-
-    def acknowledged(self, job_id: str) -> int:
-        """Return the number up to which all records are stored."""
-        with self._database.read() as db:
-            return _acknowledged(db, job_id)
-
-    def ingest(self, job_id: str, pushed: Iterable[Record], attempt: int | None = None) -> PushReply:
-        """Store the records that are next in number, and what they imply for the job, in one transaction.
-
-        Records that are stored already are passed over, and so is everything behind a gap: the reply's number tells
-        the sender where to go on. Of an attempt that a newer one has followed, nothing is stored,
-        and it is told to stop.
-        """
-        with self._database.write() as db:
-            before = after = _read(db, job_id)
-            acknowledged = last = _acknowledged(db, job_id)
-            if attempt is not None and attempt < before.attempt:
-                return PushReply(acknowledged=acknowledged, command=Command.STOP)
-            for record in pushed:
-                if record.seq == last + 1:
-                    _insert(db, job_id, record)
-                    after, last = after.after(record), record.seq
-            if last > acknowledged:
-                db.execute(update(jobs).where(jobs.c.id == job_id).values(acknowledged=last))
-                _replace(db, before, after)
-        if last > acknowledged:
-            self.on_change(job_id)
-        return PushReply(acknowledged=last, command=Command.STOP if after.status.is_terminal else after.command)
-
-    def news(self, job_id: str, after: int, limit: int) -> News:
-        """Read at most `limit` records behind number `after`, and the job, from one snapshot."""
-        query = (
-            select(records.c.data, records.c.trust_ratios)
-            .where(records.c.job_id == job_id, records.c.seq > after)
-            .order_by(records.c.seq)
-            .limit(limit)
-        )
-        with self._database.read() as db:
-            found = [_whole(row.data, row.trust_ratios) for row in db.execute(query)]
-            return News(_read(db, job_id), found, is_all=len(found) < limit)
 
     def _settle_unreadable(self, job: Job) -> None:
         log.error("job %s: %s", job.id, job.error)
@@ -203,7 +152,12 @@ def _columns(job: Job) -> dict[str, Any]:
     return values if spec is None else values | {"spec": spec.model_dump(mode="json")}
 
 
-def _read(db: Connection, job_id: str) -> Job:
+def read_job(db: Connection, job_id: str) -> Job:
+    """Read a job within a transaction.
+
+    Raises:
+        JobNotFoundError: no job has this id.
+    """
     row = db.execute(select(*_JOB_COLUMNS).where(jobs.c.id == job_id)).mappings().one_or_none()
     if row is None:
         raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists those there are")
@@ -218,32 +172,9 @@ def _by_key(db: Connection, key: str) -> RowMapping | None:
     )
 
 
-def _acknowledged(db: Connection, job_id: str) -> int:
-    number: int = db.execute(select(jobs.c.acknowledged).where(jobs.c.id == job_id)).scalar_one()
-    return number
-
-
-def _replace(db: Connection, before: Job, after: Job) -> None:
+def replace_job(db: Connection, before: Job, after: Job) -> None:
+    """Store what differs between two states of a job, within a transaction."""
     old, new = _columns(before), _columns(after)
     changed = {name: value for name, value in new.items() if value != old[name]}
     if changed:
         db.execute(update(jobs).where(jobs.c.id == before.id).values(**changed))
-
-
-def _insert(db: Connection, job_id: str, record: Record) -> None:
-    step, ratios = None, None
-    data = record.model_dump(mode="json", exclude={"trust_ratio"})
-    if isinstance(record, StepRecord):
-        step = record.step
-        ratios = np.array(record.trust_ratio, dtype="<f4").tobytes()  # None becomes NaN
-        db.execute(delete(records).where(records.c.job_id == job_id, records.c.step == step))
-    row = {"job_id": job_id, "seq": record.seq, "kind": record.kind, "step": step, "time": record.time}
-    db.execute(insert(records).values(**row, data=data, trust_ratios=ratios))
-
-
-def _whole(data: dict[str, Any], ratios: bytes | None) -> dict[str, Any]:
-    """Put the trust ratios back, with the seven digits that float32 holds."""
-    if ratios is None:
-        return data
-    values = np.frombuffer(ratios, dtype="<f4").tolist()
-    return data | {"trust_ratio": [None if value != value else float(f"{value:.7g}") for value in values]}  # noqa: PLR0124

@@ -16,6 +16,7 @@ from workers.contract.records import Record
 from workers.contract.run_folder import RunFolder
 
 from .jobs import Store
+from .records import Records
 
 _BATCH = 500
 
@@ -28,8 +29,8 @@ def digest(token: str) -> str:
 class RunFolders:
     """Prepares the folders of jobs under the server's home."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: Settings, store: Store, records: Records) -> None:
+        self._settings, self._store, self._records = settings, store, records
 
     def folder(self, job_id: str) -> Path:
         """Return the folder of a job."""
@@ -48,14 +49,14 @@ class RunFolders:
 
     def read_rest(self, job_id: str) -> None:
         """Store what the run wrote and could not push; an alert takes the place of a record that is refused."""
-        for batch in read_events(self.folder(job_id), self._store.acknowledged(job_id)):
+        for batch in read_events(self.folder(job_id), self._records.acknowledged(job_id)):
             self._ingest(job_id, batch)
 
     def _ingest(self, job_id: str, batch: list[Record]) -> None:
         replaced = 0
         while True:
             try:
-                self._store.ingest(job_id, batch)
+                self._records.ingest(job_id, batch)
             except RecordError as error:
                 if error.seq <= replaced:
                     raise

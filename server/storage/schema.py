@@ -80,9 +80,20 @@ records = Table(
     Column("kind", String(16), nullable=False),
     Column("step", Integer),  # of a step record alone
     Column("time", UtcDateTime, nullable=False),
-    Column("data", JSON, nullable=False),  # the record without its trust ratios
-    Column("trust_ratios", LargeBinary),  # little-endian float32, NaN where there is none
+    Column("data", JSON, nullable=False),  # the record without what follows
+    Column("tensor_set", String(64)),  # of tensors and step records: which names belong to which numbers
+    # float32, little-endian, one a tensor; of a step record that was not skipped
+    Column("trust_ratio", LargeBinary),
+    Column("weight_norm", LargeBinary),
+    Column("update_norm", LargeBinary),
 )
 # A step that was computed again takes the place of the first one.
 Index("one_row_a_step", records.c.job_id, records.c.step, unique=True, sqlite_where=text("step IS NOT NULL"))
+Index(
+    "steps_with_ratios",
+    records.c.job_id,
+    records.c.step,
+    sqlite_where=text("trust_ratio IS NOT NULL"),
+    postgresql_where=text("trust_ratio IS NOT NULL"),
+)
 Index("records_by_kind", records.c.job_id, records.c.kind, records.c.seq)

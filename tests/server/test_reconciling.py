@@ -18,6 +18,7 @@ from server.scheduler import Scheduler
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.jobs import Store
+from server.storage.records import Records
 from server.storage.runs import RunFolders
 from tests.serving import TINY, Nowhere
 from workers.contract.documents import parse_spec
@@ -41,7 +42,8 @@ class House:
         self.home, self.cluster = home, cluster
         self.database = Database(home / "test.db")
         self.store = Store(self.database)
-        self.folders = RunFolders(Settings(home), self.store)
+        self.records = Records(self.database)
+        self.folders = RunFolders(Settings(home), self.store, self.records)
 
     def job(self, **changes: Any) -> Job:
         job, _ = self.store.create(parse_spec(TINY | changes))
@@ -79,7 +81,7 @@ def test_a_job_whose_records_never_arrived_is_settled_from_its_file(house: House
     job = house.job()
     done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
     assert (done.status, done.step, done.attempt, done.world_size) == (JobStatus.SUCCEEDED, 5, 1, 1)
-    assert len(house.store.news(job.id, 0, 100).records) == 8
+    assert len(house.records.news(job.id, 0, 100).records) == 8
 
 
 def test_a_run_that_ends_without_a_word_fails_with_the_end_of_its_log(house: House) -> None:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.serving import packed
+from workers.contract.records import tensor_set
+
 NAMES = [
     "bert.embeddings.word_embeddings.weight",
     "bert.embeddings.LayerNorm.weight",
@@ -27,11 +30,17 @@ class Writer:
 
     def __init__(self) -> None:
         self._seq = 0
+        self._set = ""
 
     def begin(self) -> list[Record]:
         """What a run says before its first step."""
         status = self._record("status", status="RUNNING", attempt=1, world_size=2, unigram_entropy_nats=6.06)
-        return [status, self._record("tensors", names=NAMES, adapted=ADAPTED)]
+        return [status, self.tensors()]
+
+    def tensors(self, names: Sequence[str] = NAMES, adapted: Sequence[bool] = ADAPTED) -> Record:
+        """The names of the steps that follow."""
+        self._set = tensor_set(names, adapted)
+        return self._record("tensors", names=list(names), adapted=list(adapted), set=self._set)
 
     def end(self, status: str, error: str | None = None) -> Record:
         """The last word of a run."""
@@ -40,7 +49,7 @@ class Writer:
     def step(self, step: int, ratios: Sequence[float] | None = None, *, skipped: bool = False) -> Record:
         """A step on a smooth loss curve."""
         loss = None if skipped else 6 + 3 * math.exp(-step / 20)
-        usual = [None if skipped else ratio(step, row) for row in range(len(NAMES))]
+        numbers = ratios or [ratio(step, row) for row in range(len(NAMES))]
         return self._record(
             "step",
             step=step,
@@ -55,7 +64,8 @@ class Writer:
             skipped=skipped,
             tokens_per_s=12_345.0,
             step_s=0.5,
-            trust_ratio=list(ratios or usual),
+            set=self._set,
+            trust_ratio=None if skipped else packed(numbers),
         )
 
     def steps(self, first: int, last: int) -> list[Record]:

@@ -6,13 +6,12 @@ The file grows at its end and is never changed in place: to mend a line, the who
 import os
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from .lock import Lock, SupersededError
 from .mending import Entry, read_entries, stand_in
-from .records import RECORD, Record
+from .records import AnyRecord, Record
 
 _PUSH_BYTES = 512 * 1024  # the ingest route refuses bodies over 1 MiB
 
@@ -36,16 +35,15 @@ class Journal:
             self.close()
             raise
 
-    def append(self, kind: str, **fields: Any) -> Record:
-        """Number, check and write one record.
+    def append(self, record: AnyRecord) -> Record:
+        """Number and write one record.
 
         Raises:
             SupersededError: a newer attempt has taken the journal over.
         """
         with self._writing:
             self._check_place()
-            stamp = {"seq": self.last_seq + 1, "time": datetime.now(UTC), "kind": kind}
-            record = RECORD.validate_python(stamp | fields)
+            record = record.model_copy(update={"seq": self.last_seq + 1})
             self._file.write(record.model_dump_json().encode() + b"\n")
             self._file.flush()
             self.last_seq = record.seq

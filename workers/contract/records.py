@@ -1,13 +1,40 @@
-"""What a job says of itself, and what it is told in reply: the records of events.jsonl and of the ingest route.
+"""What a job says of itself: the records of events.jsonl and of the ingest route.
 
-A record is numbered once, when it is written ahead to the run folder. A step that is computed again after a restart is
-a new record of the same step and takes the place of the old one.
+A record is built without a number. It gets one, once, when it is written ahead to the run folder. A step that is
+computed again after a restart is a new record of the same step and takes the place of the old one.
+
+Records are read for good. A field that is added later is optional, and where it is absent, the record means what the
+version that wrote it did.
 """
 
+import base64
+import binascii
+import hashlib
+import json
+import math
+import sys
+from array import array
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+FLOAT32_BYTES = 4
 
 
 class RunStatus(StrEnum):
@@ -20,12 +47,46 @@ class RunStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _packed(value: object) -> object:
+    """Return the bytes behind base64, or behind a list of numbers, as older versions wrote them."""
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"is not base64: {error}") from None
+    if isinstance(value, list):
+        try:
+            numbers = array("f", (math.nan if number is None else number for number in value))
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"is not a list of numbers and nulls: {error}") from None
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tobytes()
+    return value
 
-    seq: Annotated[int, Field(ge=1)]
-    """Number of the record in its job, from 1, without gaps."""
-    time: AwareDatetime
+
+def _whole_numbers(packed: bytes) -> bytes:
+    if len(packed) % FLOAT32_BYTES:
+        raise ValueError(f"has {len(packed)} bytes, which is no whole number of float32")
+    return packed
+
+
+Float32s = Annotated[
+    bytes,
+    BeforeValidator(_packed),
+    AfterValidator(_whole_numbers),
+    PlainSerializer(lambda packed: base64.b64encode(packed).decode(), when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""float32[T], little-endian, one a tensor; base64 in JSON. A number that is not finite stands as NaN or infinity."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    seq: Annotated[int, Field(ge=0)] = 0
+    """Number of the record in its job, from 1, without gaps; 0 until the journal gives it one."""
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class StatusRecord(_Record):
@@ -40,21 +101,57 @@ class StatusRecord(_Record):
     """Loss of the best guess that ignores the context: a model that learns gets below it."""
 
 
+def tensor_set(names: Sequence[str], adapted: Sequence[bool]) -> str:
+    """Return the name of a set of tensors: the same tensors in the same order have the same one in every attempt."""
+    content = json.dumps([list(names), list(adapted)], separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 class TensorsRecord(_Record):
-    """Names of the tensors, in the order of every later step's trust ratios."""
+    """Names of the tensors of the steps that name this set, in the order of their numbers."""
 
     kind: Literal["tensors"] = "tensors"
     names: list[str]
     adapted: list[bool]
     """Whether the tensor's step is scaled by its trust ratio; where not, the ratio is 1."""
+    set: str = Field(
+        default_factory=lambda data: tensor_set(data["names"], data["adapted"]), min_length=1, max_length=64
+    )
+    """Absent in older records, whose steps follow the last tensors record before them."""
+
+    @model_validator(mode="after")
+    def _one_flag_a_name(self) -> Self:
+        if len(self.adapted) != len(self.names):
+            raise ValueError(f"there are {len(self.names)} names, but {len(self.adapted)} flags in `adapted`")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("a name occurs twice; every tensor needs its own")
+        return self
+
+    def check(self, step: "StepRecord") -> None:
+        """Make sure that `step` has one number for each of these names.
+
+        Raises:
+            ValueError: it has more or fewer.
+        """
+        for what, packed in step.vectors.items():
+            if packed is not None and len(packed) != FLOAT32_BYTES * len(self.names):
+                raise ValueError(
+                    f"{what} of step {step.step} has {len(packed) // FLOAT32_BYTES} numbers, but the set {self.set} "
+                    f"has {len(self.names)} tensors"
+                )
+
+
+VECTORS = ("trust_ratio", "weight_norm", "update_norm")
+"""The fields of a step that hold one number a tensor."""
 
 
 class StepRecord(_Record):
-    """One optimizer step. A number that is not finite is null."""
+    """One optimizer step over the global batch. A number that is not finite is null, and so is what nobody measured."""
 
     kind: Literal["step"] = "step"
     step: Annotated[int, Field(ge=1)]
     """Optimizer step over all phases, from 1."""
+    attempt: int | None = None
     phase: int
     loss: float | None
     """mlm_loss + nsp_loss, in nats, mean over the global batch."""
@@ -66,11 +163,54 @@ class StepRecord(_Record):
     clip_coef: float | None
     skipped: bool
     """The gradient was not finite on some rank, and no rank changed anything."""
+    rows: int | None = None
+    samples: int | None = None
+    """One sample is one [CLS] A [SEP] B [SEP]; a row may hold several."""
+    tokens: int | None = None
+    """Tokens that are not padding."""
     tokens_per_s: float
-    """Non-padding tokens of the global batch by the wall time of the step."""
+    """`tokens` by `step_s`."""
     step_s: float
-    trust_ratio: list[float | None]
-    """One ratio a tensor, in the order of the last TensorsRecord."""
+    """Wall time of the step."""
+    data_s: float | None = None
+    """Of it, waiting for the next batch to be made; this and the next three are means over the ranks."""
+    compute_s: float | None = None
+    """Of it, forward and backward, with the communication in them."""
+    optimizer_s: float | None = None
+    waiting_s: float | None = None
+    """Of it, waiting for other ranks to begin the step."""
+    slowest_rank: int | None = None
+    """The rank that waited least for the others."""
+    peak_memory_bytes: int | None = None
+    """Of the rank that has used most so far: allocated on the GPU, or resident on the CPU."""
+    set: str | None = None
+    """The tensors record that names the numbers below; absent in older records, which follow the last one."""
+    trust_ratio: Float32s | None
+    """The factor on each tensor's step; null if the step was skipped, as are both norms."""
+    weight_norm: Float32s | None = None
+    """Norm of each tensor before the step; absent in older records."""
+    update_norm: Float32s | None = None
+    """Norm of each tensor's update before the trust ratio and the learning rate; absent in older records."""
+
+    @field_validator("trust_ratio", mode="before")
+    @classmethod
+    def _older_skip(cls, value: Any, info: ValidationInfo) -> Any:
+        """Older versions wrote a list, and 1 for every tensor of a step that was skipped."""
+        return None if isinstance(value, list) and info.data.get("skipped") else value
+
+    @model_validator(mode="after")
+    def _vectors_agree(self) -> Self:
+        lengths = {what: len(packed) // FLOAT32_BYTES for what, packed in self.vectors.items() if packed is not None}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the numbers of a step must be as many as its tensors, but there are {lengths}")
+        if self.skipped and lengths:
+            raise ValueError(f"a skipped step has no {' and no '.join(lengths)}: write null")
+        return self
+
+    @property
+    def vectors(self) -> dict[str, bytes | None]:
+        """What holds one number a tensor, by the field's name."""
+        return {what: getattr(self, what) for what in VECTORS}
 
 
 class CheckpointRecord(_Record):
@@ -99,7 +239,15 @@ class LogRecord(_Record):
     text: str
 
 
-Record = Annotated[
-    StatusRecord | TensorsRecord | StepRecord | CheckpointRecord | AlertRecord | LogRecord, Field(discriminator="kind")
-]
+AnyRecord = StatusRecord | TensorsRecord | StepRecord | CheckpointRecord | AlertRecord | LogRecord
+
+
+def _written(record: AnyRecord) -> AnyRecord:
+    if record.seq < 1 or "time" not in record.model_fields_set:
+        raise ValueError("a record that is sent or stored has a number `seq`, from 1, and a `time`")
+    return record
+
+
+Record = Annotated[AnyRecord, Field(discriminator="kind"), AfterValidator(_written)]
+"""A record as it is read from a file, a request or the database: with its number."""
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)

@@ -9,17 +9,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from optim import Lamb, LastStep, Schedule
+from optim import Lamb, Schedule
 from workers import ranks
 from workers.checkpoints import save as checkpoint
 from workers.contract.manifests import ShardsManifest, read_shards
 from workers.contract.push import Command
-from workers.contract.records import RunStatus
+from workers.contract.records import CheckpointRecord, RunStatus, StatusRecord
 from workers.contract.run_folder import RunFolder
 from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
@@ -76,7 +75,7 @@ def train(spec: JobSpec, folder: RunFolder, home: Path, *, reporter: Reporter | 
     """
     corpus = _prepare(spec, home)
     manifest = read_shards(corpus)
-    run = _set_up(spec, folder, manifest, reporter)
+    run = _set_up(spec, folder, manifest, reporter, attempt)
     done = _resume(run)
     _announce(run, attempt, manifest.unigram_entropy_nats)
     outcome = RunStatus.SUCCEEDED
@@ -88,7 +87,7 @@ def train(spec: JobSpec, folder: RunFolder, home: Path, *, reporter: Reporter | 
             break
         first += phase.steps
     if reporter:
-        reporter.emit("status", status=outcome, attempt=attempt)
+        reporter.emit(StatusRecord(status=outcome, attempt=attempt))
     return outcome
 
 
@@ -104,7 +103,7 @@ def _prepare(spec: JobSpec, home: Path) -> Path:
     return corpus
 
 
-def _set_up(spec: JobSpec, folder: RunFolder, shards: ShardsManifest, reporter: Reporter | None) -> Run:
+def _set_up(spec: JobSpec, folder: RunFolder, shards: ShardsManifest, reporter: Reporter | None, attempt: int) -> Run:
     device = sharding.device_of(spec)
     if device.type == "cpu":
         torch.set_num_threads(spec.parallel.cpus_per_worker)
@@ -113,7 +112,8 @@ def _set_up(spec: JobSpec, folder: RunFolder, shards: ShardsManifest, reporter: 
     module = build(spec.model, shards.vocab_size, spec.seed, pad_id=shards.special_ids["[PAD]"])
     model = sharding.parallelize(module, spec, device)
     optimizer = build_optimizer(spec, module)
-    return Run(spec, folder, device, module, model, optimizer, Telemetry(device, reporter), reporter)
+    telemetry = Telemetry(optimizer, device, reporter, attempt)
+    return Run(spec, folder, device, module, model, optimizer, telemetry, reporter)
 
 
 def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
@@ -162,14 +162,13 @@ def _resume(run: Run) -> int:
 def _announce(run: Run, attempt: int, entropy: float) -> None:
     if run.reporter is None:
         return
-    adapted = {name: group["layer_adaptation"] for group in run.optimizer.param_groups for name in group["param_names"]}
-    run.reporter.emit("tensors", names=list(adapted), adapted=list(adapted.values()))
     run.reporter.emit(
-        "status",
-        status=RunStatus.RUNNING,
-        attempt=attempt,
-        world_size=ranks.world_size(),
-        unigram_entropy_nats=entropy,
+        StatusRecord(
+            status=RunStatus.RUNNING,
+            attempt=attempt,
+            world_size=ranks.world_size(),
+            unigram_entropy_nats=entropy,
+        )
     )
 
 
@@ -184,10 +183,10 @@ def _train_phase(run: Run, number: int, first: int, done: int, data: PreTraining
     last, every = first + phase.steps, run.spec.checkpoint.every_steps
     for step, batches in _prefetch(run, phase, number, first, done, data):
         lr = lr_of(step - first)
-        sums, last_step = take_step(run, step, lr, batches)
+        sums = take_step(run, step, lr, batches)
         is_due = step % every == 0 or step == last
         # What a checkpoint holds is never computed again, so it must have been reported.
-        command = run.telemetry.record(step, number, lr, sums, last_step, flush=is_due)
+        command = run.telemetry.record(step, number, lr, sums, flush=is_due)
         if run.telemetry.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise DivergedError(
                 f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of phases[{number}]; "
@@ -203,12 +202,11 @@ def _train_phase(run: Run, number: int, first: int, done: int, data: PreTraining
 _ENDS = {Command.STOP: RunStatus.CANCELLED, Command.PAUSE: RunStatus.PAUSED}
 
 
-def take_step(run: Run, step: int, lr: float, batches: Sequence[Batch]) -> tuple[Tensor, LastStep]:
+def take_step(run: Run, step: int, lr: float, batches: Sequence[Batch]) -> Tensor:
     """Accumulate the gradients of this rank's micro-batches and take one optimizer step.
 
     Returns:
-        This rank's sums, (6,) float64: MLM loss, NSP loss, right guesses, masked positions, non-padding tokens,
-        sequences; and what the optimizer says of its step.
+        What this rank counted, float64, in the order of `telemetry.Sums`.
     """
     torch.manual_seed(hash((run.spec.seed, step, ranks.rank())))  # dropout, the same after a restart
     local = torch.tensor([0.0, 0.0, 0.0, *_counts(batches)], dtype=torch.float64, device=run.device)
@@ -224,7 +222,7 @@ def take_step(run: Run, step: int, lr: float, batches: Sequence[Batch]) -> tuple
         local[:3] += torch.stack(sums).detach()
     run.optimizer.step()
     run.optimizer.zero_grad()
-    return local, cast(LastStep, run.optimizer.last_step)
+    return local
 
 
 def _counts(batches: Sequence[Batch]) -> tuple[int, int, int]:
@@ -268,6 +266,6 @@ def _checkpoint(run: Run, step: int) -> None:
     saved = checkpoint.save(run.folder.checkpoints_path, step, run.model, run.optimizer, keep=run.spec.checkpoint.keep)
     if run.reporter:
         run.reporter.emit(
-            "checkpoint", step=step, path=str(saved.path), size_bytes=saved.size_bytes, seconds=saved.seconds
+            CheckpointRecord(step=step, path=str(saved.path), size_bytes=saved.size_bytes, seconds=saved.seconds)
         )
     run.telemetry.restart_clock()

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from workers.contract.journal import Journal
 from workers.contract.lock import SupersededError
 from workers.contract.push import Command, PushReply, Refusal
-from workers.contract.records import Record
+from workers.contract.records import AnyRecord, Record
 from workers.contract.run_folder import RunFolder
 
 _PUSH_EVERY_S = 0.25
@@ -44,16 +43,15 @@ class Reporter:
         """What the control plane last asked for."""
         return self._pusher.command if self._pusher else Command.NONE
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        """Write one record ahead and have it pushed soon.
+    def emit(self, record: AnyRecord) -> None:
+        """Number one record, write it ahead and have it pushed soon.
 
         Raises:
-            ValidationError: the fields are not those of a `kind` record.
             SupersededError: a newer attempt has begun, and this one must end.
         """
-        record = self._journal.append(kind, **fields)
+        written = self._journal.append(record)
         if self._on_record:
-            self._on_record(record)
+            self._on_record(written)
 
     def close(self, *, wait_s: float = 10.0) -> None:
         """Give the control plane `wait_s` seconds to take the rest; it can read the file itself afterwards."""

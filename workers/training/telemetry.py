@@ -1,55 +1,79 @@
 """What a step leaves behind, brought from the device to the reporter without holding up the device.
 
-Each step's numbers stay where they were computed. Every few steps one all-reduce sums the ranks' losses, and brings
-rank 0's command to all ranks, so that all of them stop after the same step; one copy then takes everything to the host.
+Each step's numbers stay where they were computed. Every few steps one all-reduce sums what the ranks counted, and
+brings rank 0's command to all ranks, so that all of them stop after the same step; one copy then takes everything to
+the host. A suffix of a tensor's name tells its shape: S = the fields of Sums, C = commands, K = numbers of one step.
 """
 
 import math
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from optim import LastStep
+from optim import Lamb, LastStep
 from workers.contract.push import Command
+from workers.contract.records import VECTORS, StepRecord, TensorsRecord
 from workers.ranks import all_reduce_sum
 
 from .reporter import Reporter
 
 _STEPS_PER_FLUSH = {"cpu": 1}
 _STEPS_PER_FLUSH_ON_A_GPU = 10
-_COMMANDS = list(Command)
-_N_SUMS = 6
 
 
-class _Row(NamedTuple):
+class Sums(NamedTuple):
+    """What each rank counts of a step and all ranks add up."""
+
+    mlm_loss: float
+    """Nats, over the masked positions."""
+    nsp_loss: float
+    """Nats, over the samples."""
+    correct: float
+    """Masked positions guessed right."""
+    masked: float
+    tokens: float
+    """That are not padding."""
+    samples: float
+
+
+class _Step(NamedTuple):
+    """A step that was taken and not reported yet."""
+
     step: int
     phase: int
     lr: float
     sums: Tensor
-    """(6,) float64, this rank's MLM loss, NSP loss, right guesses, masked positions, tokens, sequences."""
-    rest: Tensor
-    """(3 + T,) float64, grad norm, clip coefficient, skipped, trust ratios: the same on every rank."""
+    """(S,) float64, this rank's Sums."""
+    names: tuple[str, ...]
+    numbers: Tensor
+    """(K,) float64, the same on every rank: grad norm, clip coefficient, skipped, then T each of VECTORS."""
 
 
 class Telemetry:
     """Collects steps and flushes them. Every rank has one; only rank 0's reports."""
 
-    def __init__(self, device: torch.device, reporter: Reporter | None) -> None:
+    def __init__(self, optimizer: Lamb, device: torch.device, reporter: Reporter | None, attempt: int) -> None:
         self.skipped_in_a_row = 0
-        self._reporter = reporter
+        self._optimizer = optimizer
         self._device = device
-        self._rows: list[_Row] = []
+        self._reporter = reporter
+        self._attempt = attempt
+        self._steps: list[_Step] = []
+        self._sets: dict[tuple[str, ...], TensorsRecord] = {}
         self._capacity = _STEPS_PER_FLUSH.get(device.type, _STEPS_PER_FLUSH_ON_A_GPU)
         self._since = time.perf_counter()
 
-    def record(self, step: int, phase: int, lr: float, sums: Tensor, last: LastStep, *, flush: bool) -> Command:
-        """Keep one step's numbers; on a flush, report them and return the command that all ranks obey now."""
-        norm = torch.full_like(last.clip_coef, math.nan) if last.grad_norm is None else last.grad_norm
-        scalars = torch.stack([norm, last.clip_coef, last.skipped.double()])
-        self._rows.append(_Row(step, phase, lr, sums, torch.cat([scalars, last.trust_ratio])))
-        if not flush and len(self._rows) < self._capacity:
+    def record(self, step: int, phase: int, lr: float, sums_S: Tensor, *, flush: bool) -> Command:
+        """Keep what the optimizer says of the step just taken; on a flush, report and return the command to obey."""
+        last = self._optimizer.last_step
+        if last is None:
+            raise RuntimeError(f"step {step} changed nothing: no parameter had a gradient")
+        self._steps.append(_Step(step, phase, lr, sums_S, last.names, _numbers(last)))
+        if not flush and len(self._steps) < self._capacity:
             return Command.NONE
         return self._flush()
 
@@ -58,43 +82,78 @@ class Telemetry:
         self._since = time.perf_counter()
 
     def _flush(self) -> Command:
-        rows, self._rows = self._rows, []
+        steps, self._steps = self._steps, []
         wanted = self._reporter.command if self._reporter else Command.NONE
-        command = torch.tensor([float(_COMMANDS.index(wanted))], dtype=torch.float64, device=self._device)
-        summed = all_reduce_sum(torch.cat([*(row.sums for row in rows), command]))
-        host: list[float] = torch.cat([summed, *(row.rest for row in rows)]).tolist()
-        elapsed_s = (time.perf_counter() - self._since) / len(rows)
+        is_wanted_C = torch.tensor([float(each is wanted) for each in Command], dtype=torch.float64)
+        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), is_wanted_C.to(self._device)]))
+        parts = [len(Sums._fields)] * len(steps), [len(Command)], [len(step.numbers) for step in steps]
+        host = torch.cat([summed, *(step.numbers for step in steps)]).numpy(force=True)
+        split = np.split(host, np.cumsum([size for part in parts for size in part])[:-1])
+        step_s = (time.perf_counter() - self._since) / len(steps)
         self._since = time.perf_counter()
-        n_sums = len(rows) * _N_SUMS
-        width = len(rows[0].rest)
-        for i, row in enumerate(rows):
-            at = n_sums + 1 + i * width
-            self._report(row, host[i * _N_SUMS : (i + 1) * _N_SUMS], host[at : at + width], elapsed_s)
-        return _COMMANDS[round(host[n_sums])]
+        sums, numbers = split[: len(steps)], split[len(steps) + 1 :]
+        for step, sums_S, numbers_K in zip(steps, sums, numbers, strict=True):
+            self._report(step, Sums(*sums_S.tolist()), numbers_K, step_s)
+        return list(Command)[int(split[len(steps)].argmax())]
 
-    def _report(self, row: _Row, sums: list[float], rest: list[float], step_s: float) -> None:
-        skipped = bool(rest[2])
+    def _report(self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float) -> None:
+        skipped = bool(numbers_K[2])
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self._reporter is None:
             return
-        self._reporter.emit("step", step=row.step, phase=row.phase, lr=row.lr, **_numbers(sums, rest, step_s))
+        tensors = self._tensors(step.names)
+        record = _record(step, self._attempt, tensors.set, sums, numbers_K, step_s)
+        tensors.check(record)
+        self._reporter.emit(record)
+
+    def _tensors(self, names: tuple[str, ...]) -> TensorsRecord:
+        """Return the record that names these tensors, and report it at their first step."""
+        if names not in self._sets:
+            groups = self._optimizer.param_groups
+            adapted = {name: group["layer_adaptation"] for group in groups for name in group["param_names"]}
+            self._sets[names] = TensorsRecord(names=list(names), adapted=[adapted[name] for name in names])
+            if self._reporter:
+                self._reporter.emit(self._sets[names])
+        return self._sets[names]
 
 
-def _numbers(sums: list[float], rest: list[float], step_s: float) -> dict[str, Any]:
-    mlm, nsp, correct, masked, tokens, sequences = sums
-    grad_norm, clip_coef, skipped, *trust_ratio = rest
-    return {
-        "loss": _finite(mlm / masked + nsp / sequences),
-        "mlm_loss": _finite(mlm / masked),
-        "nsp_loss": _finite(nsp / sequences),
-        "mlm_accuracy": correct / masked,
-        "grad_norm": _finite(grad_norm),
-        "clip_coef": _finite(clip_coef),
-        "skipped": bool(skipped),
-        "tokens_per_s": tokens / step_s,
-        "step_s": step_s,
-        "trust_ratio": [_finite(ratio) for ratio in trust_ratio],
-    }
+def _numbers(last: LastStep) -> Tensor:
+    norm = torch.full_like(last.clip_coef, math.nan) if last.grad_norm is None else last.grad_norm
+    scalars = torch.stack([norm, last.clip_coef, last.skipped.double()])
+    return torch.cat([scalars, *(getattr(last, what) for what in VECTORS)])
+
+
+def _record(
+    step: _Step, attempt: int, tensor_set: str, sums: Sums, numbers_K: NDArray[np.float64], step_s: float
+) -> StepRecord:
+    (grad_norm, clip_coef, skipped), vectors = numbers_K[:3].tolist(), np.split(numbers_K[3:], len(VECTORS))
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        packed = {what: vector.astype("<f4").tobytes() for what, vector in zip(VECTORS, vectors, strict=True)}
+    mlm_loss, nsp_loss = _mean(sums.mlm_loss, sums.masked), _mean(sums.nsp_loss, sums.samples)
+    return StepRecord(
+        step=step.step,
+        attempt=attempt,
+        phase=step.phase,
+        loss=None if mlm_loss is None or nsp_loss is None else mlm_loss + nsp_loss,
+        mlm_loss=mlm_loss,
+        nsp_loss=nsp_loss,
+        mlm_accuracy=_mean(sums.correct, sums.masked),
+        lr=step.lr,
+        grad_norm=_finite(grad_norm),
+        clip_coef=_finite(clip_coef),
+        skipped=bool(skipped),
+        rows=round(sums.samples),  # a row holds one sample
+        samples=round(sums.samples),
+        tokens=round(sums.tokens),
+        tokens_per_s=sums.tokens / step_s,
+        step_s=step_s,
+        set=tensor_set,
+        **dict.fromkeys(VECTORS) if skipped else packed,
+    )
+
+
+def _mean(total: float, count: float) -> float | None:
+    return _finite(total / count) if count else None
 
 
 def _finite(number: float) -> float | None:

@@ -42,7 +42,7 @@ async def push(job_id: str, request: Request, server: ServerParts) -> PushReply:
         pushed = Push.model_validate_json(body)
     except ValidationError as error:
         raise _refusal(body, error) from None
-    return await run_in_threadpool(server.store.ingest, job_id, pushed.records, pushed.attempt)
+    return await run_in_threadpool(server.records.ingest, job_id, pushed.records, pushed.attempt)
 
 
 def _refusal(body: bytes, error: ValidationError) -> ServerError:
@@ -89,7 +89,7 @@ async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[b
     with server.bell.listen(job_id) as listener:
         while not server.bell.is_closed:
             listener.take()
-            news = await run_in_threadpool(server.store.news, job_id, sent, _BATCH)
+            news = await run_in_threadpool(server.records.news, job_id, sent, _BATCH)
             if news.records:
                 yield b"".join(_event(record["kind"], record, record["seq"]) for record in news.records)
                 sent = news.records[-1]["seq"]

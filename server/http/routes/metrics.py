@@ -1,5 +1,6 @@
 """Histories: series of numbers and the matrix of trust ratios."""
 
+import json
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -8,7 +9,8 @@ from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 
 from server.http.context import NamedJob, ServerParts
-from server.storage.histories import SERIES, Metrics, Newest, TrustRatios
+from server.storage.histories import SERIES, Metrics, Vector
+from server.storage.records import Newest
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 
@@ -28,7 +30,7 @@ def newest(
 
     `last_seq` is the number of the last record of any kind: a stream of events `after` it goes on from here.
     """
-    return server.histories.newest(job.id, kind or _KINDS, limit)
+    return server.records.newest(job.id, kind or _KINDS, limit)
 
 
 @router.get("/metrics")
@@ -53,20 +55,30 @@ def metrics(
 def trust_ratios(
     job: NamedJob,
     server: ServerParts,
+    what: Annotated[Vector, Query()] = "trust_ratio",
     start: Annotated[int, Query(ge=1, alias="from")] = 1,
     end: Annotated[int | None, Query(ge=1, alias="to")] = None,
     columns: Annotated[int, Query(ge=1, le=4096)] = 2048,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
-    """Read the matrix of tensors by steps: `{"steps", "names", "adapted", "values": [a row per name]}`.
+    """Read one number of every tensor at every step: `{"steps", "names", "values"}` and more.
 
-    Wider histories are thinned to at most `columns` columns of `stride` steps each, of which each shows the last step.
-    With `Accept: application/octet-stream` the body is the values alone: little-endian float16, row after row, NaN
-    where a value is missing. The headers say `Bigbatch-Rows`, `Bigbatch-Columns`, `Bigbatch-First-Step`,
-    `Bigbatch-Last-Step` and `Bigbatch-Stride`; column k, from 0, is step min(first + (k + 1) * stride - 1, last).
+    `names` are those of all sets of tensors that the job has had, in order of first appearance; `values` holds a row
+    for each name and a number for each of `steps`, null where the step had no such tensor; `sets` tells the rows of
+    each set. Wider histories are thinned to at most `columns` runs of `stride` steps, from `first` on, of which each
+    shows its last step that has numbers. `skipped` are all steps that have none because the gradient was not finite.
+
+    With `Accept: application/octet-stream` the body is four bytes, the length of a JSON text as a little-endian
+    integer; that text, which is the same document without `values`; and the values as little-endian float16, row after
+    row, NaN for null.
     """
-    found = server.histories.trust_ratios(job.id, start=start, end=end, columns=columns)
-    return _packed(found) if PACKED in accept else JSONResponse(_ratios_document(found))
+    found = server.histories.matrix(job.id, what, start=start, end=end, columns=columns)
+    head = {"what": what} | {
+        name: getattr(found, name) for name in ("names", "adapted", "sets", "first", "stride", "steps", "skipped")
+    }
+    if PACKED in accept:
+        return _packed(head, found.values)
+    return JSONResponse(head | {"values": [_finite(row) for row in found.values]})
 
 
 def _metrics_document(found: Metrics) -> dict[str, Any]:
@@ -81,24 +93,14 @@ def _metrics_document(found: Metrics) -> dict[str, Any]:
     return {"steps": found.steps.tolist(), "series": series}
 
 
-def _ratios_document(found: TrustRatios) -> dict[str, Any]:
-    rows = [_finite(row, digits=5) for row in found.values]
-    return {"steps": found.steps, "names": found.names, "adapted": found.adapted, "values": rows}
+def _packed(head: dict[str, Any], values: NDArray[np.float32]) -> Response:
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (len(text) % 2)  # the numbers begin at a multiple of their size
+    with np.errstate(over="ignore"):  # a number beyond 65,504 is shown as infinite
+        body = len(text).to_bytes(4, "little") + text + values.astype("<f2").tobytes()
+    return Response(body, media_type=PACKED)
 
 
-def _packed(found: TrustRatios) -> Response:
-    rows, columns = found.values.shape
-    headers = {
-        "Bigbatch-Rows": rows,
-        "Bigbatch-Columns": columns,
-        "Bigbatch-First-Step": found.first,
-        "Bigbatch-Last-Step": found.last,
-        "Bigbatch-Stride": found.stride,
-    }
-    with np.errstate(over="ignore"):  # a ratio beyond 65,504 is shown as infinite
-        body = found.values.astype("<f2").tobytes()
-    return Response(body, media_type=PACKED, headers={name: str(value) for name, value in headers.items()})
-
-
-def _finite(values: NDArray[Any], digits: int = 7) -> list[float | None]:
-    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist()]
+def _finite(values: NDArray[Any]) -> list[float | None]:
+    """Return the numbers with the seven digits that float32 holds."""
+    return [float(f"{value:.7g}") if np.isfinite(value) else None for value in values.tolist()]

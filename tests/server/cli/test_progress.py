@@ -22,7 +22,7 @@ def _step(number: int, **changes: Any) -> Event:
         "loss": 7.0,
         "tokens_per_s": 1234.5,
         "mlm_loss": 6.0,
-        "trust_ratio": [0.2, 1.0, 0.4, None],
+        "trust_ratio_median": 0.3,
     }
     return Event("step", number, record | changes)
 
@@ -47,12 +47,6 @@ def test_the_pace_is_measured_anew_after_a_restart(course: Course) -> None:
     assert (course.step, course.remaining) == (2, None)
 
 
-def test_the_median_is_over_the_adapted_tensors_alone(course: Course) -> None:
-    course.take(Event("tensors", 1, {"names": ["a", "b", "c", "d"], "adapted": [True, False, True, True]}))
-    course.take(_step(1))
-    assert course.median_trust_ratio == pytest.approx(0.3)
-
-
 def test_the_two_losses_are_named(course: Course) -> None:
     course.take(_step(1))
     assert "loss 7.000 (MLM 6.000)" in course.figures()
@@ -72,7 +66,7 @@ def test_the_past_of_a_job_is_shown_in_the_order_in_which_it_happened(
 
 
 def test_a_step_without_a_finite_loss_has_no_number(course: Course) -> None:
-    course.take(_step(1, loss=None, trust_ratio=[None] * 4))
+    course.take(_step(1, loss=None, trust_ratio_median=None))
     assert "loss -  " in course.figures().replace("(MLM 6.000)", "")
     assert "ratio -" in course.figures()
 

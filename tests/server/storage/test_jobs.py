@@ -2,23 +2,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import literal, text, update
 
 from server.errors import IdempotencyError, JobNotFoundError
-from server.jobs.job import Job
 from server.jobs.status import JobStatus
 from server.storage.database import Database
 from server.storage.jobs import Store
+from server.storage.records import Records
 from server.storage.schema import jobs as JOBS
-from tests.serving import TINY, run_records, status, step, tensors
+from tests.serving import TINY
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
-from workers.contract.records import RECORD, Record
 
 SPEC = parse_spec(TINY)
 
@@ -28,14 +24,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     database = Database(tmp_path / "test.db")
     yield Store(database)
     database.close()
-
-
-def _records(*documents: dict[str, Any]) -> list[Record]:
-    return [RECORD.validate_python(document) for document in documents]
-
-
-def _stored(store: Store, job: Job) -> list[dict[str, Any]]:
-    return store.news(job.id, 0, 10_000).records
 
 
 def test_a_new_job_is_read_back_as_it_was(store: Store) -> None:
@@ -65,8 +53,6 @@ def test_many_submissions_with_one_key_at_once_make_one_job(store: Store) -> Non
 def test_an_unknown_job_is_not_found(store: Store) -> None:
     with pytest.raises(JobNotFoundError, match="nope"):
         store.get("nope")
-    with pytest.raises(JobNotFoundError):
-        store.ingest("nope", [])
 
 
 def test_pages_show_every_job_once_the_newest_first(store: Store) -> None:
@@ -87,82 +73,14 @@ def test_jobs_are_found_by_status_and_by_label(store: Store) -> None:
     assert [job.id for job in store.unfinished()] == [blue.id]
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), max_size=12))
-def test_however_pushes_overlap_repeat_and_skip_every_record_is_stored_once(
-    store: Store, cuts: list[tuple[int, int]]
-) -> None:
-    job, _ = store.create(SPEC)
-    every = _records(*run_records(9))
-    acknowledged = 0
-    for start, length in cuts:
-        reply = store.ingest(job.id, every[start : start + length])
-        reached = min(start + length, len(every))
-        assert reply.acknowledged == (max(acknowledged, reached) if start <= acknowledged else acknowledged)
-        acknowledged = reply.acknowledged
-        assert [record["seq"] for record in _stored(store, job)] == list(range(1, acknowledged + 1))
-    assert store.ingest(job.id, every).acknowledged == len(every)
-    assert len(_stored(store, job)) == len(every)
-    assert store.get(job.id).status is JobStatus.SUCCEEDED
-
-
-def test_a_gap_stores_nothing_and_tells_where_to_go_on(store: Store) -> None:
-    job, _ = store.create(SPEC)
-    store.ingest(job.id, _records(status(1, "RUNNING"), tensors(2)))
-    assert store.ingest(job.id, _records(step(5, 3))).acknowledged == 2
-    assert store.get(job.id).step == 0
-
-
-def test_a_step_that_was_computed_again_takes_the_place_of_the_first_one(store: Store) -> None:
-    job, _ = store.create(SPEC)
-    store.ingest(job.id, _records(step(1, 1), step(2, 2), step(3, 1, loss=5.0)))
-    assert [(record["seq"], record["step"]) for record in _stored(store, job)] == [(2, 2), (3, 1)]
-    assert store.get(job.id).loss == 5.0
-    # The number that was taken away is not asked for again.
-    assert store.ingest(job.id, _records(step(1, 1))).acknowledged == 3
-
-
-def test_trust_ratios_come_back_as_they_were_and_missing_ones_as_null(store: Store) -> None:
-    job, _ = store.create(SPEC)
-    store.ingest(job.id, _records(step(1, 1, ratios=[0.1, None, 1234.5, 1e-9])))
-    assert _stored(store, job)[0]["trust_ratio"] == [0.1, None, 1234.5, 1e-9]
-
-
-def test_records_and_what_they_imply_for_the_job_are_one_transaction(store: Store) -> None:
-    job, _ = store.create(SPEC)
-    good, bad = _records(step(1, 1), step(2, 2))
-    with pytest.raises(TypeError):
-        store.ingest(job.id, iter([good, bad.model_copy(update={"trust_ratio": object()})]))
-    assert store.get(job.id).step == 0
-    assert _stored(store, job) == []
-    assert store.ingest(job.id, []).acknowledged == 0
-
-
-def test_the_reply_carries_the_command_and_a_cancelled_job_stays_told_to_stop(store: Store) -> None:
-    job, _ = store.create(SPEC)
-    assert store.ingest(job.id, _records(status(1, "RUNNING"))).command is Command.NONE
-    store.change(job.id, lambda job: job.cancel(job.created_at))
-    assert store.ingest(job.id, []).command is Command.STOP
-    assert store.ingest(job.id, _records(status(2, "CANCELLED"))).command is Command.STOP
-
-
-def test_news_say_when_there_is_more(store: Store) -> None:
-    job, _ = store.create(SPEC)
-    store.ingest(job.id, _records(*run_records(5)))
-    first = store.news(job.id, 0, 3)
-    assert ([record["seq"] for record in first.records], first.is_all) == ([1, 2, 3], False)
-    assert store.news(job.id, 6, 3).is_all
-
-
 def test_who_listens_hears_of_changes_and_of_nothing_else(tmp_path: Path) -> None:
     heard: list[str] = []
     database = Database(tmp_path / "test.db")
     store = Store(database, heard.append)
     job, _ = store.create(SPEC, "key")
     store.create(SPEC, "key")
-    store.ingest(job.id, _records(step(1, 1)))
-    store.ingest(job.id, _records(step(1, 1)))
     store.change(job.id, lambda job: job)
+    store.change(job.id, lambda job: job.become(JobStatus.CANCELLED, job.created_at))
     database.close()
     assert heard == [job.id, job.id]
 
@@ -197,7 +115,7 @@ def test_a_row_that_cannot_be_read_fails_that_job_alone(tmp_path: Path, damage: 
     assert "cannot read the stored job" in (failed.error or "")
     assert failed.finished_at is not None
     assert store.page(statuses=[JobStatus.FAILED])[0].id == damaged.id  # and so it is in the database
-    assert store.ingest(damaged.id, []).command is Command.STOP
+    assert Records(store._database).ingest(damaged.id, []).command is Command.STOP
     with database.read() as db:  # what could not be read is kept as it was
         assert db.execute(stored_spec, {"id": damaged.id}).scalar() == before
     database.close()

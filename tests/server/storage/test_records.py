@@ -1,7 +1,180 @@
-"""The last records of some kinds, as the dashboard lists them."""
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.errors import JobNotFoundError, RecordError
+from server.jobs.job import Job
+from server.jobs.status import JobStatus
+from server.storage.database import Database
+from server.storage.histories import Histories
+from server.storage.jobs import Store
+from server.storage.records import Records
 from tests.server.writer import Writer
-from tests.serving import Served
+from tests.serving import NAMES, TINY, Served, run_records, status, step, tensors, unpacked
+from workers.contract.documents import parse_spec
+from workers.contract.push import Command
+from workers.contract.records import RECORD, Record
+
+SPEC = parse_spec(TINY)
+
+
+class House:
+    """One job and its records in a database."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+        self.store, self.records = Store(self.database), Records(self.database)
+        self.job, _ = self.store.create(SPEC)
+
+    def ingest(self, *documents: dict[str, Any]) -> int:
+        """Ingest records as they come over the wire; return the number up to which all are stored."""
+        return self.records.ingest(self.job.id, read(*documents)).acknowledged
+
+    def now(self) -> Job:
+        return self.store.get(self.job.id)
+
+    def stored(self) -> list[dict[str, Any]]:
+        return self.records.news(self.job.id, 0, 10_000).records
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path / "test.db")
+    yield house
+    house.database.close()
+
+
+def read(*documents: dict[str, Any]) -> list[Record]:
+    return [RECORD.validate_python(document) for document in documents]
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), max_size=12))
+def test_however_pushes_overlap_repeat_and_skip_every_record_is_stored_once(
+    house: House, cuts: list[tuple[int, int]]
+) -> None:
+    house.job, _ = house.store.create(SPEC)
+    every = read(*run_records(9))
+    acknowledged = 0
+    for start, length in cuts:
+        reply = house.records.ingest(house.job.id, every[start : start + length])
+        reached = min(start + length, len(every))
+        assert reply.acknowledged == (max(acknowledged, reached) if start <= acknowledged else acknowledged)
+        acknowledged = reply.acknowledged
+        assert [record["seq"] for record in house.stored()] == list(range(1, acknowledged + 1))
+    assert house.records.ingest(house.job.id, every).acknowledged == len(every)
+    assert len(house.stored()) == len(every)
+    assert house.now().status is JobStatus.SUCCEEDED
+
+
+def test_a_gap_stores_nothing_and_tells_where_to_go_on(house: House) -> None:
+    house.ingest(status(1, "RUNNING"), tensors(2))
+    assert house.ingest(step(5, 3)) == 2
+    assert house.now().step == 0
+
+
+def test_a_step_that_was_computed_again_takes_the_place_of_the_first_one(house: House) -> None:
+    house.ingest(tensors(1), step(2, 1), step(3, 2), step(4, 1, loss=5.0))
+    assert [(record["seq"], record["step"]) for record in house.stored()[1:]] == [(3, 2), (4, 1)]
+    assert house.now().loss == 5.0
+    # The number that was taken away is not asked for again.
+    assert house.ingest(step(2, 1)) == 4
+
+
+def test_trust_ratios_come_back_as_they_were_and_missing_ones_as_null(house: House) -> None:
+    house.ingest(tensors(1), step(2, 1, ratios=[0.1, None, 1e-9]))
+    assert unpacked(house.stored()[1]["trust_ratio"]) == [0.1, None, 1e-9]
+
+
+def test_records_of_an_unknown_job_are_not_taken(house: House) -> None:
+    with pytest.raises(JobNotFoundError):
+        house.records.ingest("nope", [])
+
+
+def test_who_listens_hears_of_new_records_and_of_nothing_else(house: House) -> None:
+    heard: list[str] = []
+    house.records.on_change = heard.append
+    house.ingest(tensors(1))
+    house.ingest(tensors(1))
+    assert heard == [house.job.id]
+
+
+@pytest.mark.parametrize("ratios", [[], [0.1, 1.0], [0.1, 1.0, 0.2, 0.3]])
+def test_a_step_with_another_number_of_ratios_than_tensors_is_refused_by_its_number(
+    house: House, ratios: list[float]
+) -> None:
+    house.ingest(tensors(1))
+    with pytest.raises(RecordError, match="has 3 tensors") as caught:
+        house.ingest(step(2, 1, ratios=ratios))
+    assert (caught.value.seq, caught.value.status) == (2, 422)
+    assert house.stored()[1:] == []
+
+
+def test_a_step_whose_names_were_lost_keeps_its_numbers_and_is_given_no_names(house: House) -> None:
+    house.ingest(step(1, 1), tensors(2, names=["a"], adapted=[True]))
+    matrix = Histories(house.database).matrix(house.job.id, "trust_ratio", start=1, end=None, columns=100)
+    assert matrix.names == ["a"]
+    assert np.isnan(matrix.values).all()
+    assert house.stored()[0]["trust_ratio"] == step(1, 1)["trust_ratio"]
+    assert house.now().loss == 10
+
+
+def test_a_set_stands_for_the_same_tensors_for_good(house: House) -> None:
+    house.ingest(tensors(1), tensors(2))
+    with pytest.raises(RecordError, match="already names other tensors"):
+        house.ingest(tensors(3) | {"names": ["a", "b", "c"]})
+
+
+def test_sets_that_change_within_a_push_keep_their_own_names(house: House) -> None:
+    few = tensors(3, names=["embeddings.weight"], adapted=[True])
+    house.ingest(tensors(1), step(2, 1), few, step(4, 2, ratios=[0.25], set=few["set"]), step(5, 3))
+    matrix = Histories(house.database).matrix(house.job.id, "trust_ratio", start=1, end=None, columns=100)
+    assert matrix.names == NAMES
+    np.testing.assert_allclose(matrix.values, [[0.1, 0.25, 0.3], [1, np.nan, 1], [np.nan] * 3], rtol=1e-6)
+
+
+def test_records_of_older_versions_are_taken_as_they_were_meant(house: House) -> None:
+    older = {"trust_ratio": [0.5, 1.0, 0.25], "set": None, "weight_norm": None, "update_norm": None}
+    skipped = older | {"skipped": True, "trust_ratio": [1.0, 1.0, 1.0]}
+    first = tensors(1)
+    del first["set"]
+    house.ingest(first, step(2, 1) | older, step(3, 2) | skipped)
+    _, one, two = house.stored()
+    assert (unpacked(one["trust_ratio"]), one["set"]) == ([0.5, 1.0, 0.25], tensors(1)["set"])
+    assert (two["skipped"], two["trust_ratio"]) == (True, None)
+
+
+def test_a_step_tells_the_quantiles_of_the_adapted_tensors_that_have_a_ratio(house: House) -> None:
+    house.ingest(tensors(1), step(2, 1, ratios=[0.2, 1.0, 0.4]), step(3, 2, ratios=[0.2, 1.0, None]))
+    assert [record["trust_ratio_median"] for record in house.stored()[1:]] == pytest.approx([0.3, 0.2])
+    assert house.stored()[1]["trust_ratio_p90"] == pytest.approx(0.38)
+
+
+def test_records_and_what_they_imply_for_the_job_are_one_transaction(house: House) -> None:
+    with pytest.raises(RecordError, match="record 3"):
+        house.ingest(tensors(1), step(2, 1), step(3, 2, ratios=[0.5]))
+    assert house.now().step == 0
+    assert house.stored() == []
+    assert house.ingest() == 0
+
+
+def test_the_reply_carries_the_command_and_a_cancelled_job_stays_told_to_stop(house: House) -> None:
+    assert house.records.ingest(house.job.id, read(status(1, "RUNNING"))).command is Command.NONE
+    house.store.change(house.job.id, lambda job: job.cancel(job.created_at))
+    assert house.records.ingest(house.job.id, []).command is Command.STOP
+    assert house.records.ingest(house.job.id, read(status(2, "CANCELLED"))).command is Command.STOP
+
+
+def test_news_say_when_there_is_more(house: House) -> None:
+    house.ingest(*run_records(5))
+    first = house.records.news(house.job.id, 0, 3)
+    assert ([record["seq"] for record in first.records], first.is_all) == ([1, 2, 3], False)
+    assert house.records.news(house.job.id, 6, 3).is_all
 
 
 def begin(served: Served) -> tuple[str, Writer]:

@@ -8,6 +8,7 @@ from server.jobs.status import JobStatus
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.jobs import Store
+from server.storage.records import Records
 from server.storage.runs import RunFolders, read_events
 from tests.serving import TINY, run_records, serving
 from workers.contract.documents import parse_spec
@@ -43,18 +44,19 @@ def test_a_run_that_wrote_nothing_has_no_records(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(tmp_path / "test.db")
-    yield Store(database)
+    yield database
     database.close()
 
 
 @pytest.mark.parametrize("garbage", [b"garbage\n", b"\0" * 512 + b"\n"])
-@pytest.mark.parametrize("place", [0, 4, 7])
+@pytest.mark.parametrize("place", [0, 1, 4, 7])
 def test_a_training_that_succeeded_is_settled_as_such_whatever_became_of_one_line(
-    tmp_path: Path, store: Store, garbage: bytes, place: int
+    tmp_path: Path, database: Database, garbage: bytes, place: int
 ) -> None:
-    folders = RunFolders(Settings(tmp_path), store)
+    store, records = Store(database), Records(database)
+    folders = RunFolders(Settings(tmp_path), store, records)
     job, _ = store.create(parse_spec(TINY))
     folders.prepare(job)
     written = lines(steps=6)
@@ -62,13 +64,14 @@ def test_a_training_that_succeeded_is_settled_as_such_whatever_became_of_one_lin
     (folders.folder(job.id) / "events.jsonl").write_bytes(b"".join(written))
     folders.read_rest(job.id)
     assert store.get(job.id).status is JobStatus.SUCCEEDED
-    records = store.news(job.id, 0, 100).records
-    assert [record["seq"] for record in records] == list(range(1, 10))
-    assert records[place]["kind"] == "alert"
+    found = records.news(job.id, 0, 100).records
+    assert [record["seq"] for record in found] == list(range(1, 10))
+    assert found[place]["kind"] == "alert"
 
 
-def test_settling_goes_on_behind_what_was_pushed(tmp_path: Path, store: Store) -> None:
-    folders = RunFolders(Settings(tmp_path), store)
+def test_settling_goes_on_behind_what_was_pushed(tmp_path: Path, database: Database) -> None:
+    store, records = Store(database), Records(database)
+    folders = RunFolders(Settings(tmp_path), store, records)
     job, _ = store.create(parse_spec(TINY))
     folders.prepare(job)
     journal = folders.folder(job.id) / "events.jsonl"
@@ -77,7 +80,7 @@ def test_settling_goes_on_behind_what_was_pushed(tmp_path: Path, store: Store) -
     journal.write_bytes(b"rotten\n" * 4 + b"".join(lines(steps=6)[4:]))
     folders.read_rest(job.id)
     assert store.get(job.id).status is JobStatus.SUCCEEDED
-    assert "alert" not in {record["kind"] for record in store.news(job.id, 0, 100).records}
+    assert "alert" not in {record["kind"] for record in records.news(job.id, 0, 100).records}
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -5,7 +5,7 @@ import pytest
 
 from workers.contract.journal import Lines
 from workers.contract.lock import SupersededError
-from workers.contract.records import RECORD
+from workers.contract.records import RECORD, LogRecord
 from workers.contract.run_folder import RunFolder
 
 NULS = b"\0" * 4096 + b"\n"
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> RunFolder:
 def write(folder: RunFolder, *texts: str, attempt: int = 1) -> None:
     journal = folder.open_journal(attempt)
     for text in texts:
-        journal.append("log", text=text)
+        journal.append(LogRecord(text=text))
     journal.close()
 
 
@@ -116,10 +116,10 @@ def test_a_journal_that_was_mended_is_not_mended_again(folder: RunFolder) -> Non
 
 def test_a_refused_record_is_replaced_while_others_are_written(folder: RunFolder) -> None:
     journal = folder.open_journal(1)
-    journal.append("log", text="6")
+    journal.append(LogRecord(text="6"))
     assert len(journal.after(0)) == 6
     journal.reject(2, "it is refused")
-    journal.append("log", text="7")
+    journal.append(LogRecord(text="7"))
     assert [json.loads(line)["kind"] for line in journal.after(0)] == ["log", "alert"] + ["log"] * 5
     journal.close()
     assert contents(folder)[:2] == [(1, "1"), (2, "alert")]
@@ -131,7 +131,7 @@ def test_an_attempt_that_was_followed_by_another_writes_no_further(folder: RunFo
     newer = RunFolder(folder.path)
     newer.take_over(2)
     with pytest.raises(SupersededError, match="attempt 1 is over"):
-        old.append("log", text="too late")
+        old.append(LogRecord(text="too late"))
     with pytest.raises(SupersededError):
         old.reject(1, "too late")
     with pytest.raises(SupersededError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workers.contract.lock import Lock, LockedError, SupersededError
-from workers.contract.records import RECORD
+from workers.contract.records import RECORD, LogRecord
 from workers.contract.run_folder import RunFolder
 
 HOLD = """
@@ -23,13 +23,14 @@ sys.stdin.read()
 WRITE = """
 import sys
 from pathlib import Path
+from workers.contract.records import LogRecord
 from workers.contract.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.take_over(1)
 journal = folder.open_journal(1)
 print("ready", flush=True)
 for line in sys.stdin:  # one record a line
-    journal.append("log", text=line.strip())
+    journal.append(LogRecord(text=line.strip()))
     print("written", flush=True)
 """
 STOP_BETWEEN = """
@@ -107,12 +108,12 @@ def test_a_stopped_attempt_is_taken_over_from_and_what_it_writes_afterwards_land
         wait_until_stopped(old)
         folder.take_over(2)
         journal = folder.open_journal(2)
-        journal.append("log", text="three")
+        journal.append(LogRecord(text="three"))
         os.kill(old.pid, signal.SIGCONT)
         assert say(old, "too late") == ""
         assert old.stderr
         assert "attempt 1 is over" in old.stderr.read()
-        journal.append("log", text="four")
+        journal.append(LogRecord(text="four"))
         journal.close()
     assert numbers(folder) == [(1, "one"), (2, "two"), (3, "three"), (4, "four")]
     assert (folder.manifest().attempt, folder.lock.holder() is not None) == (2, True)
@@ -122,7 +123,7 @@ def test_a_stopped_attempt_is_taken_over_from_and_what_it_writes_afterwards_land
 def test_a_line_that_the_old_attempt_has_half_written_is_not_taken_along(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     old = folder.open_journal(1)
-    old.append("log", text="one")
+    old.append(LogRecord(text="one"))
     with folder.journal.open("ab") as half:
         half.write(b'{"seq":2,"kind":"lo')
         half.flush()
@@ -139,19 +140,19 @@ def test_an_attempt_that_was_stopped_while_it_took_over_cannot_undo_what_a_newer
 ) -> None:
     folder = RunFolder(tmp_path)
     first = folder.open_journal(0)
-    first.append("log", text="one")
+    first.append(LogRecord(text="one"))
     first.close()
     with process(STOP_BETWEEN, tmp_path, name) as old:
         hear(old)
         wait_until_stopped(old)
         folder.take_over(2)
         journal = folder.open_journal(2)
-        journal.append("log", text="two")
+        journal.append(LogRecord(text="two"))
         os.kill(old.pid, signal.SIGCONT)
         assert old.wait(60) != 0
         assert old.stderr
         assert "SupersededError" in old.stderr.read()
-        journal.append("log", text="three")
+        journal.append(LogRecord(text="three"))
         journal.close()
     assert numbers(folder) == [(1, "one"), (2, "two"), (3, "three")]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".draft")] == []

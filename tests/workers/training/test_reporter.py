@@ -6,7 +6,7 @@ import pytest
 
 from tests.workers.control_plane import ControlPlane
 from workers.contract.push import Command
-from workers.contract.records import RECORD, Record
+from workers.contract.records import RECORD, LogRecord, Record
 from workers.contract.run_folder import RunFolder
 from workers.training.reporter import Reporter
 
@@ -26,8 +26,8 @@ def seqs(run_dir: Path) -> list[int]:
 def test_records_are_numbered_without_gaps_over_attempts(tmp_path: Path) -> None:
     for _ in range(3):
         reporter = Reporter(RunFolder(tmp_path))
-        reporter.emit("log", text="one")
-        reporter.emit("log", text="two")
+        reporter.emit(LogRecord(text="one"))
+        reporter.emit(LogRecord(text="two"))
         reporter.close()
     assert seqs(tmp_path) == [1, 2, 3, 4, 5, 6]
 
@@ -35,7 +35,7 @@ def test_records_are_numbered_without_gaps_over_attempts(tmp_path: Path) -> None
 def test_without_a_control_plane_records_are_written_all_the_same(tmp_path: Path) -> None:
     seen: list[Record] = []
     reporter = Reporter(RunFolder(tmp_path), on_record=seen.append)
-    reporter.emit("log", text="alone")
+    reporter.emit(LogRecord(text="alone"))
     reporter.close()
     assert [record.seq for record in seen] == seqs(tmp_path) == [1]
 
@@ -43,17 +43,17 @@ def test_without_a_control_plane_records_are_written_all_the_same(tmp_path: Path
 def test_every_record_arrives_once_and_in_order(tmp_path: Path, plane: ControlPlane) -> None:
     reporter = Reporter(RunFolder(tmp_path))
     for number in range(2_000):
-        reporter.emit("log", text=f"line {number} " + "x" * 1_000)  # more than one push holds
+        reporter.emit(LogRecord(text=f"line {number} " + "x" * 1_000))  # more than one push holds
     reporter.close()
     assert [record["text"].split()[1] for record in plane.records.values()] == [str(i) for i in range(2_000)]
 
 
 def test_a_control_plane_that_is_away_gets_the_rest_when_it_is_back(tmp_path: Path, plane: ControlPlane) -> None:
     reporter = Reporter(RunFolder(tmp_path))
-    reporter.emit("log", text="before")
+    reporter.emit(LogRecord(text="before"))
     plane.wait_for(1)
     plane.fails, pushes = True, plane.pushes
-    reporter.emit("log", text="meanwhile")
+    reporter.emit(LogRecord(text="meanwhile"))
     plane.wait_for_pushes(pushes + 2)
     plane.fails = False
     plane.wait_for(2)
@@ -64,11 +64,11 @@ def test_a_control_plane_that_is_away_gets_the_rest_when_it_is_back(tmp_path: Pa
 def test_a_control_plane_that_lost_records_gets_them_again(tmp_path: Path, plane: ControlPlane) -> None:
     reporter = Reporter(RunFolder(tmp_path))
     for number in range(5):
-        reporter.emit("log", text=str(number))
+        reporter.emit(LogRecord(text=str(number)))
     plane.wait_for(5)
     with plane.pushed:
         plane.records = {1: plane.records[1]}
-    reporter.emit("log", text="5")
+    reporter.emit(LogRecord(text="5"))
     plane.wait_for(6)
     reporter.close()
 
@@ -76,7 +76,7 @@ def test_a_control_plane_that_lost_records_gets_them_again(tmp_path: Path, plane
 def test_the_reply_brings_the_command_back(tmp_path: Path, plane: ControlPlane) -> None:
     plane.command = Command.STOP
     reporter = Reporter(RunFolder(tmp_path))
-    reporter.emit("log", text="hello")
+    reporter.emit(LogRecord(text="hello"))
     reporter.close()
     assert reporter.command is Command.STOP
 
@@ -84,7 +84,7 @@ def test_the_reply_brings_the_command_back(tmp_path: Path, plane: ControlPlane) 
 def test_an_unreachable_control_plane_does_not_stop_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "control.json").write_text('{"url": "http://127.0.0.1:9/events", "token": "secret"}')
     reporter = Reporter(RunFolder(tmp_path))
-    reporter.emit("log", text="alone")
+    reporter.emit(LogRecord(text="alone"))
     reporter.close(wait_s=0.6)
     assert seqs(tmp_path) == [1]
     assert "training goes on" in caplog.text
@@ -96,7 +96,7 @@ def test_a_record_that_is_refused_by_number_is_replaced_and_the_others_arrive(
     plane.refuses = {3}
     reporter = Reporter(RunFolder(tmp_path))
     for number in range(1, 6):
-        reporter.emit("log", text=str(number))
+        reporter.emit(LogRecord(text=str(number)))
     reporter.close()
     kinds = [record["kind"] for record in plane.records.values()]
     assert kinds == ["log", "log", "alert", "log", "log"]
@@ -116,7 +116,7 @@ def test_a_refusal_that_names_no_record_is_narrowed_down_and_no_push_is_repeated
     plane.fails = True
     reporter = Reporter(RunFolder(tmp_path))
     for number in range(1, 7):
-        reporter.emit("log", text=str(number))
+        reporter.emit(LogRecord(text=str(number)))
     plane.wait_for_pushes(1)
     plane.fails = False  # all six come in one push
     reporter.close()
@@ -129,7 +129,7 @@ def test_where_even_the_alert_is_refused_pushing_ends_and_training_goes_on(
 ) -> None:
     plane.refuses, plane.refuses_alerts = {1}, True
     reporter = Reporter(RunFolder(tmp_path))
-    reporter.emit("log", text="1")
+    reporter.emit(LogRecord(text="1"))
     reporter.close()
     assert len(plane.refused) == len(set(plane.refused)) == 2
     assert "no longer pushed" in caplog.text
@@ -138,6 +138,6 @@ def test_where_even_the_alert_is_refused_pushing_ends_and_training_goes_on(
 
 def test_every_push_names_its_attempt(tmp_path: Path, plane: ControlPlane) -> None:
     reporter = Reporter(RunFolder(tmp_path), 7)
-    reporter.emit("log", text="hello")
+    reporter.emit(LogRecord(text="hello"))
     reporter.close()
     assert plane.attempts == {7}

@@ -9,7 +9,7 @@ import pytest
 
 from server.client.events import Event, parse_events
 from server.http.routes import events as events_route
-from tests.serving import Served, run_records, serving, status, step, tensors
+from tests.serving import Served, run_records, serving, status, step, tensors, unpacked
 
 
 @contextmanager
@@ -30,7 +30,8 @@ def test_a_finished_job_is_replayed_to_its_end(served: Served) -> None:
     events = _all(served, job_id)
     assert [event.id for event in events] == [*range(1, 9), None]
     assert [event.name for event in events] == ["status", "tensors", *["step"] * 5, "status", "end"]
-    assert events[2].data["trust_ratio"] == [0.1, 1.0, None]
+    assert unpacked(events[2].data["trust_ratio"]) == [0.1, 1.0, None]
+    assert events[2].data["set"] == events[1].data["set"]
     assert events[-1].data == {"status": "SUCCEEDED"}
 
 

@@ -1,0 +1,172 @@
+"""The records of jobs in the database: taken in order, each once, and read again by streams and pages."""
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from server.errors import RecordError
+from server.jobs.job import Job
+from workers.contract.push import Command, PushReply
+from workers.contract.records import VECTORS, Record, StepRecord, TensorsRecord
+
+from .database import Database
+from .jobs import read_job, replace_job
+from .ratios import quantiles
+from .schema import jobs, records
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a stream tells next: the records behind a number, and the job as it is after the last of all records."""
+
+    job: Job
+    records: list[dict[str, Any]]
+    is_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The last records of some kinds, in order; `last_seq` is the number of the last record of all kinds."""
+
+    records: list[dict[str, Any]]
+    last_seq: int
+
+
+class Records:
+    """The records of all jobs. `on_change` hears the id of every job that has new ones, after the commit."""
+
+    def __init__(self, database: Database, on_change: Callable[[str], None] = lambda _: None) -> None:
+        self._database = database
+        self.on_change = on_change
+
+    def acknowledged(self, job_id: str) -> int:
+        """Return the number up to which all records are stored."""
+        with self._database.read() as db:
+            return _acknowledged(db, job_id)
+
+    def ingest(self, job_id: str, pushed: Iterable[Record], attempt: int | None = None) -> PushReply:
+        """Store the records that are next in number, and what they imply for the job, in one transaction.
+
+        Records that are stored already are passed over, and so is everything behind a gap: the reply's number tells
+        the sender where to go on. Of an attempt that a newer one has followed, nothing is stored, and it is told to
+        stop.
+
+        Raises:
+            RecordError: a step has not one number for each of its tensors.
+        """
+        with self._database.write() as db:
+            before = after = read_job(db, job_id)
+            acknowledged = last = _acknowledged(db, job_id)
+            if attempt is not None and attempt < before.attempt:
+                return PushReply(acknowledged=acknowledged, command=Command.STOP)
+            taken = list[Record]()
+            for record in pushed:
+                if record.seq == last + 1:
+                    after, last = after.after(record), record.seq
+                    taken.append(record)
+            if taken:
+                _insert(db, job_id, taken)
+                db.execute(update(jobs).where(jobs.c.id == job_id).values(acknowledged=last))
+                replace_job(db, before, after)
+        if last > acknowledged:
+            self.on_change(job_id)
+        return PushReply(acknowledged=last, command=Command.STOP if after.status.is_terminal else after.command)
+
+    def news(self, job_id: str, after: int, limit: int) -> News:
+        """Read at most `limit` records behind number `after`, and the job, from one snapshot."""
+        query = select(records).where(records.c.job_id == job_id, records.c.seq > after)
+        with self._database.read() as db:
+            found = [_whole(row) for row in db.execute(query.order_by(records.c.seq).limit(limit)).mappings()]
+            return News(read_job(db, job_id), found, is_all=len(found) < limit)
+
+    def newest(self, job_id: str, kinds: Sequence[str], limit: int) -> Newest:
+        """Read the last records of some kinds, and the number of the last record of any kind."""
+        query = select(records).where(records.c.job_id == job_id, records.c.kind.in_(kinds))
+        with self._database.read() as db:
+            last = db.execute(select(func.max(records.c.seq)).where(records.c.job_id == job_id)).scalar() or 0
+            found = db.execute(query.order_by(records.c.seq.desc()).limit(limit)).mappings().all()
+        return Newest([_whole(row) for row in reversed(found)], last)
+
+
+def _acknowledged(db: Connection, job_id: str) -> int:
+    number: int = db.execute(select(jobs.c.acknowledged).where(jobs.c.id == job_id)).scalar_one()
+    return number
+
+
+def _insert(db: Connection, job_id: str, taken: Sequence[Record]) -> None:
+    sets = _Sets(db, job_id)
+    rows = [{"job_id": job_id} | _row(record, sets) for record in taken]
+    # A step that was computed again takes the place of the first one.
+    last = {row["step"]: row for row in rows if row["step"] is not None}
+    db.execute(delete(records).where(records.c.job_id == job_id, records.c.step.in_(last)))
+    db.execute(insert(records), [row for row in rows if row["step"] is None or last[row["step"]] is row])
+
+
+class _Sets:
+    """The sets of tensors of a job, those of the records that are just being stored among them."""
+
+    def __init__(self, db: Connection, job_id: str) -> None:
+        self._db, self._job_id = db, job_id
+        self._known: dict[str | None, TensorsRecord] = {}
+
+    def add(self, record: TensorsRecord) -> None:
+        """Add a set, unless it is there; then it must have the same tensors."""
+        known = self._find(record.set)
+        if known is not None and (known.names, known.adapted) != (record.names, record.adapted):
+            problem = f"{record.set} already names other tensors"
+            raise RecordError(record.seq, "set", problem, "give this set another name")
+        self._known[record.set] = self._known[None] = record
+
+    def of(self, record: StepRecord) -> TensorsRecord | None:
+        """Return the set that a step names, or the last one where it names none, as older ones do.
+
+        None where that record was lost: the step's numbers are stored, but nobody can say whose they are.
+        """
+        tensors = self._find(record.set)
+        try:
+            if tensors is not None:
+                tensors.check(record)
+        except ValueError as error:
+            remedy = "send a tensors record whenever the tensors change"
+            raise RecordError(record.seq, "trust_ratio", str(error), remedy) from None
+        return tensors
+
+    def _find(self, name: str | None) -> TensorsRecord | None:
+        if name not in self._known:
+            query = select(records.c.data).where(records.c.job_id == self._job_id, records.c.kind == "tensors")
+            if name is not None:
+                query = query.where(records.c.tensor_set == name)
+            found = self._db.execute(query.order_by(records.c.seq.desc()).limit(1)).scalar()
+            if found is None:
+                return None
+            self._known[name] = TensorsRecord.model_validate(found)
+        return self._known[name]
+
+
+def _row(record: Record, sets: _Sets) -> dict[str, Any]:
+    data = record.model_dump(mode="json", exclude=set(VECTORS))
+    row: dict[str, Any] = {"seq": record.seq, "kind": record.kind, "time": record.time, "data": data}
+    row |= dict.fromkeys(("step", "tensor_set", *VECTORS))
+    if isinstance(record, TensorsRecord):
+        sets.add(record)
+        row["tensor_set"] = record.set
+    elif isinstance(record, StepRecord):
+        row |= {"step": record.step} | record.vectors
+        if any(packed is not None for packed in record.vectors.values()):
+            tensors = sets.of(record)
+            if tensors is not None:
+                row["tensor_set"] = data["set"] = tensors.set
+                data |= quantiles(record.trust_ratio or b"", tensors.adapted)
+    return row
+
+
+def _whole(row: RowMapping) -> dict[str, Any]:
+    """Put a stored record together again, as it was sent."""
+    data: dict[str, Any] = row["data"]
+    if row["kind"] == "step":
+        for what in VECTORS:
+            data[what] = None if row[what] is None else base64.b64encode(row[what]).decode()
+    return data
