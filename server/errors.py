@@ -1,4 +1,4 @@
-"""What can go wrong, one class each: the docstring is the title, `status` the HTTP status."""
+"""Everything that can go wrong, a class each: the docstring is the title, `status` the HTTP status."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ class JobNotFoundError(ServerError):
 
 
 class TransitionError(ServerError):
-    """The job is in a state that does not allow this."""
+    """The job's status does not allow this."""
 
     status = 409
 

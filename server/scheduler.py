@@ -1,4 +1,4 @@
-"""Brings the jobs in the database and the runs on the cluster together: facts, a pure decision, one loop."""
+"""The one loop that compares the jobs in the database with the runs on the cluster and acts on what it decides."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+
+from workers.planning.size import counted
 
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
@@ -24,20 +26,20 @@ log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Carries the decisions out, one turn a second while there is anything to do."""
+    """Takes a turn each second, or at once when woken: reads the facts, decides, and carries the decisions out."""
 
     def __init__(self, store: Store, cluster: Cluster, folders: RunFolders, program: Sequence[str] = _PROGRAM) -> None:
         self._store, self._cluster, self._folders, self._program = store, cluster, folders, program
         self._woken = asyncio.Event()
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
-        self.obstacle: str | None = "the scheduler has not looked yet"
+        self.obstacle: str | None = "the scheduler has not asked the cluster yet"
         """Why jobs cannot be started now; None when they can."""
         self.resources: Resources | None = None
         """What the whole cluster has; None while it is not known."""
 
     def wake(self) -> None:
-        """Have the next turn now."""
+        """Take the next turn now."""
         self._woken.set()
 
     def stop(self) -> None:
@@ -46,7 +48,7 @@ class Scheduler:
         self.wake()
 
     async def run(self) -> None:
-        """Take turns until stopped; a turn that was begun is ended."""
+        """Take turns until stopped; a turn that has begun is finished."""
         while not self._stopped:
             self._woken.clear()
             await asyncio.to_thread(self.turn)
@@ -54,13 +56,13 @@ class Scheduler:
                 await asyncio.wait_for(self._woken.wait(), _TURN_S)
 
     def turn(self) -> None:
-        """Look once at the jobs and the cluster, and do what is to be done."""
+        """Compare jobs and cluster once, and act."""
         try:
             self._ensure()
             for decision in decide(self._facts()):
                 self._carry_out(decision)
         except ClusterUnreachableError as error:
-            # Nothing is known, so nothing is done: no job is declared dead because nobody could reach it.
+            # Without an answer nothing is known of the runs, so nothing is done: none is taken for dead.
             if self.obstacle != error.detail:
                 log.info("waiting for the cluster: %s", error.detail)
             self.obstacle, self.resources = error.detail, None
@@ -121,19 +123,20 @@ class Scheduler:
             raise
 
     def _restart(self, job: Job) -> None:
-        """Start the next attempt of a run that the cluster lost, unless it had ended before or none is left."""
+        """Start the next attempt of a run that the cluster lost, unless the run had ended or no restart is left."""
         job = self._read_rest(job)
         if not job.status.is_active:
             return
         allowed = job.valid_spec.failures.max_restarts
         if job.attempt > allowed:
-            self._fail(job, f"The cluster was lost, and failures.max_restarts = {allowed} attempts were lost before.")
+            restarts = counted(allowed, "restart")
+            self._fail(job, f"The cluster lost the run, and failures.max_restarts allows {restarts}: none is left.")
             return
         world_size = job.world_size or 1
         self._submit(self._store.change(job.id, lambda job: job.admit(world_size, _now())))
 
     def _settle(self, job: Job) -> None:
-        """End a job whose run ended: by the run's own last word, or where there is none with the driver's log."""
+        """End a job whose run ended: as the run reported, or with the end of the driver's log if it did not."""
         stopping = job.status is JobStatus.STOPPING
         job = self._read_rest(job)
         if not job.status.is_active:
@@ -142,7 +145,7 @@ class Scheduler:
             self._store.change(job.id, lambda job: job.become(JobStatus.CANCELLED, _now()))
             return
         tail = self._cluster.log_tail(job.submission_id)
-        self._fail(job, f"The run ended without a word. The end of its driver's log:\n{tail}")
+        self._fail(job, f"The run ended without reporting a result. The end of its driver's log:\n{tail}")
 
     def _read_rest(self, job: Job) -> Job:
         self._folders.read_rest(job.id)

@@ -1,4 +1,4 @@
-"""Where a server keeps its things and where it listens."""
+"""Where a server keeps its files and where it listens."""
 
 import os
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Settings:
     """Everything that differs between two servers on one machine."""
 
     home: Path = field(default_factory=default_home)
-    """Database, runs, prepared data, tokens and the state of the local cluster lie here."""
+    """Folder of the database, the runs, the prepared data, the tokens and the state of the local cluster."""
     host: str = "127.0.0.1"
     port: int = 8000
 

@@ -61,6 +61,16 @@ class Nowhere:
         pass
 
 
+class Idle(Nowhere):
+    """A cluster that says what it has, and with which the connection breaks off when it is given something to do."""
+
+    def ensure(self) -> None:
+        pass
+
+    def resources(self) -> Resources:
+        return Resources(cpus=2)
+
+
 @dataclass(frozen=True)
 class Served:
     """A running server as its clients see it: over HTTP and by its files."""

@@ -15,7 +15,7 @@ from rich.console import Console
 from server.client import Client
 from server.client.errors import ClientError, JsonObject
 from server.cluster.process import ClusterProcess
-from server.ports import holder, is_free
+from server.ports import obstacle
 from server.settings import Settings
 
 from .progress import watch
@@ -71,13 +71,14 @@ def check(settings: Settings) -> None:
     with Client(settings.home) as client:
         if client.answers("/healthz"):
             raise DemoError(
-                f"a bigbatch server on {settings.home} runs already, at {client.url}. Give it the job with "
-                "`bigbatch submit configs/demo.yaml --watch`, or stop it first."
+                f"a bigbatch server for {settings.home} is already running at {client.url}. Submit the job to it with "
+                "`bigbatch submit configs/demo.yaml --watch`, or stop that server first."
             )
-    if not is_free(settings.host, settings.port):
+    found = obstacle(settings.host, settings.port)
+    if found is not None:
         other = settings.port % 65_535 + 1
         raise DemoError(
-            f"port {settings.port} on {settings.host} is taken by {holder(settings.port)}. Choose another one: "
+            f"port {settings.port} on {settings.host} is {found}. Choose another one: "
             f"`make demo PORT={other}` or `bigbatch demo --port {other}`."
         )
 

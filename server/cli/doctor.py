@@ -1,4 +1,4 @@
-"""`bigbatch doctor`: is everything here that bigbatch needs, and if not, what to do."""
+"""`bigbatch doctor`: what bigbatch needs and this machine lacks, and how to get it."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from server.ports import holder, is_free
+from server.ports import obstacle
 
 NEEDED_GIB = 2.0
 ADVISED_GIB = 20.0
@@ -73,7 +73,7 @@ def torch() -> Finding:
 
 
 def kernel() -> Finding:
-    """Ask a process of its own who computes LAMB on the CPU; if the kernel was never compiled here, now it is."""
+    """Ask a process of its own who computes LAMB on the CPU; a kernel that was never compiled here is compiled now."""
     what, probe = "CPU kernel", _python(_KERNEL)
     if probe.returncode:
         return Finding(Mark.MISSING, what, f"optim cannot be used: {_reason(probe)}", "run `make clean setup`")
@@ -95,9 +95,12 @@ def ray() -> Finding:
 def listening(host: str, port: int) -> Finding:
     """Check that `bigbatch serve` could listen on the port."""
     what = f"port {port}"
-    if is_free(host, port):
+    found = obstacle(host, port)
+    if found is None:
         return Finding(Mark.GOOD, what, "free")
-    return Finding(Mark.WARNING, what, f"taken by {holder(port)}", "give `serve` and `demo` another one with --port")
+    return Finding(
+        Mark.WARNING, what, found, "choose another one for `serve` and `demo` with --port, or another --host"
+    )
 
 
 def disk(home: Path) -> Finding:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.jobs.status import JobStatus
+
 from .options import File, Home, Id, Json, Token, Url
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def submit(
         if as_json:
             print_json(job)
         else:
-            print_warnings(job.get("warnings", []))
+            print_warnings(job["warnings"])
             typer.echo(f"{job['id']} is {job['status']}: {client.url}/jobs/{job['id']}")
         if watch:
             _watch(client, job["id"], as_json=as_json)
@@ -42,7 +44,7 @@ def submit(
 
 def jobs(
     *,
-    status: Annotated[str | None, typer.Option(help="Only jobs of this status, e.g. RUNNING.")] = None,
+    status: Annotated[JobStatus | None, typer.Option(case_sensitive=False, help="Only jobs of this status.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
     as_json: Json = False,
     home: Home,
@@ -56,19 +58,19 @@ def jobs(
     from .tables import jobs_table, print_json, screen
 
     with _client(home, url, token) as client:
-        found = list(client.jobs(status.upper() if status else None, limit))
+        found = list(client.jobs(status, limit))
     if as_json:
         print_json(found)
     elif found:
         screen().print(jobs_table(found))
     else:
-        typer.echo(f"No job is {status.upper()}." if status else "No jobs yet. Submit one with: bigbatch submit FILE")
+        typer.echo(f"No job is {status}." if status else "No jobs yet. Submit one with: bigbatch submit FILE")
 
 
 def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
     """Show what is known of a job.
 
-    Example: bigbatch show 01k9
+    Example: bigbatch show 1qx9
     """
     from .tables import job_table, print_json, screen
 
@@ -84,7 +86,7 @@ def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, toke
 def watch(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
     """Follow a job until it ends: 0 if it succeeded, 1 if not.
 
-    Example: bigbatch watch 01k9
+    Example: bigbatch watch 1qx9
     """
     with _client(home, url, token) as client:
         _watch(client, client.job(job_id)["id"], as_json=as_json)
@@ -93,7 +95,7 @@ def watch(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
 def cancel(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
     """Stop a job; a running one saves a checkpoint first.
 
-    Example: bigbatch cancel 01k9
+    Example: bigbatch cancel 1qx9
     """
     from .tables import print_json
 

@@ -50,6 +50,10 @@ def _read_url(text: str) -> tuple[str, str | None]:
         raise AddressError(f"--url {text!r} is not the address of a server ({error}): {_HOW}") from None
     if not is_usable or any(character.isspace() for character in parts.netloc):
         raise AddressError(f"--url {text!r} is not the address of a server: {_HOW}")
+    if "@" in parts.netloc:  # it would be sent in the place of the token, and printed with every link
+        raise AddressError(
+            f"--url for {parts.hostname} has a user name or a password: give a token with --token instead"
+        )
     token = parse_qs(parts.query).get("token", [None])[0]
     return f"{parts.scheme}://{parts.netloc}{_prefix(parts)}", token
 

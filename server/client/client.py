@@ -45,10 +45,10 @@ class Client:
         return f"{self.url}{path}?token={self.token}"
 
     def answers(self, path: str) -> bool:
-        """Whether the server says yes: `/healthz` asks if it runs, `/readyz` if it can start jobs."""
+        """Whether a bigbatch server says yes: `/healthz` asks if it runs, `/readyz` if it can start jobs."""
         try:
-            return self._http.get(path).is_success
-        except httpx.TransportError:
+            return self._request("GET", path) == {"status": "ok"}
+        except (UnreachableError, RefusedError):
             return False
 
     def submit(self, document: JsonObject) -> JsonObject:
@@ -70,6 +70,8 @@ class Client:
         Raises:
             NoSuchJobError: no id begins with `prefix`, or several do.
         """
+        if not prefix:
+            raise NoSuchJobError("the id of the job is empty: `bigbatch jobs` lists the jobs")
         try:
             return self._request("GET", f"/v1/jobs/{quote(prefix, safe='')}")
         except RefusedError as refusal:
@@ -152,7 +154,7 @@ class Client:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise UnreachableError(self.url, _reason(error)) from None
-        if not answer.is_success:
+        if not answer.is_success or "json" not in answer.headers.get("content-type", ""):
             raise self._refusal(answer)
         document: JsonObject = answer.json()
         return document

@@ -1,1 +1,1 @@
-"""Clusters that run jobs."""
+"""The clusters that jobs run on."""

@@ -1,7 +1,7 @@
-"""The processes of the local Ray cluster: started, found again after the server was killed, and ended without a trace.
+"""The processes of the local Ray cluster: how they are started, found again after a crash, and all ended.
 
-Every process that Ray starts inherits one variable of the environment, and by that they are known as ours. A user's own
-Ray is never touched, and several homes run side by side, because every port is picked free.
+Every process that Ray starts inherits one environment variable, by which we recognise it as ours. A user's own Ray is
+never touched, and several homes run side by side, because every port is chosen among the free ones.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class ClusterState:
 
 
 class ClusterProcess:
-    """One Ray head node and all that it started; its state lies in `folder`."""
+    """One Ray head node and every process that it started; its state is kept in `folder`."""
 
     def __init__(self, folder: Path, num_cpus: int | None = None) -> None:
         self._folder = folder.resolve()
@@ -65,7 +65,7 @@ class ClusterProcess:
         return secret(self._folder / "ray.token")
 
     def find(self) -> ClusterState | None:
-        """Return the running cluster, whoever started it; None where there is none."""
+        """Return the running cluster, even if another server started it; None if there is none."""
         found = read_json(self._state_file)
         if found is None:
             return None
@@ -77,7 +77,7 @@ class ClusterProcess:
         return None
 
     def start(self) -> ClusterState:
-        """Start a new cluster in the place of whatever is left of an old one; it is not ready yet."""
+        """Start a new cluster, after ending what is left of an old one; it is not ready yet."""
         self.stop()
         self.temp_dir.mkdir(mode=0o700)
         secret(self._folder / "ray.token")

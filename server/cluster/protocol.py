@@ -11,7 +11,7 @@ class Cluster(Protocol):
     """What the scheduler asks of a cluster. Every method may raise ClusterUnreachableError."""
 
     def ensure(self) -> None:
-        """Start the cluster where that is ours to do, and return once it can take jobs."""
+        """Start the cluster if that is the server's task, and return once it can take jobs."""
 
     def resources(self) -> Resources:
         """Return what the whole cluster has."""

@@ -1,4 +1,4 @@
-"""The application: the parts of a server, put together."""
+"""The FastAPI application, made of the parts of a server."""
 
 import asyncio
 import contextlib
@@ -34,13 +34,13 @@ _HEADERS = {
     "frame-ancestors 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Files are asked for again by their ETag, answers never kept.
+    # Browsers ask each time; a file that has not changed is answered by its ETag alone.
     "Cache-Control": "no-cache",
 }
 
 
 def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
-    """Put a server together. Without `cluster` it runs its jobs on a local Ray cluster of its own."""
+    """Make the application. Without `cluster` it runs its jobs on a local Ray cluster of its own."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database)
     store, records = Store(database), Records(database)
@@ -78,18 +78,18 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     app.add_middleware(
         Guard, token=secret(settings.admin_token), cookie=f"bigbatch-{settings.port}", job_digest=store.token_digest
     )
-    if settings.is_loopback:  # a page elsewhere may not reach us by a name that it makes point here
+    if settings.is_loopback:  # a foreign page must not reach us through a name that it points at this machine
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
     app.add_middleware(_Headers)
     return app
 
 
 def _leave(store: Store, cluster: Cluster) -> None:
-    """End the cluster with the server, unless a job is on it: that goes on, and the next server finds it again."""
+    """End the cluster with the server, unless a job runs on it: the next server finds both again."""
     active = [job for job in store.unfinished() if job.status.is_active]
     if active:
         names = ", ".join(f"{job.name} ({job.id})" for job in active)
-        log.warning("%s goes on on its cluster; the next `bigbatch serve` finds it again", names)
+        log.warning("still running on the cluster, which is left up for the next `bigbatch serve`: %s", names)
     else:
         cluster.shutdown()
     cluster.close()

@@ -1,4 +1,4 @@
-"""Who may do what: the admin token everything, a job's token only the push of its own records."""
+"""Who may do what: the admin token opens everything, a job's token only the push of its own records."""
 
 import html
 import re
@@ -33,10 +33,10 @@ _WRONG = '<p class="problem" role="alert">This is not the token of this server.<
 
 
 class Guard:
-    """ASGI middleware that answers 401 itself and lets through only who may pass.
+    """ASGI middleware that answers 401 to every request without the right token.
 
     Args:
-        app: what is guarded.
+        app: the application behind it.
         token: the admin token; sent as a bearer token, or as the cookie that a browser gets for it.
         cookie: name of that cookie; cookies are shared by all ports of a host, so it names the port.
         job_digest: returns the SHA-256 of a job's token, None where there is none.

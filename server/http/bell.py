@@ -1,4 +1,4 @@
-"""Wakes the streams that wait for news of a job."""
+"""Wakes the streams that wait for changes of jobs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class Listener:
-    """One stream's ear: which jobs changed since it last asked."""
+    """Which jobs have changed since one stream last asked."""
 
     def __init__(self) -> None:
         self._changed: set[str] = set()
         self._woken = asyncio.Event()
 
     def hear(self, job_id: str) -> None:
-        """Note a change and wake."""
+        """Remember a change and wake the stream."""
         self._changed.add(job_id)
         self._woken.set()
 
@@ -28,12 +28,12 @@ class Listener:
         return changed
 
     def wake(self) -> None:
-        """Wake without a change."""
+        """Wake the stream without a change."""
         self._woken.set()
 
 
 class Bell:
-    """Rung for every change of a job, from any thread; heard on the event loop that made it."""
+    """Passes changes of jobs from any thread to the streams on the event loop that made it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -42,7 +42,7 @@ class Bell:
 
     @contextmanager
     def listen(self, job_id: str | None = None) -> Iterator[Listener]:
-        """Hear of one job, or of all."""
+        """Listen for changes of one job, or of all."""
         listener = Listener()
         self._listeners[listener] = job_id
         try:
@@ -51,11 +51,11 @@ class Bell:
             del self._listeners[listener]
 
     def ring(self, job_id: str) -> None:
-        """Wake those who listen for this job."""
+        """Wake the streams that listen for this job."""
         self._loop.call_soon_threadsafe(self._ring, job_id)
 
     def close(self) -> None:
-        """Tell every stream to end: the server stops."""
+        """End every stream, because the server stops."""
         self.is_closed = True
         for listener in self._listeners:
             listener.wake()

@@ -1,4 +1,4 @@
-"""What the routes share: the parts of the running server, and the job that a path names."""
+"""What the routes share: the parts of the running server, and the job whose id is in the path."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from server.errors import ParameterError, RecordError, ServerError
-from workers.contract.problems import Problem, SpecError
+from workers.contract.problems import SpecError, explain_parameters
 
 MEDIA_TYPE = "application/problem+json"
 
 
 def problem_response(error: ServerError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Make the answer that tells of `error`."""
+    """Return `error` as a problem document."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
     more = {"seq": error.seq} if isinstance(error, RecordError) else {}
     return _problem(name, error.title, error.status, error.detail, error.errors, headers, **more)
@@ -60,20 +60,17 @@ async def _spec_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _parameter_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- as above
-    problems = [
-        Problem(".".join(map(str, each["loc"])), repr(each["input"])[:80], each["msg"], "see /docs for what is allowed")
-        for each in error.errors()
-    ]
+    problems = explain_parameters(error.errors())
     return problem_response(ParameterError("; ".join(map(str, problems)), problems))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 -- as above
     phrase = HTTPStatus(error.status_code).phrase
-    detail = f"{request.method} {request.url.path}: {error.detail}; GET /docs lists what there is"
+    detail = f"{request.method} {request.url.path}: {error.detail}; /docs lists the routes"
     return _problem(phrase.lower().replace(" ", "-"), phrase, error.status_code, detail, headers=error.headers)
 
 
 async def _unexpected(request: Request, _: Exception) -> JSONResponse:
-    detail = f"{request.method} {request.url.path} failed; the server's log says why"
+    detail = f"{request.method} {request.url.path} failed; the reason is in the server's log"
     return _problem("internal", "The server failed.", HTTPStatus.INTERNAL_SERVER_ERROR, detail)

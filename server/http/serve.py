@@ -1,4 +1,4 @@
-"""`bigbatch serve`: one server on one home, from the first check to the last word."""
+"""`bigbatch serve`: one server for one home, from its first check to its end."""
 
 import fcntl
 import json
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from server.ports import obstacle
 from server.settings import Settings
 from workers.contract.files import secret, write_private
 
@@ -23,7 +24,7 @@ FAILED, BAD_USAGE = 1, 2
 
 
 class CannotServeError(Exception):
-    """The server cannot start, for a reason that the user can remove."""
+    """The server cannot start, for a reason that the user can change."""
 
 
 def serve(settings: Settings, *, as_json: bool = False) -> int:
@@ -50,7 +51,7 @@ def _run(settings: Settings, *, as_json: bool) -> int:
         server_header=False,
         timeout_graceful_shutdown=_STREAMS_S,
     )
-    # Once it has stopped, uvicorn raises the signal that stopped it again, and the last word would not be said.
+    # Once it has stopped, uvicorn raises the signal that stopped it again, which would end us before our own clean-up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     server = _Server(config, settings, as_json=as_json)
@@ -59,7 +60,7 @@ def _run(settings: Settings, *, as_json: bool) -> int:
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvicorn
-    """Says where it listens once it does, and lets streams end before it waits for connections."""
+    """Prints its address once it listens, and ends the streams before it waits for connections to close."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings, *, as_json: bool) -> None:
         super().__init__(config)
@@ -96,13 +97,7 @@ def _sole_server(settings: Settings) -> Iterator[None]:
 
 
 def _check_port(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise CannotServeError(
-                f"port {settings.port} of {settings.host} cannot be used ({error.strerror}); "
-                "choose another one with --port"
-            ) from None
+    found = obstacle(settings.host, settings.port)
+    if found is not None:
+        where = f"port {settings.port} on {settings.host}"
+        raise CannotServeError(f"{where} is {found}; choose another one with --port, or another --host")

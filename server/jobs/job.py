@@ -1,4 +1,4 @@
-"""A job as a frozen value, and how what is asked of it and what it reports changes it."""
+"""A job as a frozen value, and how requests and its run's records change it."""
 
 import secrets
 import threading
@@ -14,7 +14,7 @@ from workers.contract.spec.job import JobSpec
 from .status import JobStatus
 
 GRACE = timedelta(seconds=30)
-"""How long a run may take to save a checkpoint and end by itself, before the cluster ends it."""
+"""How long a run may take to save a checkpoint and stop by itself, before the cluster kills it."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH_MS = 1_735_689_600_000  # 2025-01-01
@@ -53,15 +53,15 @@ class Job:
     step: int = 0
     total_steps: int
     attempt: int = 0
-    """Counts the runs handed to the cluster, from 1; 0 is none yet."""
+    """Number of times that the job was started on the cluster."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
     command: Command = Command.NONE
-    """What the next reply to the run tells it."""
+    """What the run is asked to do in the reply to its next push."""
     stop_deadline: datetime | None = None
-    """When the cluster ends a run that was asked to stop and has not."""
+    """When the cluster kills a run that was asked to stop and has not stopped."""
     world_size: int | None = None
     unigram_entropy_nats: float | None = None
     phase: int | None = None
@@ -93,7 +93,7 @@ class Job:
             TransitionError: the state does not follow on the present one.
         """
         if not self.status.may_become(status):
-            raise TransitionError(f"job {self.id} is {self.status} ({self.status.phrase}) and cannot become {status}")
+            raise TransitionError(_refusal(self, status))
         settled = status.is_terminal or status is JobStatus.PAUSED
         return replace(
             self,
@@ -119,7 +119,7 @@ class Job:
             return self
         if self.status in {JobStatus.QUEUED, JobStatus.PAUSED}:
             return self.become(JobStatus.CANCELLED, now)
-        # A run that was not heard of yet has nothing to save and might never ask for its command.
+        # A run that has not reported yet has nothing to save, and may never read its command.
         patience = timedelta() if self.status is JobStatus.STARTING else GRACE
         return replace(self.become(JobStatus.STOPPING, now), command=Command.STOP, stop_deadline=now + patience)
 
@@ -143,7 +143,7 @@ class Job:
 
     def _after_status(self, record: StatusRecord) -> "Job":
         if record.attempt < self.attempt:
-            return self  # an earlier attempt no longer speaks for the job
+            return self  # the status of an earlier attempt says nothing about this one
         told = replace(
             self,
             attempt=record.attempt,
@@ -155,6 +155,13 @@ class Job:
         status = _REPORTED[record.status]
         # A run that was asked to stop may say once more that it runs.
         return told.become(status, record.time, record.error) if self.status.may_become(status) else told
+
+
+def _refusal(job: Job, status: JobStatus) -> str:
+    now = f"job {job.id} is {job.status} ({job.status.phrase})"
+    if job.status.is_terminal:
+        return f"{now} and has ended: its status no longer changes"
+    return f"{now}: its status cannot change to {status} from there"
 
 
 _REPORTED = {status: JobStatus(status.value) for status in RunStatus}

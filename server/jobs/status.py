@@ -7,15 +7,15 @@ from typing import Self
 class JobStatus(StrEnum):
     """Where a job is in its life."""
 
-    QUEUED = "QUEUED", "waits for free processors"
-    STARTING = "STARTING", "handed to the cluster, not heard of yet"
-    RUNNING = "RUNNING", "trains"
-    PAUSING = "PAUSING", "was asked to save a checkpoint and pause"
-    PAUSED = "PAUSED", "rests on its last checkpoint"
-    STOPPING = "STOPPING", "was asked to save a checkpoint and end"
-    SUCCEEDED = "SUCCEEDED", "took all its steps"
-    FAILED = "FAILED", "ended before its last step; the error says why"
-    CANCELLED = "CANCELLED", "was ended on request"
+    QUEUED = "QUEUED", "waiting for free processors"
+    STARTING = "STARTING", "started on the cluster, no record from it yet"
+    RUNNING = "RUNNING", "training"
+    PAUSING = "PAUSING", "asked to save a checkpoint and pause"
+    PAUSED = "PAUSED", "paused at its last checkpoint"
+    STOPPING = "STOPPING", "asked to save a checkpoint and stop"
+    SUCCEEDED = "SUCCEEDED", "finished all its steps"
+    FAILED = "FAILED", "ended by an error before its last step"
+    CANCELLED = "CANCELLED", "stopped on request"
 
     phrase: str
 
@@ -28,7 +28,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing can change any more."""
+        """Whether the job has ended for good."""
         return self in _TERMINAL
 
     @property
@@ -44,7 +44,8 @@ class JobStatus(StrEnum):
 _TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 _ACTIVE = frozenset({JobStatus.STARTING, JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.STOPPING})
 _FOLLOWERS: dict[JobStatus, frozenset[JobStatus]] = {
-    # A run that speaks exists, whatever the server knew of it: RUNNING may follow QUEUED.
+    # A run that reports is there, whatever the server knew of it: RUNNING may follow QUEUED. Nothing asks for PAUSING
+    # and PAUSED yet; they are part of the API for clients to know.
     JobStatus.QUEUED: _TERMINAL | {JobStatus.STARTING, JobStatus.RUNNING},
     JobStatus.STARTING: _TERMINAL | {JobStatus.RUNNING, JobStatus.STOPPING, JobStatus.PAUSED},
     JobStatus.RUNNING: _TERMINAL | {JobStatus.STARTING, JobStatus.PAUSING, JobStatus.PAUSED, JobStatus.STOPPING},

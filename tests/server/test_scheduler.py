@@ -1,100 +1,136 @@
-from collections.abc import Mapping
+"""The scheduler on a real cluster, with small programs in the place of training."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.cluster.local import LocalCluster
+from server.cluster.protocol import Cluster
 from server.jobs.job import Job
-from server.jobs.queue import Action, Decision, Facts, decide
-from server.jobs.resources import Resources, Run
 from server.jobs.status import JobStatus
-from tests.serving import TINY
+from server.scheduler import Scheduler
+from server.settings import Settings
+from server.storage.database import Database
+from server.storage.jobs import Store
+from server.storage.records import Records
+from server.storage.runs import RunFolders
+from tests.serving import TINY, Nowhere
 from workers.contract.documents import parse_spec
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-DUAL = Resources(cpus=2)
+# The program gets RUN_DIR --attempt N, as workers.launch does, and writes its records without pushing any.
+SUCCEEDS = """
+import json, sys
+from tests.serving import run_records
+with open(sys.argv[1] + "/events.jsonl", "w") as file:
+    file.writelines(json.dumps({**r, **({"attempt": int(sys.argv[3])} if "attempt" in r else {})}) + "\\n"
+                    for r in run_records(5))
+"""
+CRASHES = "import sys; sys.exit('the disk is full')"
+SLEEPS = "import time; time.sleep(600)"
 
 
-def _job(name: str, state: JobStatus = JobStatus.QUEUED, workers: Any = 1, **parallel: Any) -> Job:
-    spec = parse_spec(TINY | {"parallel": {"workers": workers, **parallel}})
-    return Job(id=name, name=name, total_steps=20, created_at=NOW, status=state, attempt=1, spec=spec)
+class House:
+    """A store, folders and a scheduler on one home."""
+
+    def __init__(self, home: Path, cluster: Cluster) -> None:
+        self.home, self.cluster = home, cluster
+        self.database = Database(home / "test.db")
+        self.store = Store(self.database)
+        self.records = Records(self.database)
+        self.folders = RunFolders(Settings(home), self.store, self.records)
+
+    def job(self, **changes: Any) -> Job:
+        job, _ = self.store.create(parse_spec(TINY | changes))
+        self.folders.prepare(job)
+        return job
+
+    def running(self, **changes: Any) -> Job:
+        """Return a job that runs, as far as the server knows."""
+        job = self.job(**changes)
+        now = datetime.now(UTC)
+        return self.store.change(job.id, lambda job: job.admit(1, now).become(JobStatus.RUNNING, now))
+
+    def program(self, code: str) -> Scheduler:
+        root = str(Path(__file__).parent.parent.parent)
+        program: Sequence[str] = (sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}")
+        return Scheduler(self.store, self.cluster, self.folders, program)
+
+    def turn_until(self, scheduler: Scheduler, job: Job, *states: JobStatus) -> Job:
+        deadline = time.monotonic() + 90
+        while (now := self.store.get(job.id)).status not in states:
+            assert time.monotonic() < deadline, (now, scheduler.obstacle)
+            scheduler.turn()
+            time.sleep(0.1)
+        return now
 
 
-def _decide(*jobs: Job, runs: Mapping[str, Run] | None = None, total: Resources = DUAL) -> list[Decision]:
-    return decide(Facts(jobs, runs or {}, total, NOW))
+@pytest.fixture
+def house(tmp_path: Path, cluster: LocalCluster) -> Iterator[House]:
+    house = House(tmp_path, cluster)
+    yield house
+    house.database.close()
 
 
-def _admitted(decisions: list[Decision]) -> list[tuple[str, int]]:
-    return [(each.job.id, each.world_size) for each in decisions if each.action is Action.ADMIT]
+def test_a_job_whose_records_never_arrived_is_settled_from_its_file(house: House) -> None:
+    job = house.job()
+    done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
+    assert (done.status, done.step, done.attempt, done.world_size) == (JobStatus.SUCCEEDED, 5, 1, 1)
+    assert len(house.records.news(job.id, 0, 100).records) == 8
 
 
-@pytest.mark.parametrize(
-    ("state", "run", "action"),
-    [
-        (JobStatus.STARTING, Run.UNKNOWN, Action.SUBMIT),
-        (JobStatus.STARTING, Run.PENDING, None),
-        (JobStatus.STARTING, Run.RUNNING, None),
-        (JobStatus.STARTING, Run.ENDED, Action.SETTLE),
-        (JobStatus.RUNNING, Run.UNKNOWN, Action.RESTART),
-        (JobStatus.RUNNING, Run.PENDING, None),
-        (JobStatus.RUNNING, Run.RUNNING, None),
-        (JobStatus.RUNNING, Run.ENDED, Action.SETTLE),
-        (JobStatus.PAUSING, Run.UNKNOWN, Action.RESTART),
-        (JobStatus.PAUSING, Run.RUNNING, None),
-        (JobStatus.PAUSING, Run.ENDED, Action.SETTLE),
-        (JobStatus.STOPPING, Run.UNKNOWN, Action.SETTLE),
-        (JobStatus.STOPPING, Run.RUNNING, None),
-        (JobStatus.STOPPING, Run.ENDED, Action.SETTLE),
-    ],
-)
-def test_every_state_meets_what_the_cluster_says_with_one_decision(
-    state: JobStatus, run: Run, action: Action | None
-) -> None:
-    decisions = _decide(_job("a", state), runs={"a": run})
-    assert [each.action for each in decisions] == ([] if action is None else [action])
+def test_a_run_that_ends_without_a_report_fails_with_the_end_of_its_log(house: House) -> None:
+    failed = house.turn_until(house.program(CRASHES), house.job(), JobStatus.FAILED)
+    assert failed.error is not None
+    assert "the disk is full" in failed.error
+    assert failed.finished_at is not None
 
 
-def test_a_run_is_killed_only_when_its_time_to_stop_is_over() -> None:
-    stopping = _job("a", JobStatus.RUNNING).cancel(NOW)
-    assert _decide(stopping, runs={"a": Run.RUNNING}) == []
-    late = replace(stopping, stop_deadline=NOW - timedelta(seconds=1))
-    assert [each.action for each in _decide(late, runs={"a": Run.RUNNING})] == [Action.KILL]
+def test_a_run_that_the_cluster_lost_is_started_again(house: House) -> None:
+    job = house.running()  # and this cluster never saw it
+    done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
+    assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2)
 
 
-def test_a_paused_job_is_left_alone() -> None:
-    assert _decide(_job("a", JobStatus.PAUSED)) == []
+def test_a_run_that_was_lost_too_often_fails(house: House) -> None:
+    job = house.running(failures={"max_restarts": 0})
+    failed = house.turn_until(house.program(SUCCEEDS), job, JobStatus.FAILED, JobStatus.SUCCEEDED)
+    assert failed.status is JobStatus.FAILED
+    assert "failures.max_restarts allows 0 restarts" in (failed.error or "")
 
 
-def test_jobs_are_admitted_in_order_while_they_fit() -> None:
-    assert _admitted(_decide(_job("a"), _job("b"), _job("c"))) == [("a", 1), ("b", 1)]
+def test_a_job_that_was_admitted_before_the_server_died_is_submitted_by_the_next_one(house: House) -> None:
+    job = house.job()
+    house.store.change(job.id, lambda job: job.admit(1, datetime.now(UTC)))
+    done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
+    assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
 
 
-def test_a_job_that_must_wait_holds_back_those_behind_it() -> None:
-    running = replace(_job("r", JobStatus.RUNNING), world_size=1)
-    assert _decide(running, _job("wide", workers=2), _job("narrow"), runs={"r": Run.RUNNING}) == []
+def test_a_run_that_has_not_begun_to_report_is_ended_by_the_cluster(house: House) -> None:
+    scheduler = house.program(SLEEPS)
+    job = house.turn_until(scheduler, house.job(), JobStatus.STARTING)
+    house.store.change(job.id, lambda job: job.cancel(datetime.now(UTC)))
+    cancelled = house.turn_until(scheduler, job, JobStatus.CANCELLED, JobStatus.FAILED)
+    assert cancelled.status is JobStatus.CANCELLED
 
 
-def test_a_job_gets_as_many_workers_as_the_cluster_has_and_the_batch_divides_into() -> None:
-    elastic = _job("a", workers={"min": 1, "max": 8})
-    assert _admitted(_decide(elastic)) == [("a", 2)]
-    assert _admitted(_decide(elastic, total=Resources(cpus=3))) == [("a", 2)]  # a batch of 8 does not divide by 3 * 4
-    assert _admitted(_decide(elastic, total=Resources(cpus=1))) == [("a", 1)]
+def test_a_job_that_fits_no_cluster_is_refused(house: House) -> None:
+    job = house.job(parallel={"gpus_per_worker": 8})
+    refused = house.turn_until(house.program(SLEEPS), job, JobStatus.FAILED)
+    assert "8 GPUs" in (refused.error or "")
 
 
-def test_processors_of_running_jobs_are_not_given_twice() -> None:
-    running = replace(_job("r", JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=1)
-    assert _admitted(_decide(running, _job("a"), runs={"r": Run.RUNNING})) == [("a", 1)]
-    wide = replace(running, world_size=2)
-    assert _decide(wide, _job("a"), runs={"r": Run.RUNNING}) == []
-
-
-def test_a_job_that_can_never_fit_is_refused_with_both_numbers_and_holds_nobody_back() -> None:
-    decisions = _decide(_job("a", workers=1, gpus_per_worker=1), _job("b", cpus_per_worker=8), _job("c"))
-    assert [(each.job.id, each.action) for each in decisions] == [
-        ("a", Action.REFUSE),
-        ("b", Action.REFUSE),
-        ("c", Action.ADMIT),
-    ]
-    assert "1 worker would need 1 CPU and 1 GPU, and the whole cluster has 2 CPUs" in decisions[0].reason
-    assert "parallel.cpus_per_worker" in decisions[1].reason
+@pytest.mark.parametrize("state", [JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.STOPPING])
+def test_while_nobody_reaches_the_cluster_no_job_changes(tmp_path: Path, state: JobStatus) -> None:
+    house = House(tmp_path, Nowhere())
+    job = house.store.change(house.job().id, lambda job: replace(job, status=state, attempt=1))
+    scheduler = house.program(SUCCEEDS)
+    scheduler.turn()
+    assert house.store.get(job.id) == job
+    assert scheduler.obstacle == "there is no cluster in this test"
+    house.database.close()

@@ -1,35 +1,61 @@
-"""What is wrong with a document, said so that its author can mend it: where, what stands there, what to do."""
+"""What is wrong with a document, told to its author: which field, which value, what is wrong and what to do."""
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-_WORDS = {"extra_forbidden": "there is no such key", "missing": "is required"}
+_NUMBER, _WHOLE, _TEXT = "is not a number", "is not a whole number", "is not text"
+_SWITCH, _LIST, _MAPPING = "is neither true nor false", "is not a list", "is not a mapping"
+_WORDS = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is required",
+    "literal_error": "is not one of the values allowed here",
+    "enum": "is not one of the values allowed here",
+    "greater_than": "is not more than {gt}",
+    "greater_than_equal": "is less than {ge}",
+    "less_than": "is not less than {lt}",
+    "less_than_equal": "is more than {le}",
+    "too_short": "has {actual_length} items",
+    "too_long": "has {actual_length} items",
+    "string_too_short": "is too short",
+    "string_too_long": "is too long",
+    "string_pattern_mismatch": "has characters that are not allowed here",
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": "has too many digits",
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": "is not finite",
+    "string_type": _TEXT,
+    "bool_type": _SWITCH,
+    "bool_parsing": _SWITCH,
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "dict_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+}
 _REMEDIES = {
     "missing": "add this field",
-    "int_type": "write a whole number",
-    "int_parsing": "write a whole number",
-    "int_from_float": "write a whole number",
-    "float_type": "write a number",
-    "float_parsing": "write a number such as 6.0e-3",
+    "int_parsing_size": "write a smaller number",
     "finite_number": "write a finite number",
+    "float_parsing": "write a number such as 6.0e-3",
     "string_type": "write text, in quotes if it looks like a number",
-    "bool_type": "write true or false",
-    "bool_parsing": "write true or false",
-    "list_type": "write a list: [a, b]",
-    "tuple_type": "write a list: [a, b]",
-    "dict_type": "write a mapping: {key: value}",
-    "model_type": "write a mapping: {key: value}",
-    "model_attributes_type": "write a mapping: {key: value}",
+    _WHOLE: "write a whole number",
+    _NUMBER: "write a number",
+    _SWITCH: "write true or false",
+    _LIST: "write a list: [a, b]",
+    _MAPPING: "write a mapping: {key: value}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: the dotted field, the value that stands there, the fault and the remedy."""
+    """One thing that is wrong: the dotted field, its value, the fault and the remedy."""
 
     field: str
     value: str
@@ -41,7 +67,7 @@ class Problem:
         return f"{self.field} = {self.value}: {self.problem}. Remedy: {self.remedy}."
 
     def as_dict(self) -> dict[str, str]:
-        """Return the JSON form, as it stands in a problem document."""
+        """Return the form that it has in a problem document."""
         return asdict(self)
 
 
@@ -57,6 +83,11 @@ def fault(problem: str, remedy: str, field: str = "", value: object = None) -> P
     """Make the error that a validator raises; a validator of a whole model names the field and its value."""
     context = {"problem": problem, "remedy": remedy, "field": field, "value": value}
     return PydanticCustomError("bigbatch", "{problem}", context)
+
+
+def explain_parameters(errors: Sequence[ErrorDetails]) -> list[Problem]:
+    """Translate the errors of a request's parameters; their fields are named as `query.limit`."""
+    return [replace(_problem(details, BaseModel), field=_dotted(details["loc"])) for details in errors]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
@@ -77,8 +108,12 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
     location = [part for part in details["loc"] if not _names_a_union_member(part)]
     field, value = _dotted([*location, *filter(None, [context.get("field")])]), details["input"]
     shown = "(absent)" if details["type"] == "missing" else _short(context["value"] if context.get("field") else value)
-    says = _WORDS.get(details["type"]) or details["msg"].rstrip(".")
-    return Problem(field or "(document)", shown, says, _remedy(details, model))
+    return Problem(field or "(document)", shown, _says(details), _remedy(details, model))
+
+
+def _says(details: ErrorDetails) -> str:
+    words = _WORDS.get(details["type"])
+    return details["msg"].rstrip(".") if words is None else words.format(**details.get("ctx") or {})
 
 
 def _remedy(details: ErrorDetails, model: type[BaseModel]) -> str:
@@ -90,9 +125,8 @@ def _remedy(details: ErrorDetails, model: type[BaseModel]) -> str:
     if details["type"] in ("literal_error", "enum"):
         return f"write one of {context['expected']}"
     limits = [f"{word} {context[key]}" for key, word in _LIMITS.items() if key in context]
-    return _REMEDIES.get(details["type"]) or f"write a value {' and '.join(limits)}".rstrip() + (
-        "" if limits else " of the kind that the documentation shows"
-    )
+    known = _REMEDIES.get(details["type"]) or _REMEDIES.get(_says(details))
+    return known or (f"write a value {' and '.join(limits)}" if limits else "see /docs for what is allowed here")
 
 
 _LIMITS = {

@@ -1,5 +1,6 @@
 """Jobs: submit, list, read, cancel."""
 
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,8 +13,8 @@ from server.http.context import NamedJob, Server, ServerParts
 from server.jobs.job import Job
 from server.jobs.status import JobStatus
 from workers.contract.documents import parse_spec
-from workers.contract.problems import SpecError
-from workers.contract.sources import check_files
+from workers.contract.problems import Problem, SpecError
+from workers.contract.sources import check_files, warnings
 from workers.planning.size import shortage
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -37,13 +38,20 @@ class JobPage(BaseModel):
     """`cursor` of the next page; null on the last one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted(Job):
+    """A job that was accepted, and what may surprise its author."""
+
+    warnings: list[Problem]
+
+
 @router.post("", status_code=201, openapi_extra=_BODY)
 async def submit(
     request: Request,
     response: Response,
     server: ServerParts,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
-) -> Job:
+) -> Submitted:
     """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200.
 
     A job that needs more than the whole cluster has is refused with 422. While the cluster is not known, it is queued.
@@ -85,7 +93,7 @@ async def cancel(job: NamedJob, server: ServerParts) -> Job:
     return changed
 
 
-def _create(server: Server, document: Any, key: str | None) -> tuple[Job, bool]:
+def _create(server: Server, document: Any, key: str | None) -> tuple[Submitted, bool]:
     spec = parse_spec(document)
     check_files(spec.data)
     total = server.scheduler.resources
@@ -94,4 +102,5 @@ def _create(server: Server, document: Any, key: str | None) -> tuple[Job, bool]:
     job, is_new = server.store.create(spec, key)
     if is_new:
         server.folders.prepare(job)
-    return job, is_new
+    values = {field.name: getattr(job, field.name) for field in fields(job)}
+    return Submitted(**values, warnings=warnings(spec.data, spec.phases)), is_new

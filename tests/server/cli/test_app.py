@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from server.cli.app import app
+from server.cli.demo import server_command
+from server.settings import Settings
 from tests.serving import TINY, Served, free_port, run_records, status
 from workers.contract.files import write_private
 
@@ -25,6 +27,20 @@ def _bad_job(folder: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def home(served: Served) -> list[str]:
+    """The options that lead to a running server."""
+    return ["--home", str(served.settings.home), "--url", served.url]
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text("It is a truth universally acknowledged.\n")
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(TINY | {"data": {"corpus": ["text.txt"], "vocab": 100}}))
+    return path
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_shows_an_example_and_json(command: str) -> None:
     result = _run(command, "--help")
@@ -37,10 +53,74 @@ def test_the_version_is_that_of_the_package() -> None:
     assert _run("--version").output == "bigbatch 0.1.0\n"
 
 
-def test_the_command_line_starts_without_torch_ray_and_the_web_framework() -> None:
-    script = "import sys, server.cli.app; print([m for m in ('torch', 'ray', 'fastapi', 'httpx') if m in sys.modules])"
+def test_the_command_starts_without_torch_ray_and_the_web_framework() -> None:
+    heavy = ("torch", "ray", "fastapi", "httpx", "sqlalchemy", "pydantic", "numpy")
+    script = f"""
+import atexit, sys
+from importlib.metadata import entry_points
+atexit.register(lambda: print([name for name in {heavy} if name in sys.modules], file=sys.stderr))
+(command,) = entry_points(group="console_scripts", name="bigbatch")
+sys.argv = ["bigbatch", "--help"]
+command.load()()
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert "Usage: bigbatch" in done.stdout
+    assert done.stderr == "[]\n"
+
+
+@pytest.fixture
+def foreign_folder(tmp_path: Path) -> Path:
+    """A folder with packages of the same names as ours and as those we need."""
+    for name in ("server", "workers", "optim", "torch", "ray"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise SystemExit('imported the wrong {name}')\n")
+    return tmp_path
+
+
+def test_the_demo_serves_from_a_folder_that_has_a_package_of_the_same_name(foreign_folder: Path) -> None:
+    command = [*server_command(Settings(foreign_folder / "home")), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=foreign_folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: bigbatch serve" in done.stdout
+
+
+def test_training_in_a_folder_with_packages_of_the_same_names_and_an_ascii_terminal(
+    foreign_folder: Path, text: Path
+) -> None:
+    phase = {"seq_len": 16, "global_batch_size": 8, "micro_batch_size": 4, "steps": 1, "lr": 0.01}
+    data = {"corpus": [str(text)], "vocab": 60}
+    job = TINY | {"data": data, "phases": [phase], "parallel": {"workers": 2}}
+    (foreign_folder / "job.yaml").write_text(json.dumps(job))
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "BIGBATCH_HOME": str(foreign_folder / "home")}
+    command = [str(Path(sys.executable).with_name("bigbatch")), "train", "job.yaml", "--run", "run-é"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=foreign_folder, env=environment, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "wrong" not in done.stdout + done.stderr
+    assert "run-\\xe9/checkpoints" in done.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["submit", "--help"], ["doctor"], ["jobs"], ["show", "{id}"], ["watch", "{id}"]]
+)
+def test_a_terminal_that_knows_only_ascii_ends_no_command(
+    served: Served, home: list[str], arguments: list[str]
+) -> None:
+    job_id = served.submit(labels={"où": "Zürich …"})["id"]
+    served.push(job_id, [status(1, "RUNNING"), status(2, "FAILED", error="no room left in „/große Platte“")])
+    script = str(Path(sys.executable).with_name("bigbatch"))
+    options = [] if "--help" in arguments else ["--home", home[1]] if arguments == ["doctor"] else home
+    done = subprocess.run(
+        [script, *(each.format(id=job_id) for each in arguments), *options],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+    )
+    assert done.returncode == (1 if "watch" in arguments else 0), done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout
 
 
 @pytest.mark.parametrize("command", ["submit", "train", "demo"])
@@ -51,6 +131,14 @@ def test_a_bad_job_is_refused_field_by_field_before_anything_is_started(command:
     assert "phases[0].steps = 'many'" in result.stderr
     assert "write a whole number" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_warnings_go_to_standard_error_and_stand_in_the_json(home: list[str], job_file: Path) -> None:
+    result = _run("submit", job_file, *home)
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
+    assert "bigbatch: warning\n  phases[0].global_batch_size = 8\n" in result.stderr
+    (warning,) = json.loads(_run("submit", job_file, "--json", *home).stdout)["warnings"]
+    assert warning["field"] == "phases[0].global_batch_size"
 
 
 def test_a_bad_job_is_refused_in_json_where_json_was_asked_for(tmp_path: Path) -> None:
@@ -83,20 +171,6 @@ def test_doctor_finds_here_what_the_tests_need(tmp_path: Path) -> None:
     assert {"Python", "torch", "CPU kernel", "Ray", "disk", "Chromium"} < set(findings)
     assert "CUDA" in findings["torch"]["found"]
     assert [one["what"] for one in findings.values() if one["mark"] == "missing"] == []
-
-
-@pytest.fixture
-def home(served: Served) -> list[str]:
-    """The options that lead to a running server."""
-    return ["--home", str(served.settings.home), "--url", served.url]
-
-
-@pytest.fixture
-def job_file(tmp_path: Path) -> Path:
-    (tmp_path / "text.txt").write_text("It is a truth universally acknowledged.\n")
-    path = tmp_path / "job.yaml"
-    path.write_text(json.dumps(TINY | {"data": {"corpus": ["text.txt"], "vocab": 100}}))
-    return path
 
 
 def test_a_submitted_job_stands_in_the_list(served: Served, home: list[str], job_file: Path) -> None:
@@ -182,5 +256,5 @@ def test_the_demo_leaves_a_running_server_alone(served: Served) -> None:
     write_private(served.settings.server_file, json.dumps({"url": served.url, "pid": os.getpid()}))
     result = _run("demo", "--home", served.settings.home, "--port", str(free_port()))
     assert result.exit_code == 2
-    assert f"runs already, at {served.url}" in result.stderr
+    assert f"is already running at {served.url}" in result.stderr
     assert served.http.get("/v1/jobs").json()["jobs"] == []

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from server import ports
 from server.cli import doctor
 from server.cli.doctor import Mark
 
@@ -22,13 +21,6 @@ def test_a_taken_port_names_its_holder_and_the_option(taken_port: int) -> None:
     assert finding.mark is Mark.WARNING
     assert f"process {os.getpid()}" in finding.found
     assert "--port" in finding.remedy
-
-
-def test_a_port_is_free_again_when_its_holder_closes_it(taken_port: int) -> None:
-    assert not ports.is_free("127.0.0.1", taken_port)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert ports.is_free("127.0.0.1", port)
 
 
 def test_the_kernel_that_computes_on_the_cpu_is_named_with_its_file() -> None:

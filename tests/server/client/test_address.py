@@ -17,7 +17,7 @@ from server.settings import Settings
         ("http://trainer:8000/", "http://trainer:8000"),
         (" https://trainer/bigbatch/ ", "https://trainer/bigbatch"),
         ("[::1]:8000", "http://[::1]:8000"),
-        ("http://trainer:8000/jobs/01k9x4t7abcd", "http://trainer:8000"),
+        ("http://trainer:8000/jobs/1qx92r16q7na", "http://trainer:8000"),
     ],
 )
 def test_a_server_is_named_by_host_and_port_by_url_or_by_the_address_of_a_page(
@@ -33,6 +33,12 @@ def test_what_is_no_address_is_refused_with_an_example(tmp_path: Path, given: st
     with pytest.raises(AddressError, match=r"--url .* is not the address of a server.*write for example") as error:
         find_server(tmp_path, given)
     assert error.value.exit_code == 2
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(AddressError, match="give a token with --token") as error:
+        find_server(tmp_path, "http://user:hidden@trainer:8000")
+    assert "hidden" not in str(error.value)
 
 
 def test_a_link_brings_its_token_and_a_token_that_is_given_comes_first(tmp_path: Path) -> None:

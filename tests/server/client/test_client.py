@@ -101,6 +101,7 @@ def test_another_program_on_the_port_is_not_taken_for_a_server(tmp_path: Path) -
         thread.start()
         with Client(tmp_path, f"http://127.0.0.1:{other.server_port}") as client:
             assert not client.answers("/healthz")
+            assert not client.answers("/")  # it answers 200 there, with a page
             with pytest.raises(ClientError, match="is it a bigbatch server"):
                 list(client.jobs())
         other.shutdown()

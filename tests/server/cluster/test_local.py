@@ -9,7 +9,7 @@ import pytest
 
 from server.cluster.local import LocalCluster
 from server.errors import ClusterUnreachableError
-from server.jobs.resources import Resources, Run
+from server.jobs.resources import Run
 from tests.conftest import wait_until_ready
 
 PYTHON = sys.executable
@@ -110,8 +110,3 @@ def test_the_state_of_another_process_with_the_same_number_is_not_taken_for_ours
     state = f'{{"pid": {me}, "create_time": 1.0, "dashboard_port": 1, "agent_port": 2}}'
     (tmp_path / "cluster.json").write_text(state)
     assert LocalCluster(tmp_path).process.find() is None
-
-
-@pytest.mark.parametrize(("need", "fits"), [(Resources(2), True), (Resources(3), False), (Resources(1, 1), False)])
-def test_resources_fit_when_each_kind_does(need: Resources, fits: bool) -> None:
-    assert need.fit(Resources(cpus=2)) is fits

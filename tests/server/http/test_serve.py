@@ -49,7 +49,8 @@ def test_a_taken_port_is_named_before_anything_is_started(tmp_path: Path, capsys
         port = listener.getsockname()[1]
         assert serve(Settings(tmp_path, port=port)) == 2
     said = capsys.readouterr().err
-    assert f"port {port} of 127.0.0.1 cannot be used (Address already in use)" in said
+    assert f"port {port} on 127.0.0.1 is taken by " in said
+    assert f"(process {os.getpid()})" in said
     assert "--port" in said
     assert not (tmp_path / "bigbatch.db").exists()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.serving import TINY, Served, run_records
+from tests.serving import TINY, Idle, Served, run_records, serving
 from workers.contract.documents import read_spec
 from workers.contract.push import ControlPlane
 
@@ -57,6 +57,8 @@ def test_the_run_folder_holds_the_specification_and_a_private_token(served: Serv
         (b"a: &x 1\nb: *x", YAML, 422, "aliases are not allowed"),
         (b"name: 2026-99-99", YAML, 422, "month"),
         (b"[" * 100_000, YAML, 422, "not valid YAML"),
+        (b"name: a\nname: b", YAML, 422, "line 2, column 1 = 'name': this key is given twice"),
+        (b'{"name": "a",\n"name": "b"}', JSON, 422, "line 2, column 1 = 'name': this key is given twice"),
         (b"name: x", {"Content-Type": "text/plain"}, 415, "application/yaml"),
         (b"x" * (2**20 + 1), YAML, 413, "1,048,576"),
     ],
@@ -92,6 +94,34 @@ def test_a_bad_field_is_named_with_its_value_and_a_remedy(served: Served, change
     assert answer.status_code == 422
     assert [set(each) for each in answer.json()["errors"]] == [{"field", "value", "problem", "remedy"}]
     assert answer.json()["errors"][0]["field"] == field
+
+
+def test_a_job_that_no_known_cluster_can_hold_is_refused_and_one_that_may_wait_is_queued(tmp_path: Path) -> None:
+    phase = TINY["phases"][0] | {"global_batch_size": 400}
+    huge = TINY | {"phases": [phase], "parallel": {"workers": 100}}
+    with serving(tmp_path / "unknown") as served:
+        assert served.http.post("/v1/jobs", json=huge).json()["status"] == "QUEUED"
+    with serving(tmp_path / "known", Idle()) as served:
+        served.parts.scheduler.turn()
+        refused = served.http.post("/v1/jobs", json=huge)
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0] == {
+            "field": "parallel.workers",
+            "value": "100",
+            "problem": "100 workers would need 100 CPUs, and the whole cluster has 2 CPUs",
+            "remedy": "lower parallel.workers, parallel.cpus_per_worker or parallel.gpus_per_worker, or add machines",
+        }
+        assert served.http.get("/v1/jobs").json()["jobs"] == []
+        assert served.http.post("/v1/jobs", json=TINY | {"parallel": {"workers": 2}}).status_code == 201
+
+
+def test_what_may_surprise_is_told_with_the_answer(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("It is a truth universally acknowledged.\n")
+    short = TINY | {"data": {"corpus": [str(tmp_path / "short.txt")], "vocab": 100}}
+    (warning,) = served.http.post("/v1/jobs", json=short).json()["warnings"]
+    assert warning["field"] == "phases[0].global_batch_size"
+    assert "512 tokens, the corpus has 40 bytes" in warning["problem"]
+    assert served.http.post("/v1/jobs", json=TINY).json()["warnings"] == []
 
 
 @pytest.mark.parametrize("name", ["torn.txt.gz", "n" * 300, "folder"])
@@ -132,7 +162,9 @@ def test_the_list_can_be_narrowed_by_status_and_label(served: Served) -> None:
 def test_a_bad_parameter_is_named(served: Served, query: str) -> None:
     answer = served.http.get(f"/v1/jobs?{query}")
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["field"].startswith(f"query.{query.partition('=')[0]}")
+    (error,) = answer.json()["errors"]
+    assert error["field"].startswith(f"query.{query.partition('=')[0]}")
+    assert "Input should" not in error["problem"] + error["remedy"]
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_an_ended_one_cannot_be(served: Served) -> None:

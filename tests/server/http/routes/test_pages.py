@@ -1,4 +1,5 @@
 import html
+import json
 import re
 from typing import get_args
 
@@ -62,6 +63,13 @@ def test_the_body_of_a_submission_is_described_field_by_field(served: Served) ->
             assert (stated["description"], field.description in page) == (field.description, True)
 
 
+def test_every_reference_of_the_description_leads_somewhere(served: Served) -> None:
+    text = served.http.get("/openapi.json").text
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert "JobSpec" in references
+    assert references <= set(json.loads(text)["components"]["schemas"])
+
+
 def models_of(model: type[BaseModel]) -> set[type[BaseModel]]:
     """Return a model and all models that its fields hold."""
     found = {model}
@@ -77,4 +85,7 @@ def test_a_server_without_a_cluster_is_healthy_but_not_ready_and_says_why_to_eve
         assert stranger.get("/healthz").status_code == 200
         answer = stranger.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["detail"] in {"there is no cluster in this test", "the scheduler has not looked yet"}
+    assert answer.json()["detail"] in {
+        "there is no cluster in this test",
+        "the scheduler has not asked the cluster yet",
+    }

@@ -1,0 +1,105 @@
+"""What the Jobs API answers, told from a server that answers nothing, with a small HTTP server in the place of Ray."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.cluster.ray_jobs import RayJobs
+from server.errors import ClusterUnreachableError, SubmissionRefusedError
+from server.jobs.resources import Resources, Run
+
+NODES = [
+    {"state": "ALIVE", "resources_total": {"CPU": 4, "GPU": 1}},
+    {"state": "ALIVE", "resources_total": {"CPU": 8}},
+    {"state": "DEAD", "resources_total": {"CPU": 64}},
+]
+ANSWERS = {
+    ("GET", "/api/version"): (200, {"version": "4"}),
+    ("GET", "/api/v0/nodes?detail=true"): (200, {"data": {"result": {"result": NODES}}}),
+    ("GET", "/api/jobs/waits-a1"): (200, {"status": "PENDING"}),
+    ("GET", "/api/jobs/runs-a1"): (200, {"status": "RUNNING"}),
+    ("GET", "/api/jobs/done-a1"): (200, {"status": "SUCCEEDED"}),
+    ("GET", "/api/jobs/dead-a1"): (200, {"status": "STOPPED"}),
+    ("GET", "/api/jobs/odd-a1"): (500, {}),
+    ("GET", "/api/jobs/runs-a1/logs"): (200, {"logs": "first line\nlast line\n"}),
+}
+
+
+class _Head(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self._answer(*ANSWERS.get(("GET", self.path), (404, {})))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(400 if body["submission_id"] in {"bad-a1", "runs-a1"} else 500, {"why": "no such option"})
+
+    def _answer(self, status: int, document: object) -> None:
+        authorized = self.headers["Authorization"] == "Bearer token"
+        self.send_response(status if authorized else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps(document).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def ray() -> Iterator[RayJobs]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Head) as head, httpx.Client(trust_env=False) as http:
+        thread = threading.Thread(target=head.serve_forever)
+        thread.start()
+        yield RayJobs(http, f"http://127.0.0.1:{head.server_port}", "token")
+        head.shutdown()
+        thread.join()
+
+
+def test_the_resources_are_those_of_the_living_nodes(ray: RayJobs) -> None:
+    assert ray.resources() == Resources(cpus=12, gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("waits", Run.PENDING),
+        ("runs", Run.RUNNING),
+        ("done", Run.ENDED),
+        ("dead", Run.ENDED),
+        ("never", Run.UNKNOWN),
+    ],
+)
+def test_every_state_of_ray_is_one_of_ours(ray: RayJobs, name: str, run: Run) -> None:
+    assert ray.run_of(f"{name}-a1") is run
+
+
+def test_an_error_of_ray_says_nothing_about_a_run(ray: RayJobs) -> None:
+    with pytest.raises(ClusterUnreachableError, match="HTTP 500"):
+        ray.run_of("odd-a1")
+
+
+def test_a_submission_that_ray_refuses_is_told_from_one_that_may_succeed_later(ray: RayJobs, tmp_path: Path) -> None:
+    with pytest.raises(SubmissionRefusedError, match="no such option"):
+        ray.submit("bad-a1", ["true"], tmp_path)
+    with pytest.raises(ClusterUnreachableError, match="no such option"):
+        ray.submit("new-a1", ["true"], tmp_path)
+    ray.submit("runs-a1", ["true"], tmp_path)  # it is known already
+
+
+def test_the_end_of_a_log_is_read_and_a_missing_log_is_empty(ray: RayJobs) -> None:
+    assert ray.log_tail("runs-a1", characters=10) == "last line"
+    assert ray.log_tail("never-a1") == ""
+
+
+def test_a_check_names_the_url_that_did_not_answer_with_success(ray: RayJobs) -> None:
+    ray.check("/api/version")
+    with pytest.raises(ClusterUnreachableError, match=r"/api/nothing answers HTTP 404"):
+        ray.check("/api/nothing")
+
+
+def test_a_head_node_that_is_gone_is_unreachable() -> None:
+    with httpx.Client(trust_env=False) as http, pytest.raises(ClusterUnreachableError, match="does not answer"):
+        RayJobs(http, "http://127.0.0.1:9", "token").resources()

@@ -1,0 +1,70 @@
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError
+
+from workers.contract.problems import Problem, explain
+
+
+class Inner(BaseModel, extra="forbid"):
+    count: Annotated[int, Field(ge=1, le=9)] = 1
+    share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    names: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("a",)
+    kind: Literal["x", "y"] = "x"
+    word: Annotated[str, Field(min_length=2, max_length=3, pattern="^[a-z]*$")] = "ab"
+    is_on: bool = True
+    table: dict[str, str] = {}
+
+
+class Outer(BaseModel, extra="forbid"):
+    inner: Inner
+    choice: int | Inner = 1
+
+
+def _problems(document: Any) -> list[Problem]:
+    with pytest.raises(ValidationError) as error:
+        Outer.model_validate(document)
+    return list(explain(error.value, Outer).problems)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says", "remedy"),
+    [
+        ("count", "many", "is not a whole number", "write a whole number"),
+        ("count", 1.5, "is not a whole number", "write a whole number"),
+        ("count", [1], "is not a whole number", "write a whole number"),
+        ("count", 0, "is less than 1", "write a value of at least 1"),
+        ("count", 10, "is more than 9", "write a value of at most 9"),
+        ("share", "half", "is not a number", "write a number such as 6.0e-3"),
+        ("share", 0, "is not more than 0.0", "write a value greater than 0.0"),
+        ("share", 1, "is not less than 1.0", "write a value less than 1.0"),
+        ("share", float("nan"), "is not finite", "write a finite number"),
+        ("names", [], "has 0 items", "write a value with a length of at least 1"),
+        ("names", ["a", "b", "c"], "has 3 items", "write a value with a length of at most 2"),
+        ("names", 5, "is not a list", "write a list: [a, b]"),
+        ("kind", "z", "is not one of the values allowed here", "write one of 'x' or 'y'"),
+        ("word", 5, "is not text", "write text, in quotes if it looks like a number"),
+        ("word", "a", "is too short", "write a value with a length of at least 2"),
+        ("word", "abcd", "is too long", "write a value with a length of at most 3"),
+        ("word", "A1", "has characters that are not allowed here", "write a value that matches ^[a-z]*$"),
+        ("is_on", "perhaps", "is neither true nor false", "write true or false"),
+        ("table", [], "is not a mapping", "write a mapping: {key: value}"),
+    ],
+)
+def test_each_kind_of_fault_is_told_in_our_own_words(field: str, value: object, says: str, remedy: str) -> None:
+    (problem,) = _problems({"inner": {field: value}})
+    assert (problem.field, problem.problem, problem.remedy) == (f"inner.{field}", says, remedy)
+
+
+def test_a_missing_field_an_unknown_one_and_a_section_of_the_wrong_kind_are_told() -> None:
+    assert _problems({}) == [Problem("inner", "(absent)", "is required", "add this field")]
+    assert _problems({"inner": {"cuont": 1}}) == [
+        Problem("inner.cuont", "1", "there is no such key", "did you mean 'count'?")
+    ]
+    (problem,) = _problems({"inner": 3})
+    assert (problem.problem, problem.remedy) == ("is not a mapping", "write a mapping: {key: value}")
+
+
+def test_a_problem_reads_as_one_line() -> None:
+    problem = Problem("phases[0].steps", "0", "is less than 1", "write a value of at least 1")
+    assert str(problem) == "phases[0].steps = 0: is less than 1. Remedy: write a value of at least 1."
