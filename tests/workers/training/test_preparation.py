@@ -1,0 +1,121 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers.small_job import PHASE, document
+from workers.contract.documents import parse_spec
+from workers.contract.records import AlertRecord, LogRecord, Record
+from workers.contract.run_folder import RunFolder
+from workers.contract.spec.job import JobSpec
+from workers.corpus.prepare import prepare
+from workers.training.preparation import describe, progress_to
+from workers.training.reporter import Reporter
+
+Write = Callable[..., str]
+TEXT = "\n\n".join(f"The {word} is old. It is very red. We see it here." for word in ["door", "ferry", "bell"] * 30)
+
+
+def reported(spec: JobSpec, folder: Path) -> list[Record]:
+    """Prepare the text of a job as a run does; return what it reported."""
+    records: list[Record] = []
+    reporter = Reporter(RunFolder(folder / "run"), on_record=records.append)
+    describe(spec, prepare(spec.data, folder / "data", progress_to(reporter)), reporter)
+    reporter.close()
+    return records
+
+
+def job(text: str, **data: Any) -> JobSpec:
+    document_ = document(Path(text))
+    return parse_spec(document_ | {"data": document_["data"] | {"vocab": 50} | data})
+
+
+def logs(records: list[Record]) -> list[str]:
+    return [record.text for record in records if isinstance(record, LogRecord)]
+
+
+def alerts(records: list[Record]) -> list[str]:
+    return [f"{record.level}: {record.title}" for record in records if isinstance(record, AlertRecord)]
+
+
+def test_a_sound_text_is_summed_up_in_one_line_and_raises_no_alert(write_text: Write, tmp_path: Path) -> None:
+    records = reported(job(write_text(TEXT)), tmp_path)
+    assert alerts(records) == []
+    *stages, summary = logs(records)
+    assert stages == ["text: learning the vocabulary", "text: tokenizing"]
+    assert summary.startswith("text: 1 file, 90 documents, 270 sentences, 1,470 tokens; vocabulary: ")
+    assert "50 tokens of 50 asked for, lower case; 0.00% [UNK]; phases[0]: 90 samples of 32 tokens, " in summary
+
+
+def test_a_text_that_was_prepared_before_is_summed_up_without_stages(write_text: Write, tmp_path: Path) -> None:
+    spec = job(write_text(TEXT))
+    prepare(spec.data, tmp_path / "data")
+    assert len(logs(reported(spec, tmp_path))) == 1
+
+
+def test_progress_is_told_at_each_stage_and_not_at_each_document(tmp_path: Path) -> None:
+    records: list[Record] = []
+    reporter = Reporter(RunFolder(tmp_path / "run"), on_record=records.append)
+    progress = progress_to(reporter)
+    assert progress is not None
+    for part in range(1000):
+        progress("tokenizing", part / 1000)
+    reporter.close()
+    assert logs(records) == ["text: tokenizing"]
+    assert progress_to(None) is None
+
+
+def test_files_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text(TEXT)
+    (folder / "notes.md").touch()
+    for number in range(30):
+        (folder / f".{number:02}").touch()
+    *_, summary, left_out = logs(reported(job(str(folder)), tmp_path))
+    assert "1 file (31 left out)" in summary
+    assert f"{folder}/.00 (hidden)" in left_out
+    assert left_out.endswith(" and 11 more")
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "alert"),
+    [
+        (TEXT, {"vocab": 5000}, r"warning: The vocabulary has \d+ tokens, 5,000 were asked for"),
+        (
+            TEXT[:300],
+            {"vocab": 50},
+            r"warning: phases\[0\]: the text gives 6 samples of 32 tokens, fewer than a global",
+        ),
+        (TEXT.replace("\n\n", "\n"), {}, r"warning: The text is a single document, so next-sentence prediction learns"),
+        (TEXT.replace(". ", ".\n\n"), {}, r"warning: 100\.0% of the second segments are random; next-sentence"),
+    ],
+    ids=["vocabulary", "batch", "one document", "one sentence a document"],
+)
+def test_what_will_surprise_is_told_before_the_first_step(
+    write_text: Write, tmp_path: Path, text: str, data: dict[str, Any], alert: str
+) -> None:
+    found = alerts(reported(job(write_text(text), **data), tmp_path))
+    assert len(found) == 1
+    assert re.match(alert, found[0])
+
+
+def test_more_than_five_per_cent_of_unknown_tokens_are_warned_of(write_text: Write, tmp_path: Path) -> None:
+    pieces = sorted({*TEXT.lower()} - {" ", "\n"})
+    tokens = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", *pieces, *(f"##{piece}" for piece in pieces)]
+    good = write_text("\n".join(tokens), "good.txt")
+    poor = write_text("\n".join(token for token in tokens if token != "##e"), "poor.txt")
+    spec = job(write_text(TEXT), vocab=good)
+    assert alerts(reported(spec, tmp_path / "good")) == []
+    (alert,) = alerts(reported(job(write_text(TEXT), vocab=poor), tmp_path / "poor"))
+    assert re.match(r"warning: [\d.]+% of the tokens are \[UNK\]", alert)
+
+
+def test_every_phase_is_described(write_text: Write, tmp_path: Path) -> None:
+    spec = parse_spec(document(Path(write_text(TEXT)), phases=[PHASE, PHASE | {"seq_len": 16}]))
+    summary = logs(reported(spec, tmp_path))[-1]
+    assert "phases[0]: 90 samples of 32 tokens" in summary
+    assert "phases[1]: " in summary
+    assert "samples of 16 tokens" in summary

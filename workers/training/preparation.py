@@ -1,0 +1,120 @@
+"""What a run says of its text: progress while it is prepared, a summary, and what will surprise its author."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from workers.contract.manifests import ShardsManifest
+from workers.contract.sources import Found, find
+from workers.contract.spec.job import JobSpec
+from workers.corpus.prepare import Progress
+from workers.corpus.shards import Shards
+from workers.samples.survey import Survey, survey
+
+from .reporter import Reporter
+
+MOST_UNKNOWN = 0.05
+"""Part of [UNK] among the tokens above which a warning is due."""
+FEWEST_OF_A_KIND = 0.4
+"""Part of the real, and of the random, second segments below which a warning is due."""
+_SAY_EVERY_S = 10.0
+_NAMED = 20  # of the files that were left out
+
+
+class Surprise(NamedTuple):
+    """A warning: what is so, and what to do."""
+
+    title: str
+    detail: str
+
+
+def progress_to(reporter: Reporter | None) -> Progress | None:
+    """Return what writes a log record at each stage of a preparation, and every ten seconds in between."""
+    if reporter is None:
+        return None
+    said_what, said_s = "", 0.0
+
+    def progress(what: str, done: float) -> None:
+        nonlocal said_what, said_s
+        is_new = what != said_what
+        if is_new or time.monotonic() - said_s >= _SAY_EVERY_S:
+            said_what, said_s = what, time.monotonic()
+            reporter.emit("log", text=f"text: {what}" if is_new else f"text: {what}, {done:.0%} done")
+
+    return progress
+
+
+def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
+    """Report what the prepared text is and what it gives each phase. Every rank calls this, so that all may refuse it.
+
+    Raises:
+        CorpusError: no pair of segments can be taken from the text.
+    """
+    shards = Shards(corpus)
+    surveys = [survey(shards, phase.seq_len, spec.seed) for phase in spec.phases]
+    if reporter is None:
+        return
+    found = find(spec.data.corpus)
+    reporter.emit("log", text=summary(spec, found, shards.manifest, surveys))
+    if found.left_out:
+        more = len(found.left_out) - _NAMED
+        names = ", ".join(found.left_out[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        reporter.emit("log", text=f"left out: {names}")
+    for surprise in surprises(spec, shards.manifest, surveys):
+        reporter.emit("alert", level="warning", title=surprise.title, detail=surprise.detail)
+
+
+def summary(spec: JobSpec, found: Found, shards: ShardsManifest, surveys: Sequence[Survey]) -> str:
+    """Say in one line what the text is."""
+    asked = f" of {spec.data.vocab:,} asked for" if isinstance(spec.data.vocab, int) else f" from {spec.data.vocab}"
+    case = "lower case" if shards.settings.lowercase else "cased"
+    left_out = f" ({len(found.left_out):,} left out)" if found.left_out else ""
+    text = (
+        f"text: {_count(len(found.files), 'file')}{left_out}, {_count(shards.documents, 'document')}, "
+        f"{_count(shards.sentences, 'sentence')}, {_count(shards.tokens, 'token')}; "
+        f"vocabulary: {_count(shards.vocab_size, 'token')}{asked}, {case}; {shards.unknown / shards.tokens:.2%} [UNK]"
+    )
+    phases = (
+        f"phases[{number}]: {_count(each.samples, 'sample')} of {phase.seq_len} tokens, {each.padding:.1%} padding, "
+        f"{each.random:.1%} random second segments"
+        for number, (phase, each) in enumerate(zip(spec.phases, surveys, strict=True))
+    )
+    return "; ".join([text, *phases])
+
+
+def surprises(spec: JobSpec, shards: ShardsManifest, surveys: Sequence[Survey]) -> list[Surprise]:
+    """Find what the author of the job would want to know before the first step."""
+    found: list[Surprise] = []
+    if (unknown := shards.unknown / shards.tokens) > MOST_UNKNOWN:
+        remedy = "Give data.vocab a vocabulary made for this text, or a larger size; data.lowercase must suit it"
+        found.append(Surprise(f"{unknown:.1%} of the tokens are [UNK]", remedy))
+    if isinstance(spec.data.vocab, int) and shards.vocab_size < spec.data.vocab:
+        title = f"The vocabulary has {shards.vocab_size:,} tokens, {spec.data.vocab:,} were asked for"
+        found.append(Surprise(title, "The text holds no more pieces that occur twice. Give more text, or ask for less"))
+    for number, (phase, each) in enumerate(zip(spec.phases, surveys, strict=True)):
+        if each.samples < phase.global_batch_size:
+            title = (
+                f"phases[{number}]: the text gives {_count(each.samples, 'sample')} of {phase.seq_len} tokens, fewer "
+                f"than a global batch of {phase.global_batch_size:,}"
+            )
+            found.append(Surprise(title, "Every step repeats text. Give more text, or make the batch smaller"))
+    return found + _imbalance(shards, surveys)
+
+
+def _imbalance(shards: ShardsManifest, surveys: Sequence[Survey]) -> list[Surprise]:
+    if shards.documents == 1:
+        detail = "The second segment is always the real one. Put a blank line between documents"
+        return [Surprise("The text is a single document, so next-sentence prediction learns nothing", detail)]
+    most = max(each.random for each in surveys)
+    if most <= 1 - FEWEST_OF_A_KIND:
+        return []
+    detail = (
+        "Documents of one sentence have no real continuation. Give one paragraph a line, and blank lines only between "
+        "documents"
+    )
+    return [Surprise(f"{most:.1%} of the second segments are random; next-sentence prediction wants half", detail)]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
