@@ -13,8 +13,8 @@ from workers.contract.sources import MAX_VOCABULARY, SPECIAL_TOKENS, CorpusError
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS
 PASSES = 3
 """How often training reads the text."""
-COMMON = 0.9999
-"""The part of a text that the alphabet must spell; characters rarer than that only get places that are left."""
+USUAL, COMMON = 1_000, 0.9999
+"""An alphabet has this many characters, or as many as make up this part of the text. Rarer ones get what is left."""
 LEAST_SPELT = 0.9
 """The part of a text that a vocabulary must be able to spell."""
 _SPECIAL = re.compile(r"[\[<].*[\]>]")
@@ -56,10 +56,10 @@ def train(paragraphs: Callable[[], Iterable[str]], size: int, *, lowercase: bool
     places = list(accumulate((len(each) for each in forms), initial=len(SPECIAL_TOKENS)))
     parts = list(accumulate((counts[c] / counts.total() for c in frequent), initial=0.0))
     spelt = max(n for n in range(len(places)) if places[n] <= size)
-    common = next((n for n, part in enumerate(parts) if part >= COMMON), len(frequent))
+    wanted = min(len(frequent), max(USUAL, next(n for n, part in enumerate(parts) if part >= min(COMMON, parts[-1]))))
     if parts[spelt] < LEAST_SPELT:
-        raise CorpusError(f"data.vocab: {size} tokens cannot spell this text; ask for at least {places[common]}")
-    alphabet = frequent[: min(spelt, common)]
+        raise CorpusError(f"data.vocab: {size} tokens cannot spell this text; ask for at least {places[wanted]}")
+    alphabet = frequent[: min(spelt, wanted)]
     pieces = sorted((form for each in forms[: len(alphabet)] for form in each), key=lambda p: (p.startswith("##"), p))
     tokens = _learn(paragraphs(), size, [*SPECIAL_TOKENS, *pieces], alphabet, lowercase=lowercase)
     rare = [form for each in forms[len(alphabet) :] for form in each]

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from workers.contract.sources import SPECIAL_TOKENS, CorpusError, resolve
+from workers.corpus import vocabulary
 from workers.corpus.text import documents
 from workers.corpus.vocabulary import is_cased, load, save, tokenizer, train
 
@@ -52,14 +53,15 @@ def test_of_a_huge_alphabet_the_most_frequent_characters_are_kept() -> None:
     assert rare[-1] not in tokens
 
 
-def test_rare_characters_take_no_place_from_the_words_that_are_learnt() -> None:
-    rare = [chr(0x4E00 + i) for i in range(50)]
+def test_characters_beyond_the_usual_alphabet_take_no_place_from_words_but_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rare = [chr(0x4E00 + i) for i in range(10)]
     words = ["tea", "milk", "bread", "butter", "honey"]
-    text = [" ".join(words * 200_000), " ".join(rare)]
-    letters = len({*"".join(words)})
-    assert set(words) <= set(train(lambda: text, 5 + 2 * letters + 20))
-    roomy = train(lambda: text, 200)
-    assert {*words, *rare} <= set(roomy)
+    text = [" ".join(words * 5_000), " ".join(rare)]
+    monkeypatch.setattr(vocabulary, "USUAL", 20)
+    assert {*words} <= set(train(lambda: text, 60))
+    assert {*words, *rare} <= set(train(lambda: text, 200))
 
 
 def test_a_saved_vocabulary_loads_as_it_was_even_with_odd_line_separators(tmp_path: Path) -> None:
