@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from workers.contract.manifests import ShardsManifest
+from workers.contract.records import AlertRecord, LogRecord
 from workers.contract.sources import Found, find
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import Progress
@@ -22,13 +22,6 @@ _SAY_EVERY_S = 10.0
 _NAMED = 20  # of the files that were left out
 
 
-class Surprise(NamedTuple):
-    """A warning: what is so, and what to do."""
-
-    title: str
-    detail: str
-
-
 def progress_to(reporter: Reporter | None) -> Progress | None:
     """Return what writes a log record at each stage of a preparation, and every ten seconds in between."""
     if reporter is None:
@@ -40,7 +33,7 @@ def progress_to(reporter: Reporter | None) -> Progress | None:
         is_new = what != said_what
         if is_new or time.monotonic() - said_s >= _SAY_EVERY_S:
             said_what, said_s = what, time.monotonic()
-            reporter.emit("log", text=f"text: {what}" if is_new else f"text: {what}, {done:.0%} done")
+            reporter.emit(LogRecord(text=f"text: {what}" if is_new else f"text: {what}, {done:.0%} done"))
 
     return progress
 
@@ -56,13 +49,13 @@ def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
     if reporter is None:
         return
     found = find(spec.data.corpus)
-    reporter.emit("log", text=summary(spec, found, shards.manifest, surveys))
+    reporter.emit(LogRecord(text=summary(spec, found, shards.manifest, surveys)))
     if found.left_out:
         more = len(found.left_out) - _NAMED
         names = ", ".join(found.left_out[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-        reporter.emit("log", text=f"left out: {names}")
-    for surprise in surprises(spec, shards.manifest, surveys):
-        reporter.emit("alert", level="warning", title=surprise.title, detail=surprise.detail)
+        reporter.emit(LogRecord(text=f"left out: {names}"))
+    for alert in surprises(spec, shards.manifest, surveys):
+        reporter.emit(alert)
 
 
 def summary(spec: JobSpec, found: Found, shards: ShardsManifest, surveys: Sequence[Survey]) -> str:
@@ -83,29 +76,29 @@ def summary(spec: JobSpec, found: Found, shards: ShardsManifest, surveys: Sequen
     return "; ".join([text, *phases])
 
 
-def surprises(spec: JobSpec, shards: ShardsManifest, surveys: Sequence[Survey]) -> list[Surprise]:
+def surprises(spec: JobSpec, shards: ShardsManifest, surveys: Sequence[Survey]) -> list[AlertRecord]:
     """Find what the author of the job would want to know before the first step."""
-    found: list[Surprise] = []
+    found: list[AlertRecord] = []
     if (unknown := shards.unknown / shards.tokens) > MOST_UNKNOWN:
         remedy = "Give data.vocab a vocabulary made for this text, or a larger size; data.lowercase must suit it"
-        found.append(Surprise(f"{unknown:.1%} of the tokens are [UNK]", remedy))
+        found.append(_warning(f"{unknown:.1%} of the tokens are [UNK]", remedy))
     if isinstance(spec.data.vocab, int) and shards.vocab_size < spec.data.vocab:
         title = f"The vocabulary has {shards.vocab_size:,} tokens, {spec.data.vocab:,} were asked for"
-        found.append(Surprise(title, "The text holds no more pieces that occur twice. Give more text, or ask for less"))
+        found.append(_warning(title, "The text holds no more pieces that occur twice. Give more text, or ask for less"))
     for number, (phase, each) in enumerate(zip(spec.phases, surveys, strict=True)):
         if each.samples < phase.global_batch_size:
             title = (
                 f"phases[{number}]: the text gives {_count(each.samples, 'sample')} of {phase.seq_len} tokens, fewer "
                 f"than a global batch of {phase.global_batch_size:,}"
             )
-            found.append(Surprise(title, "Every step repeats text. Give more text, or make the batch smaller"))
+            found.append(_warning(title, "Every step repeats text. Give more text, or make the batch smaller"))
     return found + _imbalance(shards, surveys)
 
 
-def _imbalance(shards: ShardsManifest, surveys: Sequence[Survey]) -> list[Surprise]:
+def _imbalance(shards: ShardsManifest, surveys: Sequence[Survey]) -> list[AlertRecord]:
     if shards.documents == 1:
         detail = "The second segment is always the real one. Put a blank line between documents"
-        return [Surprise("The text is a single document, so next-sentence prediction learns nothing", detail)]
+        return [_warning("The text is a single document, so next-sentence prediction learns nothing", detail)]
     most = max(each.random for each in surveys)
     if most <= 1 - FEWEST_OF_A_KIND:
         return []
@@ -113,7 +106,11 @@ def _imbalance(shards: ShardsManifest, surveys: Sequence[Survey]) -> list[Surpri
         "Documents of one sentence have no real continuation. Give one paragraph a line, and blank lines only between "
         "documents"
     )
-    return [Surprise(f"{most:.1%} of the second segments are random; next-sentence prediction wants half", detail)]
+    return [_warning(f"{most:.1%} of the second segments are random; next-sentence prediction wants half", detail)]
+
+
+def _warning(title: str, detail: str) -> AlertRecord:
+    return AlertRecord(level="warning", title=title, detail=detail)
 
 
 def _count(number: int, noun: str) -> str:
