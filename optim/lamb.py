@@ -13,6 +13,7 @@ from .calls import Batch, settings_of, unclipped
 from .gradients import placed_gradients
 from .kernels.operators import BACKENDS, Operators
 from .last_step import LastStep
+from .masters import follow
 from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
 from .state.dicts import loaded_form, saved_form
 from .state.parameter import new_state
@@ -149,6 +150,9 @@ class Lamb(Optimizer):
         batches = self._batches()
         if batches:
             clip = self._clip(batches)
+            for batch in batches:
+                if batch.copies:
+                    follow(batch.weights, batch.copies, clip[2] != 0)
             whole, cut = ([batch for batch in batches if bool(batch.groups) is which] for which in (False, True))
             norms = [self._whole(batch, clip) for batch in whole]
             norms += self._cut(cut, clip)
