@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from workers.planning.size import counted
+from workers.contract.problems import counted
 
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError

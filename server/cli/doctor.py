@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from server.ports import obstacle
+from workers.contract.problems import counted
 
 NEEDED_GIB = 2.0
 ADVISED_GIB = 20.0
@@ -66,7 +67,7 @@ def torch() -> Finding:
     if probe.returncode:
         return Finding(Mark.MISSING, "torch", f"cannot be imported: {_reason(probe)}", "run `make clean setup`")
     cuda, gpus = probe.stdout.rstrip("\n").split(" ")
-    found = f"{_installed('torch')}, {f'CUDA {cuda}' if cuda else 'no CUDA'}, {gpus} GPUs"
+    found = f"{_installed('torch')}, {f'CUDA {cuda}' if cuda else 'no CUDA'}, {counted(int(gpus), 'GPU')}"
     if gpus == "0" and shutil.which("nvidia-smi"):
         return Finding(Mark.WARNING, "torch", found, "this machine has a GPU: install a torch built for its driver")
     return Finding(Mark.GOOD, "torch", found)

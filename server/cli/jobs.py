@@ -121,6 +121,9 @@ def _watch(client: "Client", job_id: str, *, as_json: bool) -> None:
     try:
         job = follow(client, job_id, Console(), as_json=as_json)
     except KeyboardInterrupt:
-        typer.echo(f"\nThe job goes on. Watch it: bigbatch watch {job_id}. End it: bigbatch cancel {job_id}", err=True)
+        typer.echo(
+            f"\nThe job continues. To watch it again: bigbatch watch {job_id}. To stop it: bigbatch cancel {job_id}",
+            err=True,
+        )
         raise typer.Exit(130) from None
     raise typer.Exit(0 if job["status"] == "SUCCEEDED" else 1)

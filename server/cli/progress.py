@@ -16,13 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from server.client import Client
 from server.client.errors import JsonObject, UnreachableError
 from server.client.events import Event
+from workers.contract.problems import counted
 
 LINE_EVERY_S = 5.0
 
 
 @dataclass
 class Course:
-    """What a job's events add up to."""
+    """The state of a job, summed up from its events."""
 
     total: int
     status: str = ""
@@ -121,7 +122,9 @@ def watch(client: Client, job_id: str, console: Console, *, as_json: bool = Fals
     with _display(course, console, as_json=as_json) as display:
 
         def on_lost(error: UnreachableError) -> None:
-            display.say(f"The server at {error.url} does not answer ({error.reason}). The job goes on; waiting for it.")
+            display.say(
+                f"The server at {error.url} does not answer ({error.reason}). The job is not affected; waiting ..."
+            )
 
         for event in client.follow(job_id, on_lost):
             course.take(event)
@@ -134,7 +137,7 @@ def watch(client: Client, job_id: str, console: Console, *, as_json: bool = Fals
 
 def print_summary(job: JsonObject, course: Course, console: Console) -> None:
     """Say in a few lines how the job ended."""
-    rows = [("", f"{job['status']} after {job['step']} of {job['total_steps']} steps{_elapsed(job)}")]
+    rows = [("", f"{job['status']} after {job['step']} of {counted(job['total_steps'], 'step')}{_elapsed(job)}")]
     if job.get("error"):
         rows.append(("error", job["error"]))
     loss, mlm_loss = course.last.get("loss"), course.last.get("mlm_loss")

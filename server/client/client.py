@@ -36,7 +36,7 @@ class Client:
         self._http.close()
 
     def reconnect(self) -> None:
-        """Look for the server again: it may have come back on another port, or have made its token by now."""
+        """Look for the server again: it may listen on another port now, or have made its token meanwhile."""
         self._http.close()
         self._connect()
 
@@ -52,7 +52,7 @@ class Client:
             return False
 
     def submit(self, document: JsonObject) -> JsonObject:
-        """Submit a job exactly once, also when the first answer is lost on its way."""
+        """Submit a job exactly once, even if the first answer is lost."""
         headers = {"Idempotency-Key": uuid4().hex}
         try:
             return self._request("POST", "/v1/jobs", json=document, headers=headers)

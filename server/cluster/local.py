@@ -24,7 +24,7 @@ class LocalCluster:
         self._http = httpx.Client(timeout=10.0, trust_env=False)
 
     def ensure(self) -> None:
-        """Start the cluster if its process is gone.
+        """Start the cluster if it is not running.
 
         Raises:
             ClusterUnreachableError: it is not ready to take jobs, with the reason.

@@ -1,6 +1,6 @@
 """A Ray cluster over the REST API of its head node: jobs, their logs, and what the nodes have.
 
-The server need not load Ray, and tells "there is no such job" from "nobody answers" by the HTTP status.
+The server need not load Ray, and the HTTP status tells a job that does not exist from a cluster that does not answer.
 """
 
 import shlex

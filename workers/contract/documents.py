@@ -1,4 +1,4 @@
-"""From the text of a job file or of a request to a checked JobSpec."""
+"""From the text of a job file or a request to a JobSpec."""
 
 import json
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def read_document(text: str) -> Any:
 
 
 def read_json_document(text: str) -> Any:
-    """Read JSON, in which no mapping may have a key twice: all but the last would be lost without a word.
+    """Read JSON without repeated keys, of which Python would silently ignore all but the last.
 
     Raises:
         SpecError: a key stands twice; the problem names line and column.
@@ -168,4 +168,6 @@ def _repeated(where: str, key: object) -> Problem:
 
 def _not_a_mapping(document: object) -> SpecError:
     remedy = "write a mapping with at least name, data and phases"
-    return SpecError([Problem("(document)", repr(document)[:80], "a job specification is a mapping", remedy)])
+    return SpecError(
+        [Problem("(document)", repr(document)[:80], "is not a mapping, and a job specification is one", remedy)]
+    )

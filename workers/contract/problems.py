@@ -18,8 +18,8 @@ _WORDS = {
     "greater_than_equal": "is less than {ge}",
     "less_than": "is not less than {lt}",
     "less_than_equal": "is more than {le}",
-    "too_short": "has {actual_length} items",
-    "too_long": "has {actual_length} items",
+    "too_short": "has a length of {actual_length}",
+    "too_long": "has a length of {actual_length}",
     "string_too_short": "is too short",
     "string_too_long": "is too long",
     "string_pattern_mismatch": "has characters that are not allowed here",
@@ -63,7 +63,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        """Read as one line of a terminal."""
+        """Return it as one line of text."""
         return f"{self.field} = {self.value}: {self.problem}. Remedy: {self.remedy}."
 
     def as_dict(self) -> dict[str, str]:
@@ -72,15 +72,20 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """The job specification is not valid; `problems` says what, where and the remedy."""
+    """The job specification is not valid; `problems` tells each fault with its field and the remedy."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
+def counted(number: float, noun: str) -> str:
+    """Write a number with its noun: `1 worker`, `2 workers`."""
+    return f"{number:,g} {noun}" + ("" if number == 1 else "s")
+
+
 def fault(problem: str, remedy: str, field: str = "", value: object = None) -> PydanticCustomError:
-    """Make the error that a validator raises; a validator of a whole model names the field and its value."""
+    """Return the error that a validator raises; a validator of a whole model names the field and its value."""
     context = {"problem": problem, "remedy": remedy, "field": field, "value": value}
     return PydanticCustomError("bigbatch", "{problem}", context)
 
@@ -93,7 +98,7 @@ def explain_parameters(errors: Sequence[ErrorDetails]) -> list[Problem]:
 def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
     """Translate pydantic's errors for a document of `model` into problems with remedies."""
     every = error.errors(include_url=False)
-    # A list with a bad item is reported a second time, as too short.
+    # Pydantic reports a list with a bad item a second time, as too short.
     telling = [details for details in every if details["type"] != "too_short" or not _has_deeper(details, every)]
     return SpecError([_problem(details, model) for details in telling])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workers.contract.problems import Problem, SpecError
+from workers.contract.problems import Problem, SpecError, counted
 from workers.contract.spec.job import JobSpec
 
 
@@ -39,11 +39,6 @@ def check_size(spec: JobSpec, workers: int) -> None:
 def processors(cpus: float, gpus: float) -> str:
     """Write a number of processors as a message shows it: `1 CPU`, `4 CPUs and 1 GPU`."""
     return counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
-
-
-def counted(number: float, noun: str) -> str:
-    """Write a number with its noun: `1 worker`, `2 workers`."""
-    return f"{number:,g} {noun}" + ("" if number == 1 else "s")
 
 
 def _fits(spec: JobSpec, size: int, cpus: float, gpus: float) -> bool:

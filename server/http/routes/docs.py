@@ -74,7 +74,7 @@ def _described(schema: Schema) -> str:
 
 
 def _kind(schema: Schema) -> str:
-    """Write what a value may be: its type, as a link where it has a section of its own, its limits and its default."""
+    """Describe a value: its type (a link if the page has a section for it), its limits and its default."""
     parts = [_type(schema), *_limits(schema)]
     if "default" in schema:
         parts.append(f"default {_code(schema['default'])}")

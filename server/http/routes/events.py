@@ -33,7 +33,7 @@ _OVERVIEW_S = 0.25
 
 @router.post("/jobs/{job_id}/events", openapi_extra={"requestBody": {"content": {"application/json": {}}}})
 async def push(job_id: str, request: Request, server: ServerParts) -> PushReply:
-    """Take records of a run, which shows its job's token; the reply says up to where all are stored, and a command.
+    """Store records of a run, which sends its job's token; the reply has the last number stored and a command.
 
     A push with a record that cannot be stored is refused with 422, and `seq` in the answer is that record's number.
     """

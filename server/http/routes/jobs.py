@@ -86,7 +86,7 @@ def read(job: NamedJob) -> Job:
 
 @router.post("/{job_id}/cancel")
 async def cancel(job: NamedJob, server: ServerParts) -> Job:
-    """End a job: at once where it waits, else after it has saved a checkpoint. Repeating it changes nothing."""
+    """Stop a job: at once if it waits, after saving a checkpoint if it runs. Repeating it changes nothing."""
     now = datetime.now(UTC)
     changed = await run_in_threadpool(server.store.change, job.id, lambda job: job.cancel(now))
     server.scheduler.wake()

@@ -3,7 +3,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from workers.contract.problems import Problem, explain
+from workers.contract.problems import Problem, counted, explain
 
 
 class Inner(BaseModel, extra="forbid"):
@@ -39,8 +39,8 @@ def _problems(document: Any) -> list[Problem]:
         ("share", 0, "is not more than 0.0", "write a value greater than 0.0"),
         ("share", 1, "is not less than 1.0", "write a value less than 1.0"),
         ("share", float("nan"), "is not finite", "write a finite number"),
-        ("names", [], "has 0 items", "write a value with a length of at least 1"),
-        ("names", ["a", "b", "c"], "has 3 items", "write a value with a length of at most 2"),
+        ("names", [], "has a length of 0", "write a value with a length of at least 1"),
+        ("names", ["a", "b", "c"], "has a length of 3", "write a value with a length of at most 2"),
         ("names", 5, "is not a list", "write a list: [a, b]"),
         ("kind", "z", "is not one of the values allowed here", "write one of 'x' or 'y'"),
         ("word", 5, "is not text", "write text, in quotes if it looks like a number"),
@@ -68,3 +68,8 @@ def test_a_missing_field_an_unknown_one_and_a_section_of_the_wrong_kind_are_told
 def test_a_problem_reads_as_one_line() -> None:
     problem = Problem("phases[0].steps", "0", "is less than 1", "write a value of at least 1")
     assert str(problem) == "phases[0].steps = 0: is less than 1. Remedy: write a value of at least 1."
+
+
+def test_one_is_written_in_the_singular() -> None:
+    numbers = [counted(number, "worker") for number in (0, 1, 2, 1000)]
+    assert numbers == ["0 workers", "1 worker", "2 workers", "1,000 workers"]

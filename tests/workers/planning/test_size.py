@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
 from workers.contract.spec.job import JobSpec
-from workers.planning.size import check_size, counted, processors, shortage, size_that_fits
+from workers.planning.size import check_size, processors, shortage, size_that_fits
 
 
 def _spec(batch: int = 24, **parallel: Any) -> JobSpec:
@@ -52,12 +52,6 @@ def test_a_number_of_workers_that_the_job_does_not_allow_is_refused_with_those_t
         check_size(spec, 1)
 
 
-def test_one_is_written_in_the_singular() -> None:
-    assert [counted(number, "worker") for number in (0, 1, 2, 1000)] == [
-        "0 workers",
-        "1 worker",
-        "2 workers",
-        "1,000 workers",
-    ]
+def test_processors_are_written_in_words() -> None:
     assert processors(1, 0) == "1 CPU"
     assert processors(2.5, 1) == "2.5 CPUs and 1 GPU"

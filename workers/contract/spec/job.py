@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from workers.contract.problems import fault
+from workers.contract.problems import counted, fault
 
 from .checkpoint import Checkpoint
 from .data import Data
@@ -49,8 +49,8 @@ class JobSpec(Strict):
         for number, phase in enumerate(self.phases):
             if phase.seq_len > self.model.max_positions:
                 raise fault(
-                    f"the position embedding holds model.max_positions = {self.model.max_positions} tokens",
-                    "shorten seq_len or raise max_positions",
+                    f"is longer than model.max_positions = {self.model.max_positions} tokens",
+                    "lower seq_len or raise model.max_positions",
                     f"phases[{number}].seq_len",
                     phase.seq_len,
                 )
@@ -78,15 +78,16 @@ class JobSpec(Strict):
         sizes = range(workers.min, workers.max + 1)
         for number, phase in enumerate(self.phases):
             if all(phase.global_batch_size % (phase.micro_batch_size * size) for size in sizes):
+                most = counted(workers.max, "worker")
                 return fault(
-                    f"does not divide into whole micro-batches of {phase.micro_batch_size} on {workers.max} workers",
+                    f"does not divide into whole micro-batches of {phase.micro_batch_size} on {most}",
                     f"write a multiple of {phase.micro_batch_size * workers.max}, or change micro_batch_size",
                     f"phases[{number}].global_batch_size",
                     phase.global_batch_size,
                 )
         return fault(
-            f"{workers.max} workers do not divide into {self.parallel.replicate} groups of one size",
-            "choose workers as a multiple of replicate",
+            f"{counted(workers.max, 'worker')} cannot form {self.parallel.replicate} groups of the same size",
+            "choose parallel.workers as a multiple of parallel.replicate",
             "parallel.replicate",
             self.parallel.replicate,
         )

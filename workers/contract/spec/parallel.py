@@ -22,7 +22,7 @@ class WorkerRange(Strict):
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
         if self.min > self.max:
-            raise fault(f"min {self.min} is more than max {self.max}", "swap them")
+            raise fault(f"min {self.min} is more than max {self.max}", "exchange the two numbers")
         return self
 
 

@@ -44,4 +44,4 @@ class Phase(Strict):
     decay: Decay = Decay()
     """How the learning rate falls after the warm-up."""
     reset: tuple[Literal["step"], ...] = ()
-    """`step` starts the optimizer's step count (its bias correction) anew; the moments are kept."""
+    """What the optimizer forgets when this phase begins: `step` is its step count, not the moments."""

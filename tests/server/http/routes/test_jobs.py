@@ -46,7 +46,7 @@ def test_the_run_folder_holds_the_specification_and_a_private_token(served: Serv
     ("body", "headers", "status", "says"),
     [
         (b'{"name": "x", "steps": 1}', JSON, 422, "data = (absent): is required"),
-        (b"[1, 2]", JSON, 422, "a job specification is a mapping"),
+        (b"[1, 2]", JSON, 422, "is not a mapping"),
         (b"null", JSON, 422, "mapping"),
         (b"", JSON, 400, "not valid JSON"),
         (b'{"name": ', JSON, 400, "line 1 column 10"),

@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+from tests.server.cli.command import run_bigbatch
+from tests.serving import Served, run_records, status
+
+
+def _bad_job(folder: Path) -> Path:
+    path = folder / "bad.yaml"
+    path.write_text("name: bad\nlearning_rate: 1\nphases: [{steps: many}]\n")
+    return path
+
+
+def test_warnings_go_to_standard_error_and_are_part_of_the_json(home: list[str], job_file: Path) -> None:
+    result = run_bigbatch("submit", job_file, *home)
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
+    assert "bigbatch: warning\n  phases[0].global_batch_size = 8\n" in result.stderr
+    (warning,) = json.loads(run_bigbatch("submit", job_file, "--json", *home).stdout)["warnings"]
+    assert warning["field"] == "phases[0].global_batch_size"
+
+
+def test_a_bad_job_is_refused_in_json_where_json_was_asked_for(tmp_path: Path) -> None:
+    result = run_bigbatch("submit", _bad_job(tmp_path), "--json")
+    assert result.stdout == ""
+    errors = json.loads(result.stderr)["errors"]
+    assert {"field": "phases[0].steps", "value": "'many'"}.items() <= errors[3].items()
+    assert set(errors[0]) == {"field", "value", "problem", "remedy"}
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00")
+    result = run_bigbatch("submit", tmp_path / "job.yaml")
+    assert result.exit_code == 2
+    assert "is not UTF-8 text" in result.stderr
+
+
+def test_a_submitted_job_stands_in_the_list(served: Served, home: list[str], job_file: Path) -> None:
+    result = run_bigbatch("submit", job_file, "--name", "mine", *home)
+    assert result.exit_code == 0
+    (job,) = served.http.get("/v1/jobs").json()["jobs"]
+    assert result.stdout == f"{job['id']} is QUEUED: {served.url}/jobs/{job['id']}\n"
+    assert "mine" in run_bigbatch("jobs", *home).stdout
+    assert json.loads(run_bigbatch("jobs", "--json", "--status", "queued", *home).stdout) == [job]
+    assert run_bigbatch("jobs", "--status", "running", *home).stdout == "No job is RUNNING.\n"
+
+
+def test_relative_paths_are_seen_from_the_folder_of_the_file(home: list[str], job_file: Path) -> None:
+    job = json.loads(run_bigbatch("submit", job_file, "--json", *home).stdout)
+    assert job["spec"]["data"]["corpus"] == [str(job_file.parent / "text.txt")]
+
+
+def test_what_the_server_refuses_is_told_like_what_we_refuse(home: list[str], job_file: Path) -> None:
+    (job_file.parent / "text.txt").unlink()
+    result = run_bigbatch("submit", job_file, *home)
+    assert result.exit_code == 2
+    assert "data.corpus[0] = " in result.stderr
+    assert "check the path" in result.stderr
+
+
+def test_show_tells_the_state_and_the_link(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    shown = run_bigbatch("show", job["id"], *home)
+    assert "QUEUED" in shown.stdout
+    assert f"{served.url}/jobs/{job['id']}\n" in shown.stdout
+    assert served.token not in shown.stdout
+    assert json.loads(run_bigbatch("show", job["id"], "--json", *home).stdout) == served.job(job["id"])
+
+
+def test_an_unknown_status_or_id_is_bad_input(home: list[str]) -> None:
+    assert run_bigbatch("jobs", "--status", "odd", *home).exit_code == 2
+    unknown = run_bigbatch("show", "nothing", *home)
+    assert unknown.exit_code == 2
+    assert "bigbatch jobs" in unknown.stderr
+
+
+def test_a_cancelled_job_ends_and_a_finished_one_cannot_be_cancelled(served: Served, home: list[str]) -> None:
+    first, second = served.submit(), served.submit(name="second")
+    assert run_bigbatch("cancel", first["id"], *home).stdout == f"{first['id']} is CANCELLED\n"
+    served.push(second["id"], run_records(2))
+    refused = run_bigbatch("cancel", second["id"], *home)
+    assert refused.exit_code == 2
+    assert "SUCCEEDED" in refused.stderr
+
+
+def test_watch_ends_with_a_summary_and_says_by_its_exit_code_how_the_job_ended(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    served.push(job["id"], run_records(20))
+    watched = run_bigbatch("watch", job["id"], *home)
+    assert watched.exit_code == 0
+    assert "SUCCEEDED after 20 of 20 steps" in watched.stdout
+    assert "word frequency alone: 6.000" in watched.stdout
+    failed = served.submit()
+    served.push(failed["id"], [status(1, "RUNNING"), status(2, "FAILED", error="the loss is [not] finite")])
+    watched = run_bigbatch("watch", failed["id"], *home)
+    assert watched.exit_code == 1
+    assert "the loss is [not] finite" in watched.stdout
+
+
+def test_watch_in_json_prints_every_record_as_a_line(served: Served, home: list[str]) -> None:
+    job, records = served.submit(), run_records(3)
+    served.push(job["id"], records)
+    lines = [json.loads(line) for line in run_bigbatch("watch", job["id"], "--json", *home).stdout.splitlines()]
+    assert [line["seq"] for line in lines if "seq" in line] == [record["seq"] for record in records]
+    assert lines[2]["loss"] == records[2]["loss"]
