@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import StateDict
 
-from optim.validation import check_group, check_state
+from optim.validation import SWITCHES, check_group, check_state
 
 from .others import translated
 from .parameter import packed_state, unpacked_state
@@ -81,9 +81,9 @@ def loaded_form(
 
 
 def _loaded_group(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the saved settings; what the state does not have stays as it is here, and so do parameters and names."""
-    kept = ("params", "param_names")
-    settings = {key: copy.deepcopy(value) for key, value in saved.items() if key not in kept}
+    """Return the saved settings of a group; what belongs to this optimizer, and what the state lacks, stays."""
+    ours = {"params", "param_names", *SWITCHES}
+    settings = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ours}
     return {**own, **settings}
 
 

@@ -31,9 +31,9 @@ def translated(saved: StateDict, switches: object) -> StateDict:
         ValueError: the other optimizer computed something that Lamb, or this Lamb, does not.
     """
     groups: list[dict[str, Any]] = saved["param_groups"]
-    foreign = [group for group in groups if "layer_adaptation" not in group]
-    for group in foreign:
+    for group in groups:  # wrappers copy settings into Lamb's own groups too
         _check_computed_alike(group, switches)
+    foreign = [group for group in groups if "layer_adaptation" not in group]
     counts = {key: group["step"] for group in foreign if "step" in group for key in group["params"]}
     states = {key: {"step": counts[key], **state} if key in counts else state for key, state in saved["state"].items()}
     return {

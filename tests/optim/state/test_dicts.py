@@ -247,6 +247,17 @@ def test_a_state_of_a_tensor_in_no_group_is_not_dropped_in_silence() -> None:
     assert list(optimizer.state_dict()["state"]) == [0]
 
 
+def test_settings_that_a_wrapper_copied_into_saved_groups_must_agree_and_are_not_taken_over() -> None:
+    (start,) = make_tensors([(5,)], 0, torch.float32)
+    copied: dict[str, Any] = {"max_grad_norm": 1.0, "moments": "full", "skip_nonfinite": True}
+    saved = Lamb([{"params": [nn.Parameter(start)], **copied}], **copied).state_dict()
+    loading = Lamb([nn.Parameter(start)], max_grad_norm=1.0, moments="8bit", skip_nonfinite=False)
+    loading.load_state_dict(saved)
+    assert not copied.keys() & loading.param_groups[0].keys()
+    with pytest.raises(ValueError, match=r"made with max_grad_norm=1.0 but this Lamb has None: build it with"):
+        Lamb([nn.Parameter(start)]).load_state_dict(saved)
+
+
 def test_hooks_see_and_may_change_what_is_saved_and_loaded() -> None:
     def forget(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
         seen.append(saved["state"][0]["exp_avg"].dtype)
