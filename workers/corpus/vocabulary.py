@@ -47,8 +47,7 @@ def train(paragraphs: Callable[[], Iterable[str]], size: int, *, lowercase: bool
     counts = _characters(paragraphs(), lowercase=lowercase)
     if not counts:
         return list(SPECIAL_TOKENS)
-    # No more characters than tokens, the most frequent ones.
-    frequent = sorted(counts, key=lambda c: (-counts[c], c))[:size]
+    frequent = sorted(counts, key=lambda c: (-counts[c], c))[:MAX_VOCABULARY]
     # The trainer numbers continuation pieces (##a) in the order of a randomly seeded hash map, and breaks ties between
     # merges by these numbers. So a first pass learns which pieces there are, and the second gets them in a fixed order.
     known = set(_learn(paragraphs(), 0, SPECIAL_TOKENS, frequent, lowercase=lowercase))

@@ -44,6 +44,15 @@ def test_the_alphabet_is_bound_by_the_size_asked_for_alone() -> None:
     assert set(tokens) == {*SPECIAL_TOKENS, *characters}
 
 
+def test_a_size_that_spells_too_little_of_a_huge_alphabet_is_refused_with_one_that_spells_it() -> None:
+    characters = [chr(0x4E00 + i) for i in range(3000)]
+    text = ["".join(characters)] * 2
+    with pytest.raises(CorpusError, match="1500 tokens cannot spell this text; ask for at least 3005"):
+        train(lambda: text, 1500)
+    assert len(train(lambda: text, 2900)) == 2900
+    assert set(train(lambda: text, 3005)) == {*SPECIAL_TOKENS, *characters}
+
+
 def test_of_a_huge_alphabet_the_most_frequent_characters_are_kept() -> None:
     frequent = [chr(0x4E00 + i) for i in range(400)]
     rare = [chr(0x5E00 + i) for i in range(800)]
