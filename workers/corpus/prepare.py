@@ -44,7 +44,14 @@ def prepare(data: DataLike, within: Path, progress: Progress | None = None) -> P
     Raises:
         CorpusError: the text or the vocabulary cannot be used; the message names the file and the remedy.
     """
-    files, report = sources.find(data.corpus).files, progress or _silent
+    try:
+        return _found_or_made(data, within, progress or _silent)
+    except OSError as error:  # the disk is full, the folder another user's
+        raise CorpusError(f"{within}: text cannot be prepared there ({error}); make room, or choose another") from error
+
+
+def _found_or_made(data: DataLike, within: Path, report: Progress) -> Path:
+    files = sources.find(data.corpus).files
     text = hash_texts(files, within)
     given = None if isinstance(data.vocab, int) else vocabulary.load(Path(data.vocab).expanduser())
     settings = _settings(data, given)

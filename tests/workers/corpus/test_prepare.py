@@ -93,9 +93,10 @@ def test_a_prepared_text_is_found_again_and_told_by_its_content(write_text: Writ
     assert len({first, *others}) == 4
 
 
-def test_progress_names_the_stages_and_ends_with_the_whole(tmp_path: Path) -> None:
+def test_progress_names_the_stages_and_ends_with_the_whole(write_text: Write, tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
-    prepare(Data(["builtin:austen-valid", "builtin:austen"], 200), tmp_path, lambda *what: told.append(what))
+    two = [write_text("\n".join([TEXT] * times), f"{times}.txt") for times in (50, 100)]
+    prepare(Data(two, 60), tmp_path, lambda *what: told.append(what))
     assert told[0][0] == "learning the vocabulary"
     for stage in ("learning the vocabulary", "tokenizing"):
         parts = [part for what, part in told if what == stage]
@@ -232,6 +233,12 @@ def test_the_remains_of_an_older_format_do_no_harm(write_text: Write, tmp_path: 
     manifest.write_text(json.dumps({"format": 1, "sources": ["text.txt"], "tokens": 1, "files": []}))
     assert prepare(data, tmp_path) == folder
     Shards(folder).verify()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_by_name(write_text: Write) -> None:
+    source = write_text(TEXT)
+    with pytest.raises(CorpusError, match=r"text\.txt/data: text cannot be prepared there .*make room, or choose"):
+        prepare(Data([source], 60), Path(source) / "data")
 
 
 def test_a_missing_vocabulary_is_refused_by_name(write_text: Write, tmp_path: Path) -> None:
