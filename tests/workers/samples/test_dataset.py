@@ -161,14 +161,6 @@ def test_the_manifest_tells_vocabulary_and_entropy(data: PreTrainingData, prepar
     assert 4 < data.unigram_entropy_nats < np.log(500)
 
 
-def test_a_batch_moves_to_a_device_as_a_whole(data: PreTrainingData) -> None:
-    batch = data.batch(range(3))
-    moved = batch.to("meta")
-    assert all(tensor.device.type == "meta" for tensor in moved[:-1] if isinstance(tensor, torch.Tensor))
-    assert moved.n_tokens == batch.n_tokens
-    assert same(batch, batch.to(torch.device("cpu")))
-
-
 def test_settings_that_leave_nothing_to_learn_are_refused(prepared: Path) -> None:
     with pytest.raises(CorpusError, match=r"seq_len 7: no room .*use 8 or more"):
         PreTrainingData(prepared, seq_len=7, seed=0)

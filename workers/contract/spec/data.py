@@ -31,3 +31,10 @@ class Data(Strict):
                 "write for example 30522",
             )
         return vocab
+
+    @field_validator("lowercase", mode="before")
+    @classmethod
+    def _is_auto_or_a_choice(cls, lowercase: object) -> object:
+        if lowercase != "auto" and not isinstance(lowercase, bool):
+            raise fault("is neither auto, true nor false", "write auto, true or false")
+        return lowercase
