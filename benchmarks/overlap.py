@@ -12,6 +12,7 @@ import itertools
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by
 from benchmarks.bert import MODELS, make_parameters
 from benchmarks.timing import in_turns
 from optim import Lamb
-from optim.calls import Batch
+from optim.calls import Call
+from optim.kernels.operands import Operands
 from optim.sharding import local_part
 
 RANKS = 2
@@ -37,36 +39,37 @@ class Overlapped(Lamb):
 
     bucket = 1 << 20
 
-    def _cut(self, batches: list[Batch], clip: Tensor) -> list[Tensor]:
+    def _step_sharded(self, calls: list[Call], clip: Tensor) -> list[Tensor]:
         norms, pending = [], None
-        for batch in batches:
-            for begin, end in self._buckets(batch):
-                started = self._start(batch, begin, end, clip)
+        for call in calls:
+            for part in self._buckets(call):
+                started = part, *self._start(part, clip)
                 if pending:
                     norms.append(self._finish(*pending, clip))
-                pending = batch, begin, end, *started
+                pending = started
         return norms + ([self._finish(*pending, clip)] if pending else [])
 
-    def _buckets(self, batch: Batch) -> list[tuple[int, int]]:
+    def _buckets(self, call: Call) -> Iterator[Call]:
+        """Yield a call in parts of so many elements; what a backend has made for all does not hold for a part."""
         ends, elements = [0], 0
-        for number, weight in enumerate(batch.weights, start=1):
-            elements += weight.numel()
-            if elements > self.bucket or number == len(batch.weights):
+        for number, size in enumerate(call.operands.numels, start=1):
+            elements += size
+            if elements > self.bucket or number == len(call.operands):
                 ends.append(number)
                 elements = 0
-        return list(itertools.pairwise(ends))
+        operands = list(call.operands.each())
+        for begin, end in itertools.pairwise(ends):
+            part = Operands.of(operands[begin:end], call.operands.settings[begin:end])
+            yield call._replace(operands=part, lr=call.lr[begin:end])
 
-    def _start(self, batch: Batch, begin: int, end: int, clip: Tensor) -> tuple[Tensor, Work]:
-        lists = [each[begin:end] for each in (batch.grads, batch.weights, *batch.moments)]
-        sums = self._ops.lamb_update(*lists, clip, batch.settings[begin:end])
-        return sums, dist.all_reduce(sums, group=batch.groups[0], async_op=True)
+    def _start(self, part: Call, clip: Tensor) -> tuple[Tensor, Work]:
+        sums = part.kernels.lamb_update(part.operands, clip)
+        return sums, dist.all_reduce(sums, group=part.groups[0], async_op=True)
 
-    def _finish(self, batch: Batch, begin: int, end: int, sums: Tensor, work: Work, clip: Tensor) -> Tensor:
+    def _finish(self, part: Call, sums: Tensor, work: Work, clip: Tensor) -> Tensor:
         work.wait()
-        settings = batch.settings[begin:end]
-        norms = self._ops.lamb_ratio(sums, clip, batch.lr[begin:end], settings)
-        lists = [each[begin:end] for each in (batch.weights, batch.copies, *batch.moments)]
-        self._ops.lamb_apply(*lists, norms[3], settings)
+        norms = part.kernels.lamb_ratio(part.operands, sums, clip, part.lr)
+        part.kernels.lamb_apply(part.operands, norms[3])
         return norms
 
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
-from .calls import Batch, settings_of, unclipped
+from .calls import Call, Calls, Ready, Step, settings_of
 from .gradients import placed_gradients
-from .kernels.operators import BACKENDS, Operators
+from .kernels.operators import BACKENDS
 from .last_step import LastStep
 from .masters import follow
-from .sharding import Groups, distinct, shard_groups, sum_over_shards, total_over_shards
+from .sharding import distinct, shard_groups, sum_over_shards, total_over_shards
 from .state.dicts import loaded_form, saved_form
 from .state.parameter import new_state
 from .validation import (
@@ -111,6 +111,7 @@ class Lamb(Optimizer):
         self.backend = backend
         # No attribute of the class, which would hide this one behind wrappers that delegate by __getattr__.
         self.last_step: LastStep | None = None
+        self._calls = Calls()
         check_switches(self)
         defaults = {
             "lr": lr,
@@ -147,42 +148,34 @@ class Lamb(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        batches = self._batches()
-        if batches:
-            clip = self._clip(batches)
-            for batch in batches:
-                if batch.copies:
-                    follow(batch.weights, batch.copies, clip[2] != 0)
-            whole, cut = ([batch for batch in batches if bool(batch.groups) is which] for which in (False, True))
-            norms = [self._whole(batch, clip) for batch in whole]
-            norms += self._cut(cut, clip)
-            names = tuple(name for batch in [*whole, *cut] for name in batch.names)
+        calls = self._present_calls()
+        if calls:
+            clip = self._clip(calls)
+            for call in calls:
+                if call.operands.copies:
+                    follow(call.operands.weights, call.operands.copies, clip[2] != 0)
+            local, sharded = ([call for call in calls if bool(call.groups) is which] for which in (False, True))
+            norms = [call.kernels.lamb_step(call.operands, clip, call.lr) for call in local]
+            norms += self._step_sharded(sharded, clip)
+            names = tuple([name for call in [*local, *sharded] for name in call.names])
             self.last_step = LastStep(names, clip, tuple(norms), self._wants_grad_norm)
         return loss
 
-    def _clip(self, batches: list[Batch]) -> Tensor:
+    def _clip(self, calls: list[Call]) -> Tensor:
         """Reduce and clip: return the norm of all gradients, the factor on them, and whether to skip, float64 [3]."""
         if not self._wants_grad_norm:
-            return unclipped(batches[0].weights[0].device)
-        squares = [self._ops.sum_squares(batch.grads) for batch in batches]
-        total = total_over_shards(squares, [batch.groups for batch in batches])
-        return self._ops.lamb_clip(total, self.max_grad_norm or 0.0, self.skip_nonfinite)
+            return self._calls.unclipped(calls[0].operands.device)
+        squares = [call.kernels.sum_squares(call.operands) for call in calls]
+        total = total_over_shards(squares, [call.groups for call in calls])
+        return calls[0].kernels.lamb_clip(total, self.max_grad_norm or 0.0, self.skip_nonfinite)
 
-    def _whole(self, batch: Batch, clip: Tensor) -> Tensor:
-        """Update, ratio and apply for tensors which no other rank has a part of; return as `_cut` does."""
-        lists = batch.grads, batch.weights, batch.copies, *batch.moments
-        return self._ops.lamb_step(*lists, clip, batch.lr, batch.settings)
-
-    def _cut(self, batches: list[Batch], clip: Tensor) -> list[Tensor]:
-        """Update, ratio and apply; return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T] for each batch."""
-        lists = [(batch.grads, batch.weights, *batch.moments) for batch in batches]
-        sums = [self._ops.lamb_update(*own, clip, batch.settings) for own, batch in zip(lists, batches, strict=True)]
+    def _step_sharded(self, calls: list[Call], clip: Tensor) -> list[Tensor]:
+        """Update, ratio and apply; return ‖w‖, ‖u‖, trust ratio and the factor on u, float64 [4, T] for each call."""
+        sums = [call.kernels.lamb_update(call.operands, clip) for call in calls]
         norms = []
-        whole_sums = sum_over_shards(sums, [batch.groups for batch in batches])
-        for batch, own in zip(batches, whole_sums, strict=True):
-            norms.append(self._ops.lamb_ratio(own, clip, batch.lr, batch.settings))
-            scale = norms[-1][3]
-            self._ops.lamb_apply(batch.weights, batch.copies, *batch.moments, scale, batch.settings)
+        for call, sums_2T in zip(calls, sum_over_shards(sums, [call.groups for call in calls]), strict=True):
+            norms.append(call.kernels.lamb_ratio(call.operands, sums_2T, clip, call.lr))
+            call.kernels.lamb_apply(call.operands, norms[-1][3])
         return norms
 
     @property
@@ -244,7 +237,7 @@ class Lamb(Optimizer):
             after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {name: getattr(self, name) for name in ("last_step", *SWITCHES)}
+        return super().__getstate__() | {name: getattr(self, name) for name in ("last_step", "_calls", *SWITCHES)}
 
     def _check_last_group(self) -> None:
         *others, group = self.param_groups
@@ -258,10 +251,6 @@ class Lamb(Optimizer):
                     "Lamb needs all on one device: move the model before the optimizer is built"
                 )
 
-    @property
-    def _ops(self) -> Operators:
-        return BACKENDS[self.backend]
-
     def _named(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
         """Yield (group, name, parameter) in order."""
         count = 0
@@ -269,29 +258,32 @@ class Lamb(Optimizer):
             yield from ((group, name, p) for name, p in zip(_names(group, count), group["params"], strict=True))
             count += len(group["params"])
 
-    def _batches(self) -> list[Batch]:
-        """Sort this rank's parts of the tensors that have a gradient; whatever is wrong with them is raised here."""
+    def _present_calls(self) -> list[Call]:
+        """Return the calls of this step; whatever is wrong with tensors or settings is raised here."""
         for group in self.param_groups:  # a schedule may have written anything there
             check_group(group, self)
-        ready = [(group, name, p) for group, name, p in self._named() if p.grad is not None]
-        for _, name, parameter in ready:
+        switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}
+        settings = [settings_of(group, **switches) for group in self.param_groups]
+        step = Step(self.param_groups, self.state, settings, BACKENDS[self.backend])
+        kept = self._calls.kept(step)
+        return self._calls.built(step, self._ready()) if kept is None else kept
+
+    def _ready(self) -> list[Ready]:
+        """Return the tensors that have a gradient, with their state."""
+        found = [(group, name, p) for group, name, p in self._named() if p.grad is not None]
+        for _, name, parameter in found:
             check_unflattened(name, parameter)
             check_gradient(name, parameter)
             check_contiguous(name, parameter, self.moments)
-        names, parameters = [name for _, name, _ in ready], [parameter for *_, parameter in ready]
+        names, parameters = [name for _, name, _ in found], [parameter for *_, parameter in found]
         grads = placed_gradients(names, parameters)
         for name, parameter, grad in zip(names, parameters, grads, strict=True):
             check_local_gradient(name, parameter, grad)
-        switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}
-        settings = {id(group): settings_of(group, **switches) for group in self.param_groups}
-        batches: dict[tuple[torch.dtype, torch.dtype, Groups], Batch] = {}
-        for (group, name, parameter), grad in zip(ready, grads, strict=True):
-            key = parameter.dtype, grad.dtype, shard_groups(name, parameter)
-            batch = batches.get(key) or batches.setdefault(key, Batch(key[2]))
-            batch.add(name, parameter, grad, self._state(parameter))
-            batch.rows.append(settings[id(group)])
-            batch.rates.append(group["lr"])
-        return list(batches.values())
+        numbers = {id(group): number for number, group in enumerate(self.param_groups)}
+        return [
+            Ready(numbers[id(group)], name, p, grad, shard_groups(name, p), self._state(p))
+            for (group, name, p), grad in zip(found, grads, strict=True)
+        ]
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]

@@ -1,7 +1,6 @@
 """The operators in plain PyTorch: any device, any floating dtype, one tensor after another.
 
-T = tensors in the call. Lists hold one tensor of this rank for each of them; a shard may be empty. Arguments are those
-that `operators` describes.
+N = elements of a tensor's part on this rank, which may be 0; T = tensors in the call; B = elements of a block.
 """
 
 from collections.abc import Iterator
@@ -11,15 +10,35 @@ from torch import Tensor
 
 from .moments import BLOCK as SCALED
 from .moments import FIRST, SECOND, Moment, Place, Plain, Quantised, Rounded
+from .operands import Backend, Operand, Operands
 from .settings import unpack
 
-BLOCK = 256 * SCALED
-"""Elements that are worked on at a time."""
+CPU_BLOCK = 256 * SCALED
+"""Elements that are worked on at a time on a CPU, so that they stay in its cache."""
+
+DEVICE_BLOCK = 1 << 24
+"""The same on an accelerator, where each operator costs a launch; what is made on the way stays below a few GB."""
 
 
-def sum_squares(tensors: list[Tensor]) -> Tensor:
-    """Return Σx² of each tensor, float64 [T]."""
-    return torch.stack([torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors]).square()
+def backend() -> Backend:
+    """Return that this is plain PyTorch."""
+    return Backend("eager", "plain PyTorch")
+
+
+def reads(tensor: Tensor) -> bool:  # noqa: ARG001 - every backend is asked
+    """Return True: PyTorch adds up the squares of any tensor."""
+    return True
+
+
+def takes(operand: Operand) -> bool:  # noqa: ARG001 - every backend is asked
+    """Return True: PyTorch steps any tensor."""
+    return True
+
+
+def sum_squares(operands: Operands) -> Tensor:
+    """Return Σx² of each gradient, float64 [T]."""
+    norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in operands.grads]
+    return torch.stack(norms).square()
 
 
 def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
@@ -30,142 +49,111 @@ def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Te
     return torch.stack([norm, clip, skip.to(norm.dtype)])
 
 
-def lamb_update(
-    grads: list[Tensor],
-    weights: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],
-    steps: list[Tensor],
-    clip: Tensor,
-    settings: Tensor,
-) -> Tensor:
+def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
     skip = clip[2] != 0
-    torch._foreach_add_(steps, [(~skip).to(torch.float32)] * len(steps))
-    tensors = _Tensors(weights, exp_avgs, exp_avg_sqs, scales, steps, settings)
-    factor = clip[1].to(tensors.wide)
-    norms = []
-    for t, s in enumerate(tensors.settings):
+    torch._foreach_add_(operands.steps, [(~skip).to(torch.float32)] * len(operands))
+    passes = _Passes(operands)
+    factor = clip[1].to(passes.wide)
+    norms_2T = []
+    for t, s in enumerate(passes.settings):
         parts = []
-        for (grad, w), first, second in tensors.blocks(t, grads[t], weights[t]):
-            g = grad.to(tensors.wide) * factor
-            first.store((first.load() * s.beta1).add_(g, alpha=s.beta3), skip)
-            second.store((second.load() * s.beta2).addcmul_(g, g, value=1 - s.beta2), skip)
-            u = tensors.direction(t, w, first, second)
-            parts += [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in (w, u)]
-        norms.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
-    return torch.stack(norms, dim=1).square()
+        for (grad_B, w_B), first, second in passes.blocks(t, operands.grads[t], operands.weights[t]):
+            g_B = grad_B.to(passes.wide) * factor
+            first.store((first.load() * s.beta1).add_(g_B, alpha=s.beta3), skip)
+            second.store((second.load() * s.beta2).addcmul_(g_B, g_B, value=1 - s.beta2), skip)
+            u_B = passes.direction(t, w_B, first, second)
+            parts += [torch.linalg.vector_norm(x_B, dtype=torch.float64) for x_B in (w_B, u_B)]
+        norms_2T.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
+    return torch.stack(norms_2T, dim=1).square()
 
 
-def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tensor:
-    """Return ‖w‖, ‖u‖, φ(‖w‖)/‖u‖ and what u is multiplied with, float64 [4, T], from Σw² and Σu² of whole tensors.
+def lamb_ratio(operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor) -> Tensor:
+    """Return ‖w‖, ‖u‖, φ(‖w‖)/‖u‖ and the factor on u, float64 [4, T], from Σw² and Σu² of full tensors.
 
-    The ratio is 1 where either norm is 0 or a tensor is not adapted. In a skipped step ‖u‖ and the scale are 0.
+    The ratio is 1 where either norm is 0 or a tensor is not adapted. In a skipped step ‖u‖ and the factor are 0.
     """
     skip = clip[2] != 0
-    *_, weight_low, weight_high, ratio_low, ratio_high, _, adapted = settings.to(sums.device).unbind(dim=1)
-    weight_norm, update_norm = sums.sqrt()
-    update_norm = update_norm.masked_fill(skip, 0.0)
-    phi = weight_norm.clamp(weight_low, weight_high)
-    ratio = (phi / update_norm).clamp(ratio_low, ratio_high)
-    ratio = ratio.masked_fill((phi == 0) | (update_norm == 0) | (adapted == 0), 1.0)
-    return torch.stack([weight_norm, update_norm, ratio, (ratio * lr).masked_fill(skip, 0.0)])
+    *_, weight_low, weight_high, ratio_low, ratio_high, _, adapted = operands.settings.to(sums_2T.device).unbind(dim=1)
+    weight_norm_T, update_norm_T = sums_2T.sqrt()
+    update_norm_T = update_norm_T.masked_fill(skip, 0.0)
+    phi_T = weight_norm_T.clamp(weight_low, weight_high)
+    ratio_T = (phi_T / update_norm_T).clamp(ratio_low, ratio_high)
+    ratio_T = ratio_T.masked_fill((phi_T == 0) | (update_norm_T == 0) | (adapted == 0), 1.0)
+    return torch.stack([weight_norm_T, update_norm_T, ratio_T, (ratio_T * lr_T).masked_fill(skip, 0.0)])
 
 
-def lamb_apply(
-    weights: list[Tensor],
-    copies: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],
-    steps: list[Tensor],
-    scale: Tensor,
-    settings: Tensor,
-) -> None:
-    """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    tensors = _Tensors(weights, exp_avgs, exp_avg_sqs, scales, steps, settings)
-    factors = zip(scale.to(tensors.wide).unbind(), (scale == 0).unbind(), strict=True)
+def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
+    """Subtract scale·u from each weight, and write its copy; a scale of 0 leaves a tensor's bits as they are."""
+    passes = _Passes(operands)
+    factors = zip(scale_T.to(passes.wide).unbind(), (scale_T == 0).unbind(), strict=True)
     for t, (factor, still) in enumerate(factors):
-        for (w,), first, second in tensors.blocks(t, weights[t]):
-            w.sub_(torch.where(still, 0.0, tensors.direction(t, w, first, second).mul_(factor)))
-        for copy in copies[t : t + 1]:
-            copy.copy_(torch.where(still, copy, weights[t].to(copy.dtype)))
+        weight = operands.weights[t]
+        for (w_B,), first, second in passes.blocks(t, weight):
+            w_B.sub_(torch.where(still, 0.0, passes.direction(t, w_B, first, second).mul_(factor)))
+        for copy in operands.copies[t : t + 1]:
+            copy.copy_(torch.where(still, copy, weight.to(copy.dtype)))
 
 
-def lamb_step(
-    grads: list[Tensor],
-    weights: list[Tensor],
-    copies: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],
-    steps: list[Tensor],
-    clip: Tensor,
-    lr: Tensor,
-    settings: Tensor,
-) -> Tensor:
-    """Take the whole step of tensors that no rank shares, and return what `lamb_ratio` does, float64 [4, T]."""
-    moments = (exp_avgs, exp_avg_sqs, scales, steps)
-    sums = lamb_update(grads, weights, *moments, clip, settings)
-    norms = lamb_ratio(sums, clip, lr, settings)
-    lamb_apply(weights, copies, *moments, norms[3], settings)
-    return norms
+def lamb_step(operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+    """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
+    sums_2T = lamb_update(operands, clip)
+    norms_4T = lamb_ratio(operands, sums_2T, clip, lr_T)
+    lamb_apply(operands, norms_4T[3])
+    return norms_4T
 
 
-class _Tensors:
-    """The tensors of a call, block by block; both passes compute u, so it is stored nowhere."""
+class _Passes:
+    """The operands block by block; both passes compute u, so it is stored nowhere."""
 
-    def __init__(
-        self,
-        weights: list[Tensor],
-        exp_avgs: list[Tensor],
-        exp_avg_sqs: list[Tensor],
-        scales: list[Tensor],
-        steps: list[Tensor],
-        settings: Tensor,
-    ) -> None:
-        self.settings = unpack(settings)
+    def __init__(self, operands: Operands) -> None:
+        self.settings = unpack(operands.settings)
         # Half precision is too short to compute in.
-        self.wide = torch.promote_types(weights[0].dtype, torch.float32)
-        self._narrow = exp_avgs[0].dtype is not weights[0].dtype
-        self._exp_avgs, self._exp_avg_sqs, self._scales, self._steps = exp_avgs, exp_avg_sqs, scales, steps
-        self._corrections = self._bias_corrections(settings.to(steps[0].device))
+        self.wide = torch.promote_types(operands.weights[0].dtype, torch.float32)
+        self._operands = operands
+        # Other moments than these are plain ones, of whatever dtype: the model may have been converted under them.
+        weight, moment = operands.weights[0].dtype, operands.exp_avgs[0].dtype
+        self._narrow = moment is torch.uint8 or (moment is torch.bfloat16 and weight is not moment)
+        self._block = CPU_BLOCK if operands.weights[0].device.type == "cpu" else DEVICE_BLOCK
+        self._corrections = self._bias_corrections()
 
-    def _bias_corrections(self, settings: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _bias_corrections(self) -> list[tuple[Tensor, Tensor]]:
         """Return what m and sqrt(v) are divided by, for each tensor."""
-        t = torch.stack(self._steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
-        beta1, beta2, *_, corrected, _ = settings.unbind(dim=1)
-        first, second = (torch.where(corrected != 0, 1 - beta**t, 1.0) for beta in (beta1, beta2))
+        steps = self._operands.steps
+        t_T = torch.stack(steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
+        beta1_T, beta2_T, *_, corrected_T, _ = self._operands.settings.to(steps[0].device).unbind(dim=1)
+        first, second = (torch.where(corrected_T != 0, 1 - beta**t_T, 1.0) for beta in (beta1_T, beta2_T))
         return list(zip(first.to(self.wide).unbind(), second.sqrt().to(self.wide).unbind(), strict=True))
 
-    def direction(self, t: int, w: Tensor, first: Moment, second: Moment) -> Tensor:
+    def direction(self, t: int, w_B: Tensor, first: Moment, second: Moment) -> Tensor:
         """Return u of a block."""
         c1, c2 = self._corrections[t]
-        denominator = second.load().sqrt().div_(c2).add_(self.settings[t].eps)
-        return (first.load() / c1).div_(denominator).add_(w, alpha=self.settings[t].weight_decay)
+        denominator_B = second.load().sqrt().div_(c2).add_(self.settings[t].eps)
+        return (first.load() / c1).div_(denominator_B).add_(w_B, alpha=self.settings[t].weight_decay)
 
     def blocks(self, t: int, *tensors: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
-        """Yield matching blocks of tensors of one shape and of their moments, so small that they stay in cache."""
+        """Yield matching blocks of tensors of one shape and of their moments."""
         if self._narrow:
             return self._flat_blocks(t, [tensor.reshape(-1) for tensor in tensors])
         return self._row_blocks(t, tensors)
 
     def _row_blocks(self, t: int, tensors: tuple[Tensor, ...]) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
-        every = (*tensors, self._exp_avgs[t], self._exp_avg_sqs[t])
-        rows = max(1, BLOCK * len(tensors[0]) // tensors[0].numel()) if tensors[0].numel() > BLOCK else 0
+        every = (*tensors, self._operands.exp_avgs[t], self._operands.exp_avg_sqs[t])
+        numel = tensors[0].numel()
+        rows = max(1, self._block * len(tensors[0]) // numel) if numel > self._block else 0
         for *parts, m, v in zip(*(torch.split(x, rows) for x in every), strict=True) if rows else [every]:
             yield tuple(parts), Plain(m, self.wide), Plain(v, self.wide)
 
     def _flat_blocks(self, t: int, tensors: list[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
-        for begin in range(0, max(1, len(tensors[0])), BLOCK):
-            parts = tuple(tensor[begin : begin + BLOCK] for tensor in tensors)
+        for begin in range(0, max(1, len(tensors[0])), self._block):
+            parts = tuple(tensor[begin : begin + self._block] for tensor in tensors)
             yield parts, self._narrow_moment(t, begin, FIRST), self._narrow_moment(t, begin, SECOND)
 
     def _narrow_moment(self, t: int, begin: int, which: int) -> Moment:
-        values = (self._exp_avgs, self._exp_avg_sqs)[which][t].view(-1)[begin : begin + BLOCK]
-        place = Place(begin, self._steps[t], which)
-        if not self._scales:
+        operands, end = self._operands, begin + self._block
+        values = (operands.exp_avgs, operands.exp_avg_sqs)[which][t].view(-1)[begin:end]
+        place = Place(begin, operands.steps[t], which)
+        scales = (operands.first_scales, operands.second_scales)[which]
+        if not scales:
             return Rounded(values, place)
-        scales = self._scales[which * len(self._steps) + t]
-        return Quantised(values, scales[begin // SCALED : (begin + BLOCK) // SCALED], place)
+        return Quantised(values, scales[t][begin // SCALED : end // SCALED], place)

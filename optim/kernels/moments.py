@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
 from torch.nn import functional as F
 
 MOMENTS = ("full", "bfloat16", "8bit")
@@ -90,7 +91,7 @@ class Rounded:
 
     def store(self, value: Tensor, skip: Tensor) -> None:
         """Add noise below the last place and cut there; Inf and NaN stay what they are."""
-        bits = value.view(torch.int32).to(torch.int64) + (self._place.noise(len(value)) >> 16)
+        bits = value.float().view(torch.int32).to(torch.int64) + (self._place.noise(len(value)) >> 16)
         rounded = (bits >> 16).to(torch.int16).view(torch.bfloat16)
         rounded = torch.where(value.isnan(), torch.nan, rounded)
         self._values.copy_(torch.where(skip, self._values, rounded))
@@ -123,13 +124,18 @@ def _hash32(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-@functools.cache
 def dynamic_map(which: int, device: torch.device) -> Tensor:
     """Return what the codes stand for, float32 [256], ascending from -1 (first) or 0 (second) to 1.
 
     Seven decades down from 1, each with twice the numbers of the one below. Signed, the largest is +1 and the smallest
     -0.993; a block's scale has the sign that makes its largest element +1.
     """
+    # FakeTensorMode takes no tensor from outside, and none of its own may be kept for the others.
+    return _map(which, device) if detect_fake_mode() is None else _map.__wrapped__(which, device)
+
+
+@functools.cache
+def _map(which: int, device: torch.device) -> Tensor:
     magnitudes = []
     for decade in range(7):
         count = 2 ** (decade + (which == SECOND))

@@ -1,108 +1,241 @@
 """The operators of a step: what they take, what they change, and who computes them.
 
-PyTorch's dispatcher picks the implementation: one registered for the device of the tensors where there is one, else
-plain PyTorch. All lists hold local tensors of one device; T is their length. A call has one dtype of weights, one of
-gradients and one format of moments.
-
-* `sum_squares(tensors)`: Σx² of each tensor, float64 [T].
-* `lamb_clip(squares, max_grad_norm, skip_nonfinite)`: float64 [3] from sums of squares [n]: the norm of all gradients,
-  the factor that clips it to `max_grad_norm` (0 is off), and 1 if the step is to be skipped.
-* `lamb_update(...)`: the first pass. Advances steps and moments in place and returns Σw² and Σu² of what this rank
-  holds, float64 [2, T]. Where `clip` says to skip, nothing changes, to the bit.
-* `lamb_ratio(sums, clip, lr, settings)`: ‖w‖, ‖u‖, trust ratio and scale = ratio·lr, float64 [4, T], from the sums of
-  whole tensors, [2, T]; the scale of a skipped step is 0.
-* `lamb_apply(...)`: the second pass. `w -= scale·u` with `scale` float64 [T]; a scale of 0 changes no bit.
-* `lamb_step(...)`: update, ratio and apply for tensors of which this rank holds all, so that nothing has to be added up
-  between them, and an implementation may finish one while it is in cache. Returns what `lamb_ratio` does.
-
-`copies` are empty, or half-precision parameters that get the new value of their float32 master weights; gradients then
-have their dtype. `exp_avgs` and `exp_avg_sqs` have the weights' dtype or one of the formats of `kernels.moments`, and
-`scales`, empty else, are those of the 8-bit one: T for the first moments, then T for the second. `steps` are float32
-scalars. `settings`, float64 [T, 11], always lies on the host (`kernels.settings`); `clip` and `lr`, float64 [T], lie on
-the device, so no pass waits for the host.
-
-u is an argument of neither pass: it follows from weight, moments and step as they are stored, and an implementation
-that computes it twice stores it nowhere.
+`torch.ops.bigbatch` has the same operators on flat lists, for PyTorch's dispatcher: `scales` are those of the first
+moments, then those of the second. `Lamb` needs it for tensors that are no plain ones, such as those of FakeTensorMode.
 """
 
-import importlib
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from . import eager
 from .cpu import call as cpu
-from .routing import Backend
+from .operands import Backend, Memory, Operand, Operands
+
+_OPS = torch.ops.bigbatch
+
+
+class Kernels(Protocol):
+    """A backend: a module with these functions.
+
+    All tensors are local and lie on one device; T is the number of tensors in a call. `clip`, float64 [3], and `lr`
+    lie on the device, so no pass waits for the host. u is an argument of neither pass: it follows from weight, moments
+    and step as they are stored, and a backend that computes it twice stores it nowhere.
+    """
+
+    def backend(self) -> Backend:
+        """Return who this is."""
+
+    def reads(self, tensor: Tensor, /) -> bool:
+        """Return whether it adds up the squares of a tensor."""
+
+    def takes(self, operand: Operand, /) -> bool:
+        """Return whether it steps a tensor."""
+
+    def sum_squares(self, operands: Operands, /) -> Tensor:
+        """Return Σx² of each gradient, float64 [T]."""
+
+    def lamb_clip(self, squares: Tensor, max_grad_norm: float, skip_nonfinite: bool, /) -> Tensor:
+        """Return the norm of all gradients, the factor on them, and 1 if the step is to be skipped, float64 [3].
+
+        `squares`, [n], add up to that norm's square. The factor clips it to `max_grad_norm`; 0 is off.
+        """
+
+    def lamb_update(self, operands: Operands, clip: Tensor, /) -> Tensor:
+        """Advance steps and moments in place; return Σw² and Σu² of what this rank holds, float64 [2, T].
+
+        Where `clip` says to skip, nothing changes, to the bit.
+        """
+
+    def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor, /) -> Tensor:
+        """Return ‖w‖, ‖u‖, trust ratio and scale = ratio·lr, float64 [4, T], from the sums of full tensors.
+
+        The scale of a skipped step is 0. Of the operands the settings alone are read.
+        """
+
+    def lamb_apply(self, operands: Operands, scale_T: Tensor, /) -> None:
+        """Subtract scale·u from each weight, and write its copy; a scale of 0 changes no bit."""
+
+    def lamb_step(self, operands: Operands, clip: Tensor, lr_T: Tensor, /) -> Tensor:
+        """Update, ratio and apply for tensors of which no other rank has a part; return what `lamb_ratio` does.
+
+        Nothing has to be added up between them, so a backend may finish one tensor while it is in cache.
+        """
+
+
+def _fused(device: torch.device) -> Kernels | None:
+    """Return the kernels of a device; those of CUDA are imported for its first tensor, and Triton with them."""
+    if device.type == "cuda":
+        from .cuda import launch
+
+        return launch
+    if device.type == "cpu":
+        return cpu
+    return None
+
+
+def _fused_or_eager(device: torch.device, fits: Callable[[Kernels], bool]) -> Kernels:
+    fused = _fused(device)
+    return fused if fused is not None and fits(fused) else eager
+
+
+def fastest(operand: Operand) -> Kernels:
+    """Return who steps a tensor of `Lamb(backend="auto")`."""
+    if type(operand.weight) not in {Tensor, torch.nn.Parameter}:
+        return _DISPATCHED
+    return _fused_or_eager(operand.weight.device, lambda kernels: kernels.takes(operand))
+
+
+BACKENDS: dict[str, Callable[[Operand], Kernels]] = {"auto": fastest, "eager": lambda _: eager}
+"""What `Lamb(backend=...)` may be, with who then steps a tensor."""
+
+
+def backend(device: str | torch.device) -> Backend:
+    """Return who computes the operators of `Lamb(backend="auto")` on a device, and why."""
+    fused = _fused(torch.device(device))
+    return fused.backend() if fused else Backend("eager", f"there is no kernel for {torch.device(device).type}")
+
+
+class Dispatched:
+    """The operators through PyTorch's dispatcher."""
+
+    def backend(self) -> Backend:
+        """Return that nobody can say it before the call."""
+        return Backend("dispatched", "PyTorch's dispatcher picks it for each call")
+
+    def reads(self, tensor: Tensor) -> bool:
+        """Return True: the dispatcher takes any tensor."""
+        return eager.reads(tensor)
+
+    def takes(self, operand: Operand) -> bool:
+        """Return True: the dispatcher takes any tensor."""
+        return eager.takes(operand)
+
+    def sum_squares(self, operands: Operands) -> Tensor:
+        """Flatten, and call the operator."""
+        return cast(Tensor, _OPS.sum_squares(operands.grads))
+
+    def lamb_clip(self, squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+        """Call the operator."""
+        return cast(Tensor, _OPS.lamb_clip(squares, max_grad_norm, skip_nonfinite))
+
+    def lamb_update(self, operands: Operands, clip: Tensor) -> Tensor:
+        """Flatten, and call the operator."""
+        lists = operands.grads, operands.weights, *_flat_moments(operands)
+        return cast(Tensor, _OPS.lamb_update(*lists, clip, operands.settings))
+
+    def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor) -> Tensor:
+        """Flatten, and call the operator."""
+        return cast(Tensor, _OPS.lamb_ratio(sums_2T, clip, lr_T, operands.settings))
+
+    def lamb_apply(self, operands: Operands, scale_T: Tensor) -> None:
+        """Flatten, and call the operator."""
+        lists = operands.weights, operands.copies, *_flat_moments(operands)
+        _OPS.lamb_apply(*lists, scale_T, operands.settings)
+
+    def lamb_step(self, operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+        """Flatten, and call the operator."""
+        lists = operands.grads, operands.weights, operands.copies, *_flat_moments(operands)
+        return cast(Tensor, _OPS.lamb_step(*lists, clip, lr_T, operands.settings))
+
+
+_DISPATCHED = Dispatched()
+
+
+def _flat_moments(operands: Operands) -> tuple[list[Tensor], ...]:
+    scales = [*operands.first_scales, *operands.second_scales]
+    return operands.exp_avgs, operands.exp_avg_sqs, scales, operands.steps
+
 
 _MOMENTS = "Tensor(a!)[] exp_avgs, Tensor(b!)[] exp_avg_sqs, Tensor(c!)[] scales, Tensor(d!)[] steps"
-_SCHEMAS = {
-    "sum_squares": "(Tensor[] tensors) -> Tensor",
-    "lamb_clip": "(Tensor squares, float max_grad_norm, bool skip_nonfinite) -> Tensor",
-    "lamb_update": f"(Tensor[] grads, Tensor[] weights, {_MOMENTS}, Tensor clip, Tensor settings) -> Tensor",
-    "lamb_ratio": "(Tensor sums, Tensor clip, Tensor lr, Tensor settings) -> Tensor",
-    "lamb_apply": "(Tensor(a!)[] weights, Tensor(b!)[] copies, Tensor[] exp_avgs, Tensor[] exp_avg_sqs, "
-    "Tensor[] scales, Tensor[] steps, Tensor scale, Tensor settings) -> ()",
-    "lamb_step": f"(Tensor[] grads, Tensor(e!)[] weights, Tensor(f!)[] copies, {_MOMENTS}, Tensor clip, Tensor lr, "
-    "Tensor settings) -> Tensor",
-}
+_READ_MOMENTS = "Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] scales, Tensor[] steps"
+_WRITTEN = "Tensor(e!)[] weights, Tensor(f!)[] copies"
+_GRAPHS: list[object] = []
+"""What CUDA graphs that captured a flat operator may read. A graph does not tell when it is gone, so it stays."""
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-class Operators(Protocol):
-    """The six operators, whoever computes them."""
+def _operator(schema: str, fake: Callable[..., Tensor | None]) -> Callable[[Function], Function]:
+    """Register a function as an operator on all devices; `fake` returns a tensor of its result's shape."""
 
-    sum_squares: Callable[..., Tensor]
-    lamb_clip: Callable[..., Tensor]
-    lamb_update: Callable[..., Tensor]
-    lamb_ratio: Callable[..., Tensor]
-    lamb_apply: Callable[..., None]
-    lamb_step: Callable[..., Tensor]
+    def register(function: Function) -> Function:
+        name = f"bigbatch::{function.__name__}"
+        torch.library.define(name, schema)
+        torch.library.impl(name, "CompositeExplicitAutograd", function)
+        torch.library.register_fake(name, fake)
+        return function
+
+    return register
 
 
 def _float64(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float64, device=like.device)
 
 
-_SHAPES: dict[str, Callable[..., Tensor | None]] = {
-    "sum_squares": lambda tensors: _float64(tensors[0], len(tensors)),
-    "lamb_clip": lambda squares, *_: _float64(squares, 3),
-    "lamb_update": lambda grads, *_: _float64(grads[0], 2, len(grads)),
-    "lamb_ratio": lambda sums, *_: _float64(sums, 4, sums.shape[1]),
-    "lamb_apply": lambda *_: None,
-    "lamb_step": lambda grads, *_: _float64(grads[0], 4, len(grads)),
-}
-_ON_CPU = ("sum_squares", "lamb_update", "lamb_apply", "lamb_step")
+def _operands(
+    grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: list[Tensor], settings: Tensor
+) -> tuple[Kernels, Operands]:
+    """Return flat lists as operands, and who computes them; plain PyTorch does where one tensor needs it."""
+    exp_avgs, exp_avg_sqs, scales, steps = rest
+    split = scales[: len(weights)], scales[len(weights) :]
+    operands = Operands(weights, grads, exp_avgs, exp_avg_sqs, steps, copies, *split, settings, Memory(_GRAPHS))
+    return _fused_or_eager(operands.device, lambda kernels: all(map(kernels.takes, operands.each()))), operands
 
 
-def _on_cuda(name: str) -> Callable[..., Any]:
-    """Return an operator that is imported when the first tensor on CUDA comes: it needs Triton."""
-
-    def operator(*arguments: Any) -> Any:
-        return getattr(importlib.import_module(".cuda.launch", __package__), name)(*arguments)
-
-    return operator
+@_operator("(Tensor[] tensors) -> Tensor", lambda tensors: _float64(tensors[0], len(tensors)))
+def sum_squares(tensors: list[Tensor]) -> Tensor:
+    """Return Σx² of each tensor, float64 [T]."""
+    kernels = _fused_or_eager(tensors[0].device, lambda kernels: all(map(kernels.reads, tensors)))
+    return kernels.sum_squares(Operands(grads=tensors, memory=Memory(_GRAPHS)))
 
 
-for _name, _schema in _SCHEMAS.items():
-    torch.library.define(f"bigbatch::{_name}", _schema)
-    torch.library.impl(f"bigbatch::{_name}", "CompositeExplicitAutograd", getattr(eager, _name))
-    torch.library.impl(f"bigbatch::{_name}", "CUDA", _on_cuda(_name))
-    torch.library.register_fake(f"bigbatch::{_name}", _SHAPES[_name])
-for _name in _ON_CPU:
-    torch.library.impl(f"bigbatch::{_name}", "CPU", getattr(cpu, _name))
-
-BACKENDS: dict[str, Operators] = {
-    "auto": cast(Operators, torch.ops.bigbatch),
-    "eager": cast(Operators, eager),
-}
-"""What `Lamb(backend=...)` may be: the dispatcher's choice, or plain PyTorch whatever the device."""
+@_operator(
+    "(Tensor squares, float max_grad_norm, bool skip_nonfinite) -> Tensor", lambda squares, *_: _float64(squares, 3)
+)
+def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+    """Return the norm of all gradients, the factor that clips it, and whether to skip, float64 [3]."""
+    kernels = _fused_or_eager(squares.device, lambda kernels: kernels.reads(squares))
+    return kernels.lamb_clip(squares, max_grad_norm, skip_nonfinite)
 
 
-def backend(device: str | torch.device) -> Backend:
-    """Return who computes the operators of `Lamb(backend="auto")` on a device, and why."""
-    kind = torch.device(device).type
-    if kind not in {"cpu", "cuda"}:
-        return Backend("eager", f"there is no kernel for {kind}")
-    answer: Backend = importlib.import_module({"cpu": ".cpu.call", "cuda": ".cuda.launch"}[kind], __package__).backend()
-    return answer
+@_operator(
+    f"(Tensor[] grads, Tensor[] weights, {_MOMENTS}, Tensor clip, Tensor settings) -> Tensor",
+    lambda grads, *_: _float64(grads[0], 2, len(grads)),
+)
+def lamb_update(grads: list[Tensor], weights: list[Tensor], *rest: Any) -> Tensor:
+    """Advance steps and moments in place; return Σw² and Σu², float64 [2, T]."""
+    *moments, clip, settings = rest
+    kernels, operands = _operands(grads, weights, [], *moments, settings=settings)
+    return kernels.lamb_update(operands, clip)
+
+
+@_operator(
+    "(Tensor sums, Tensor clip, Tensor lr, Tensor settings) -> Tensor",
+    lambda sums, *_: _float64(sums, 4, sums.shape[1]),
+)
+def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tensor:
+    """Return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T]."""
+    kernels = _fused_or_eager(sums.device, lambda kernels: kernels.reads(sums))
+    return kernels.lamb_ratio(Operands(settings=settings, memory=Memory(_GRAPHS)), sums, clip, lr)
+
+
+@_operator(f"({_WRITTEN}, {_READ_MOMENTS}, Tensor scale, Tensor settings) -> ()", lambda *_: None)
+def lamb_apply(weights: list[Tensor], copies: list[Tensor], *rest: Any) -> None:
+    """Subtract scale·u from each weight, in place."""
+    *moments, scale, settings = rest
+    kernels, operands = _operands(copies or weights, weights, copies, *moments, settings=settings)
+    kernels.lamb_apply(operands, scale)
+
+
+@_operator(
+    f"(Tensor[] grads, {_WRITTEN}, {_MOMENTS}, Tensor clip, Tensor lr, Tensor settings) -> Tensor",
+    lambda grads, *_: _float64(grads[0], 4, len(grads)),
+)
+def lamb_step(grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: Any) -> Tensor:
+    """Take the whole step; return what `lamb_ratio` does."""
+    *moments, clip, lr, settings = rest
+    kernels, operands = _operands(grads, weights, copies, *moments, settings=settings)
+    return kernels.lamb_step(operands, clip, lr)

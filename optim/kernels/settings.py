@@ -1,13 +1,11 @@
 """The numbers that an operator reads for each tensor, and the table that carries them."""
 
-import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple, TypeVarTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._guards import detect_fake_mode
 
 
 class Settings(NamedTuple):
@@ -28,28 +26,9 @@ class Settings(NamedTuple):
     layer_adaptation: float = 1.0
 
 
-Arguments = TypeVarTuple("Arguments")
-
-
-def remembered(make: Callable[[*Arguments], Tensor]) -> Callable[[*Arguments], Tensor]:
-    """Return the same tensor for the same arguments; under FakeTensorMode, which takes none from outside, a new one."""
-    cached = functools.lru_cache(maxsize=256)(make)
-
-    @functools.wraps(make)
-    def either(*args: *Arguments) -> Tensor:
-        return cached(*args) if detect_fake_mode() is None else make(*args)
-
-    return either
-
-
-@remembered
-def table(rows: tuple[tuple[Settings, int], ...]) -> Tensor:
-    """Return float64 [T, 11] on the host from settings and how many tensors in a row have them.
-
-    The same rows give the same tensor, so a kernel can tell by identity that nothing has changed. Nobody writes to it.
-    """
-    numbers = [settings for settings, count in rows for _ in range(count)]
-    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+def table(rows: Sequence[Settings]) -> Tensor:
+    """Return float64 [T, 11] on the host, whatever the default device."""
+    return torch.tensor(rows, dtype=torch.float64, device="cpu").view(-1, len(Settings._fields))
 
 
 def unpack(settings: Tensor) -> list[Settings]:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optim.kernels.operators import BACKENDS, Operators
+from optim.kernels.operands import Memory, Operand, Operands
+from optim.kernels.operators import BACKENDS, Kernels
 from optim.kernels.settings import Settings, table
 from optim.validation import check_non_negative
 
@@ -14,15 +15,12 @@ from .optimizer import Index, Moments, Multipliers, Optimizer, Scheduler, State
 from .validation import HALF, check_call, check_count, check_decay, check_numbers, check_switches, is_on
 
 
-class _Tensor(NamedTuple):
-    """One tensor of a call. `master` is float32 and `weight` itself, unless that is of half precision."""
+class _Entry(NamedTuple):
+    """One tensor of a launch. The operand's weight is `weight` itself, unless that is of half precision."""
 
-    grad: Tensor
+    key: Index
     weight: Tensor
-    master: Tensor
-    mean: Tensor
-    var: Tensor
-    update: int  # its number, 1 at the first
+    operand: Operand
     lr: float
 
 
@@ -118,6 +116,7 @@ class LAMB(Optimizer):
         self.bias_correction = bias_correction
         self.aggregate_num = aggregate_num
         self.use_fused_step = bool(use_fused_step)
+        self._memories: dict[Index, Memory] = {}
 
     def create_state(self, index: Index, weight: Tensor) -> Moments:  # noqa: ARG002 - MXNet's signature
         """Return (mean, var) for a weight: zeros of its shape, in float32."""
@@ -133,13 +132,13 @@ class LAMB(Optimizer):
         self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
     ) -> None:
         """Update tensor by tensor, in plain PyTorch."""
-        self._run(BACKENDS["eager"], 1, indices, weights, grads, states)
+        self._run("eager", 1, indices, weights, grads, states)
 
     def fused_step(
         self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
     ) -> None:
         """Update `aggregate_num` tensors in a launch; a launch holds one device and one weight decay."""
-        self._run(BACKENDS["auto"], max(1, self.aggregate_num), indices, weights, grads, states)
+        self._run("auto", max(1, self.aggregate_num), indices, weights, grads, states)
 
     def update(
         self, indices: Sequence[Index], weights: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[State]
@@ -157,7 +156,7 @@ class LAMB(Optimizer):
     @torch.no_grad()
     def _run(
         self,
-        operators: Operators,
+        backend: str,
         size: int,
         indices: Sequence[Index],
         weights: Sequence[Tensor],
@@ -167,38 +166,40 @@ class LAMB(Optimizer):
         check_call(indices, weights, grads, states)
         self._update_count(indices)
         rates = zip(self._get_lrs(indices), self._get_wds(indices), strict=True)
-        alike: dict[tuple[torch.device, float], list[_Tensor]] = {}
-        for index, weight, grad, state, (lr, wd) in zip(indices, weights, grads, states, rates, strict=True):
-            master, (mean, var) = (weight, state) if isinstance(state[1], Tensor) else state
-            tensor = _Tensor(grad, weight, master, mean, var, self._index_update_count[index], lr)
-            alike.setdefault((weight.device, wd), []).append(tensor)
-        for (_, wd), tensors in alike.items():
-            for start in range(0, len(tensors), size):
-                self._launch(operators, wd, tensors[start : start + size])
+        alike: dict[tuple[torch.device, float, Kernels], list[_Entry]] = {}
+        counts = [self._index_update_count[index] - 1.0 for index in indices]
+        devices = {weight.device for weight in weights}
+        before = {device: torch.tensor(counts, dtype=torch.float32, device=device).unbind() for device in devices}
+        for n, (index, weight, state, (lr, wd)) in enumerate(zip(indices, weights, states, rates, strict=True)):
+            operand = self._operand(weight, grads[n], state, before[weight.device][n])
+            key = weight.device, wd, BACKENDS[backend](operand)
+            alike.setdefault(key, []).append(_Entry(index, weight, operand, lr))
+        for (_, wd, kernels), entries in alike.items():
+            for start in range(0, len(entries), size):
+                self._launch(kernels, wd, entries[start : start + size])
 
-    def _launch(self, operators: Operators, wd: float, tensors: list[_Tensor]) -> None:
-        _, weights, masters, means, variances, updates, lrs = map(list, zip(*tensors, strict=True))
-        device = masters[0].device
-        grads, factor = self._gradients(tensors)
-        clip = torch.tensor([0.0, factor, 0.0], dtype=torch.float64, device=device)
-        before = torch.tensor([update - 1 for update in updates], dtype=torch.float32, device=device)
-        moments: tuple[list[Tensor], ...] = (means, variances, [], list(before.unbind()))
+    def _operand(self, weight: Tensor, grad: Tensor, state: Any, step: Tensor) -> Operand:
+        """Return a tensor with its gradient in float32, which is clipped if that is on."""
+        master, (mean, var) = (weight, state) if isinstance(state[1], Tensor) else state
+        grad = grad.detach().float()
+        if is_on(self.clip_gradient):
+            grad = (grad * self.rescale_grad).clamp_(-self.clip_gradient, self.clip_gradient)
+        return Operand(master, grad, mean, var, step)
+
+    def _launch(self, kernels: Kernels, wd: float, entries: list[_Entry]) -> None:
+        device = entries[0].operand.weight.device
         row = Settings(self.beta1, self.beta2, 1 - self.beta1, self.epsilon, wd, bias_correction=self.bias_correction)
-        settings = table(((row, len(tensors)),))
-        sums = operators.lamb_update(grads, masters, *moments, clip, settings)
-        scale = self._trust_ratio(sums) * torch.tensor(lrs, dtype=torch.float64, device=device)
-        operators.lamb_apply(masters, [], *moments, scale, settings)
-        for weight, master in zip(weights, masters, strict=True):
-            if weight is not master:
-                weight.copy_(master)
-
-    def _gradients(self, tensors: list[_Tensor]) -> tuple[list[Tensor], float]:
-        """Return gradients in float32 and what is still to be multiplied with them."""
-        grads = [tensor.grad.detach().float() for tensor in tensors]
-        if not is_on(self.clip_gradient):
-            return grads, self.rescale_grad
-        bound = self.clip_gradient
-        return [(grad * self.rescale_grad).clamp_(-bound, bound) for grad in grads], 1.0
+        # Kept by the first index of a launch; what the memory holds for other tensors is made anew.
+        memory = self._memories.setdefault(entries[0].key, Memory())
+        settings = memory.recall("rows", (row, len(entries)), lambda: table([row] * len(entries)))
+        operands = Operands.of([entry.operand for entry in entries], settings, memory)
+        factor = 1.0 if is_on(self.clip_gradient) else self.rescale_grad  # on gradients that are not rescaled yet
+        sums_2T = kernels.lamb_update(operands, torch.tensor([0.0, factor, 0.0], dtype=torch.float64, device=device))
+        lr_T = torch.tensor([entry.lr for entry in entries], dtype=torch.float64, device=device)
+        kernels.lamb_apply(operands, self._trust_ratio(sums_2T) * lr_T)
+        for entry in entries:
+            if entry.weight is not entry.operand.weight:
+                entry.weight.copy_(entry.operand.weight)
 
     def _trust_ratio(self, sums: Tensor) -> Tensor:
         """Return the ratios of a launch, float64 [T], from Σw² and Σu², float64 [2, T]."""

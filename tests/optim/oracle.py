@@ -9,6 +9,19 @@ from torch import Tensor
 
 from optim.reference import LambStep, lamb_step
 
+SWITCHES: list[dict[str, Any]] = [
+    {"bias_correction": False},
+    {"grad_averaging": False},
+    {"max_grad_norm": 0.5},
+    {"weight_norm_bounds": (0.1, 2.0)},
+    {"trust_ratio_bounds": (0.01, 0.3)},
+    {"layer_adaptation": False},
+    {"weight_decay": 0.0},
+    {"betas": (0.8, 0.95)},
+    {"eps": 0.1},
+]
+"""Every switch of Lamb that the one-tensor oracle has too, at a value that changes the result."""
+
 
 class Oracle:
     """Weights and moments of a model in float64, moved by `lamb_step` alone."""

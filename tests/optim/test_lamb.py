@@ -14,20 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from optim import Lamb
-from tests.optim.oracle import Oracle, make_tensors
+from tests.optim.oracle import SWITCHES, Oracle, make_tensors
 
 SHAPES = [(0,), (1,), (7,), (15,), (16,), (17,), (1023,), (13, 29), (3, 5, 7), ()]
-SWITCHES: list[dict[str, Any]] = [
-    {"bias_correction": False},
-    {"grad_averaging": False},
-    {"max_grad_norm": 0.5},
-    {"weight_norm_bounds": (0.1, 2.0)},
-    {"trust_ratio_bounds": (0.01, 0.3)},
-    {"layer_adaptation": False},
-    {"weight_decay": 0.0},
-    {"betas": (0.8, 0.95)},
-    {"eps": 0.1},
-]
 VARIANTS = [
     {},
     {"weight_norm_bounds": (1e-3, 10.0)},

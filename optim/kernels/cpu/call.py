@@ -1,21 +1,22 @@
-"""The operators on the CPU: the compiled kernel for tensors that it can read, plain PyTorch for the others.
-
-T = tensors in the call. Arguments are those of the same operator in `eager`.
-"""
+"""The operators on the CPU, by the compiled kernel. T = tensors in the call."""
 
 import ctypes
 import functools
 import warnings
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from optim.kernels.routing import Backend, or_eager
+from optim.kernels import eager
+from optim.kernels.operands import Backend, Operand, Operands
 
 from . import build
+
+# They are about a few numbers of each tensor.
+lamb_clip = eager.lamb_clip
+lamb_ratio = eager.lamb_ratio
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """Of weights that the kernel reads."""
@@ -25,7 +26,6 @@ FORMATS = (*DTYPES, torch.uint8)
 _MIXED_GRADS = (torch.float32, torch.bfloat16, torch.float16)
 _MIXED_MOMENTS = (torch.float32, torch.bfloat16, torch.uint8)
 _FUNCTIONS = ("bigbatch_sum_squares", "bigbatch_update", "bigbatch_apply", "bigbatch_step")
-_Lists = Sequence[list[Tensor]]
 
 
 class _Call(ctypes.Structure):
@@ -60,117 +60,74 @@ def _loaded() -> tuple[ctypes.CDLL | None, Backend]:
     return library, Backend("fused", f"C++ kernel {path}")
 
 
-def _is_known(arguments: dict[str, Any]) -> bool:
-    """Return whether the kernel knows this combination of dtypes; the first tensors stand for all."""
-    if _loaded()[0] is None:
+def reads(tensor: Tensor) -> bool:
+    """Return whether the kernel can add up a tensor's squares."""
+    return _loaded()[0] is not None and tensor.dtype in DTYPES and tensor.is_contiguous()
+
+
+def takes(operand: Operand) -> bool:
+    """Return whether the kernel can step a tensor."""
+    if _loaded()[0] is None or not operand.is_contiguous or operand.step.dtype is not torch.float32:
         return False
-    if "weights" not in arguments:
-        return arguments["tensors"][0].dtype in DTYPES
-    if arguments["steps"][0].dtype is not torch.float32:
+    weight, grad, moment = operand.weight.dtype, operand.grad.dtype, operand.exp_avg.dtype
+    if operand.exp_avg_sq.dtype is not moment:
         return False
-    weight, grad, moment = _formats(arguments)
-    copies = arguments.get("copies") or []
-    if arguments["exp_avg_sqs"][0].dtype is not moment or any(copy.dtype is not grad for copy in copies[:1]):
-        return False
-    if copies and grad is weight:  # a model that was widened under its master weights
-        return False
+    if operand.copy is not None and (operand.copy.dtype is not grad or grad is weight):
+        return False  # where they are alike, the model was widened under its master weights
     mixed = weight is torch.float32 and grad in _MIXED_GRADS and moment in _MIXED_MOMENTS
-    return mixed or (weight in DTYPES and weight is grad is moment and not copies)
+    return mixed or (weight in DTYPES and weight is grad is moment and operand.copy is None)
 
 
-def _formats(arguments: dict[str, Any]) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
-    """Return the dtypes of weights, gradients and moments; copies have that of the gradients."""
-    weights, exp_avgs = arguments["weights"], arguments["exp_avgs"]
-    grads = arguments.get("grads") or arguments.get("copies") or weights
-    return weights[0].dtype, grads[0].dtype, exp_avgs[0].dtype
+def sum_squares(operands: Operands) -> Tensor:
+    """Return Σx² of each gradient, float64 [T]."""
+    call = _Call(grads=FORMATS.index(operands.grads[0].dtype))
+    return _run("bigbatch_sum_squares", call, _table(operands.numels, operands.grad_addresses), _empty(len(operands)))
 
 
-@or_eager(_is_known)
-def sum_squares(tensors: list[Tensor]) -> Tensor:
-    """Return Σx² of each tensor, float64 [T]."""
-    call = _Call(grads=FORMATS.index(tensors[0].dtype))
-    return _run("bigbatch_sum_squares", call, _table(grads=tensors), _empty(len(tensors)))
-
-
-@or_eager(_is_known)
-def lamb_update(
-    grads: list[Tensor],
-    weights: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],
-    steps: list[Tensor],
-    clip: Tensor,
-    settings: Tensor,
-) -> Tensor:
+def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    lists = {"grads": grads, "weights": weights, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    call = _call(lists, settings, clip)
-    out = _run("bigbatch_update", call, _table(**lists, scales=scales, steps=steps), _empty(2, len(grads)))
-    torch.autograd.graph.increment_version([*exp_avgs, *exp_avg_sqs])
-    return out
+    sums_2T = _run("bigbatch_update", _call(operands, clip), _step_table(operands), _empty(2, len(operands)))
+    torch.autograd.graph.increment_version(operands.state)
+    return sums_2T
 
 
-@or_eager(_is_known)
-def lamb_apply(
-    weights: list[Tensor],
-    copies: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],
-    steps: list[Tensor],
-    scale: Tensor,
-    settings: Tensor,
-) -> None:
-    """Subtract scale·u from each weight; `scale` is float64 [T], and 0 leaves a tensor's bits as they are."""
-    lists = {"weights": weights, "copies": copies, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    table = _table(**lists, scales=scales, steps=steps)
-    _run("bigbatch_apply", _call(lists, settings), table, scale.contiguous())
-    torch.autograd.graph.increment_version([*weights, *copies])
+def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
+    """Subtract scale·u from each weight, and write its copy; a scale of 0 leaves a tensor's bits as they are."""
+    _run("bigbatch_apply", _call(operands), _step_table(operands), scale_T.contiguous())
+    torch.autograd.graph.increment_version([*operands.weights, *operands.copies])
 
 
-@or_eager(_is_known)
-def lamb_step(
-    grads: list[Tensor],
-    weights: list[Tensor],
-    copies: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    scales: list[Tensor],
-    steps: list[Tensor],
-    clip: Tensor,
-    lr: Tensor,
-    settings: Tensor,
-) -> Tensor:
-    """Take the whole step of each tensor and return what `lamb_ratio` does, float64 [4, T]."""
-    lists = {"grads": grads, "weights": weights, "copies": copies, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    call = _call(lists, settings, clip)
-    call.lr = lr.data_ptr()
-    out = _run("bigbatch_step", call, _table(**lists, scales=scales, steps=steps), _empty(4, len(grads)))
-    torch.autograd.graph.increment_version([*weights, *copies, *exp_avgs, *exp_avg_sqs])
-    return out
+def lamb_step(operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+    """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
+    call = _call(operands, clip)
+    call.lr = lr_T.data_ptr()
+    norms_4T = _run("bigbatch_step", call, _step_table(operands), _empty(4, len(operands)))
+    torch.autograd.graph.increment_version([*operands.weights, *operands.copies, *operands.state])
+    return norms_4T
 
 
-def _call(lists: dict[str, list[Tensor]], settings: Tensor, clip: Tensor | None = None) -> _Call:
-    weights, grads, moments = map(FORMATS.index, _formats(lists))
+def _call(operands: Operands, clip: Tensor | None = None) -> _Call:
+    """Return what all tensors of a call share; copies have the format of the gradients."""
+    lists = operands.weights, operands.grads, operands.exp_avgs
+    weights, grads, moments = (FORMATS.index(tensors[0].dtype) for tensors in lists)
     address = None if clip is None else clip.data_ptr()
-    return _Call(clip=address, settings=settings.data_ptr(), weights=weights, grads=grads, moments=moments)
+    return _Call(clip=address, settings=operands.settings.data_ptr(), weights=weights, grads=grads, moments=moments)
 
 
 def _empty(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float64, device="cpu")  # whatever the default device is
 
 
-_ROWS = ("grads", "weights", "copies", "exp_avgs", "exp_avg_sqs", "first_scales", "second_scales", "steps")
+def _step_table(operands: Operands) -> "array[int]":
+    return _table(operands.numels, operands.grad_addresses, *operands.addresses)
 
 
-def _table(*, scales: Sequence[Tensor] = (), **lists: list[Tensor]) -> "array[int]":
-    """Return int64 [9, T]: elements, and the addresses of the lists that there are, 0 for the others."""
-    first = next(iter(lists.values()))
-    lists |= {"first_scales": list(scales[: len(first)]), "second_scales": list(scales[len(first) :])}
-    table = array("q", [tensor.numel() for tensor in first])
-    for name in _ROWS:
-        table.extend([tensor.data_ptr() for tensor in lists.get(name, ())] or [0] * len(first))
+def _table(numels: Sequence[int], *rows: Sequence[int]) -> "array[int]":
+    """Return int64 [9, T]: elements, then addresses in the order of Row in csrc/plan.h; rows that lack are 0."""
+    table = array("q", numels)
+    for row in rows:
+        table.extend(row)
+    table.frombytes(bytes(8 * (9 * len(numels) - len(table))))
     return table
 
 

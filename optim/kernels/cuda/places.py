@@ -3,9 +3,9 @@
 T = tensors, B = chunks, so many elements of one tensor that a program takes.
 
 * `layout`: int64 [2·T + B], number of elements and first chunk of each tensor, then the tensor of each chunk.
-* `addresses`: int64 [7, T], of weights, first moments, second moments, copies in half precision, scales of the first
-  and of the second moments (0 where there are none) and steps (float32 scalars). Those of gradients, which move more
-  often, are int64 [T] of their own.
+* `addresses`: int64 [7, T], of weights, first moments, second moments, steps (float32 scalars), copies in half
+  precision and scales of the first and of the second moments (0 where there are none). Those of gradients, which move
+  more often, are int64 [T] of their own.
 * `settings`: float64 [T, 13], the columns of `operators` and log(beta1) and log(beta2); both are -inf where bias
   correction is off, so that beta^t = exp(t·log(beta)) is 0 and what the moments are divided by is 1.
 * `clip`: float64 [3], norm of the gradients, the factor on them, and 1 if the step is skipped.
@@ -21,10 +21,10 @@ import triton.language as tl
 WEIGHTS = tl.constexpr(0)
 EXP_AVGS = tl.constexpr(1)
 EXP_AVG_SQS = tl.constexpr(2)
-COPIES = tl.constexpr(3)
-FIRST_SCALES = tl.constexpr(4)
-SECOND_SCALES = tl.constexpr(5)
-STEPS = tl.constexpr(6)
+STEPS = tl.constexpr(3)
+COPIES = tl.constexpr(4)
+FIRST_SCALES = tl.constexpr(5)
+SECOND_SCALES = tl.constexpr(6)
 
 BETA1 = tl.constexpr(0)
 BETA2 = tl.constexpr(1)

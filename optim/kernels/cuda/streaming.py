@@ -179,7 +179,8 @@ def _update_block(
     clip, beta1, beta3, beta2, rest2 = averages
     wide: tl.constexpr = clip.dtype
     weight: tl.constexpr = w_ptr.dtype.element_ty
-    offsets, rows, mask = _block(first, i, count, BLOCK, MASKED)
+    offsets, rows = _block(first, i, count, BLOCK)
+    mask = (offsets < count) if MASKED else None
     g = tl.load(g_ptr + offsets, mask=mask).to(wide) * clip
     w = tl.load(w_ptr + offsets, mask=mask, other=0.0 if MASKED else None).to(wide)
     m = beta1 * moments.load(first, offsets, rows, mask, maps, 0, wide) + beta3 * g
@@ -206,7 +207,8 @@ def _apply_block(
     MASKED: tl.constexpr,
 ):
     wide: tl.constexpr = factor.dtype
-    offsets, rows, mask = _block(first, i, count, BLOCK, MASKED)
+    offsets, rows = _block(first, i, count, BLOCK)
+    mask = (offsets < count) if MASKED else None
     w = tl.load(w_ptr + offsets, mask=mask).to(wide)
     m = moments.load(first, offsets, rows, mask, maps, 0, wide)
     v = moments.load(second, offsets, rows, mask, maps, 1, wide)
@@ -217,11 +219,14 @@ def _apply_block(
 
 
 @triton.jit
-def _block(moment, i, count, BLOCK: tl.constexpr, MASKED: tl.constexpr):
-    """Return the elements of block i of a chunk, the scales of its rows and which there are, and which elements are."""
+def _block(moment, i, count, BLOCK: tl.constexpr):
+    """Return the elements of block i of a chunk, and the scales of its rows with which of them there are.
+
+    The mask is made where it is used: Triton 3.6 compiles no function that returns a None among other values.
+    """
     offsets = i * BLOCK + moments.lanes_of(BLOCK, moment[0].dtype.element_ty)
     scales = i * (BLOCK // moments.SCALED) + tl.arange(0, BLOCK // moments.SCALED)
-    return offsets, (scales, scales * moments.SCALED < count), (offsets < count if MASKED else None)
+    return offsets, (scales, scales * moments.SCALED < count)
 
 
 @triton.jit

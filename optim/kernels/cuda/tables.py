@@ -1,29 +1,25 @@
-"""The tables that kernels read, made on the host and kept on the device as long as the same ones are asked for.
+"""The tables that kernels read, made on the host and kept on the device in the memory of a call.
 
 Training with stable addresses uploads nothing. Where gradients move, as they do when `zero_grad` frees them, one small
 table is uploaded: 8 bytes a tensor.
 """
 
-import functools
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from optim.kernels.moments import FIRST, SECOND, dynamic_map
+from optim.kernels.operands import Memory, Operands
 
 from . import places
 
-KEPT = 64
-"""Tables that the cache holds; a step asks for five a batch."""
+ALIGNMENT = 16
+"""Bytes that a thread reads at a time where every tensor allows it."""
 
 SPARE = 2
 """Tables of gradients that a captured step uploads: one for their norm and one for the step itself."""
-
-ALIGNMENT = 16
-"""Bytes that a thread reads at a time where every tensor allows it."""
 
 _HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
 _BETAS = [places.BETA1.value, places.BETA2.value]
@@ -43,109 +39,127 @@ class Addresses(NamedTuple):
     aligned: bool
 
 
-class _Resident(NamedTuple):
+class _Upload(NamedTuple):
     device: Tensor
     host: Tensor  # a graph that captured the upload reads it again at each replay
-    source: object  # what the key is the identity of stays alive, so the key stays its own
     stream: torch.cuda.Stream | None
     uploaded: torch.cuda.Event | None
 
 
-_cache: OrderedDict[Hashable, _Resident] = OrderedDict()
-_captured: list[_Resident] = []
-"""What CUDA graphs may read at any time to come; a graph cannot tell when it is gone, so these are never freed."""
-
-_spare: dict[int, list[Tensor]] = {}
-"""Pinned memory by its number of words, for captures: the gradients of a graph lie where none lay before it, and pinned
-memory is better not allocated while a stream is captured."""
-
-
-def layout(tensors: Sequence[Tensor], chunk: int) -> Layout:
-    """Return how tensors of these sizes are cut into chunks of so many elements."""
-    sizes = tuple([tensor.numel() for tensor in tensors])
+def layout(operands: Operands, chunk: int) -> Layout:
+    """Return how the tensors are cut into chunks of so many elements."""
+    numels = operands.numels
 
     def make() -> Tensor:
-        numel = torch.tensor(sizes, dtype=torch.int64, device=_HOST)
-        chunks = -(-numel // chunk)
-        owners = torch.repeat_interleave(torch.arange(len(sizes), device=_HOST), chunks)
-        return torch.cat([numel, chunks.cumsum(0) - chunks, owners])
+        numel_T = torch.tensor(numels, dtype=torch.int64, device=_HOST)
+        chunks_T = -(-numel_T // chunk)
+        owners = torch.repeat_interleave(torch.arange(len(numels), device=_HOST), chunks_T)
+        return torch.cat([numel_T, chunks_T.cumsum(0) - chunks_T, owners])
 
-    table = _resident(("layout", chunk, sizes), tensors[0].device, make)
-    return Layout(table, len(table) - 2 * len(sizes))
-
-
-def addresses(*lists: Sequence[Tensor], steps: Sequence[Tensor] = ()) -> Addresses:
-    """Return where the tensors of each list lie, and where the steps, which only scalar accesses read, in a last row.
-
-    An empty list has a row of zeros.
-    """
-    wide = tuple([tuple([tensor.data_ptr() for tensor in each]) or (0,) * len(lists[0]) for each in lists])
-    rows = (*wide, tuple([step.data_ptr() for step in steps])) if steps else wide
-    where = lists[0][0].device
-    table = _resident(("addresses", rows), where, lambda: torch.tensor(rows, dtype=torch.int64, device=_HOST))
-    return Addresses(table, _are_aligned(wide))
+    table = _resident(operands.memory, "layout", (chunk, numels), operands.device, make)
+    return Layout(table, len(table) - 2 * len(numels))
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _are_aligned(rows: tuple[tuple[int, ...], ...]) -> bool:
-    return not any(address % ALIGNMENT for row in rows for address in row)
+def gradients(operands: Operands) -> Addresses:
+    """Return where the gradients lie, int64 [1, T]."""
+    return _addresses(operands, "gradients", (operands.grad_addresses,))
 
 
-def settings(table: Tensor, device: torch.device) -> Tensor:
-    """Return the kernels' settings, float64 [T, 13], of a table that nobody writes to any more, float64 [T, 11]."""
+def addresses(operands: Operands) -> Addresses:
+    """Return where all others lie, int64 [7, T]; the steps are read by scalar accesses, which need no alignment."""
+    return _addresses(operands, "addresses", operands.addresses, unaligned=places.STEPS.value)
+
+
+def _addresses(
+    operands: Operands, name: str, rows: tuple[tuple[int, ...], ...], unaligned: int | None = None
+) -> Addresses:
+    wide = [row for number, row in enumerate(rows) if number != unaligned]
+
+    def are_aligned() -> bool:
+        return not any(address % ALIGNMENT for row in wide for address in row)
+
+    def make() -> Tensor:
+        return torch.tensor(rows, dtype=torch.int64, device=_HOST)
+
+    table = _resident(operands.memory, name, rows, operands.device, make)
+    return Addresses(table, operands.memory.recall(f"{name} are aligned", rows, are_aligned))
+
+
+def settings(operands: Operands, device: torch.device) -> Tensor:
+    """Return the kernels' settings, float64 [T, 13]."""
+    table = operands.settings
 
     def make() -> Tensor:
         corrected = table[:, [places.BIAS_CORRECTION.value]] != 0
         logarithms = torch.where(corrected, table[:, _BETAS].log(), -torch.inf)
         return torch.cat([table, logarithms], dim=1)
 
-    return _resident(("settings", id(table)), device, make, table)
+    return _resident(operands.memory, "settings", _Same(table), device, make)
 
 
-def maps(device: torch.device) -> Tensor:
+def maps(operands: Operands) -> Tensor:
     """Return what the codes of 8-bit moments stand for, float32 [2, 256]."""
-    return _resident(("maps",), device, lambda: torch.stack([dynamic_map(which, _HOST) for which in (FIRST, SECOND)]))
+
+    def make() -> Tensor:
+        return torch.stack([dynamic_map(which, _HOST) for which in (FIRST, SECOND)])
+
+    return _resident(operands.memory, "maps", None, operands.device, make)
 
 
-def _resident(key: Hashable, device: torch.device, make: Callable[[], Tensor], source: object = None) -> Tensor:
-    """Return what `make` returns, on the device; `make` is called, and the host copies, only where it is not there."""
+class _Same:
+    """A key that is equal to that of the same object alone; it keeps the object, so no other can take its place."""
+
+    def __init__(self, source: object) -> None:
+        self._source = source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._source is self._source
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _resident(memory: Memory, name: str, key: object, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
+    """Return what `make` returns, on the device; `make` is called, and the host copies, only where the key is new."""
+    key = device, key
     if device.type != "cuda":
-        return _remember((key, device), lambda: _Resident(make().to(device), torch.empty(0), source, None, None)).device
+        return memory.recall(name, key, lambda: make().to(device))
     stream = torch.cuda.current_stream(device)
+    if torch.cuda.is_current_stream_capturing() and not memory.holds(name, key):
+        # An upload within a capture happens at each replay and not now, so nothing but the graph may read its table.
+        upload = _captured_upload(memory, make(), device)
+    else:
+        upload = memory.recall(name, key, lambda: _upload(memory, make(), device, stream))
     if torch.cuda.is_current_stream_capturing():
-        # What was there before the capture is there when it is replayed; an upload within it happens only then.
-        entry = _cache.get((key, device)) or _upload(make(), device, stream, source)
-        _captured.append(entry)
-        return entry.device
-    entry = _remember((key, device), lambda: _upload(make(), device, stream, source))
-    if entry.stream != stream and entry.uploaded is not None:
-        stream.wait_event(entry.uploaded)
-        entry.device.record_stream(stream)
-    return entry.device
+        memory.captured.append(upload)
+    elif upload.stream != stream and upload.uploaded is not None:
+        stream.wait_event(upload.uploaded)
+        upload.device.record_stream(stream)
+    return upload.device
 
 
-def _remember(key: Hashable, make: Callable[[], _Resident]) -> _Resident:
-    if key not in _cache:
-        _cache[key] = make()
-    _cache.move_to_end(key)
-    if len(_cache) > KEPT:
-        _cache.popitem(last=False)
-    return _cache[key]
-
-
-def _upload(table: Tensor, device: torch.device, stream: torch.cuda.Stream, source: object) -> _Resident:
+def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.cuda.Stream) -> _Upload:
     """Copy from pinned memory, so that the host does not wait."""
-    words = table.view(torch.int64)
-    capturing = torch.cuda.is_current_stream_capturing()
-    spare = _spare.setdefault(words.numel(), [])
-    host = spare.pop() if capturing and spare else _pinned(words.numel())
-    host.copy_(words.view(-1))
-    resident = host.to(device, non_blocking=True).view(table.dtype).view(table.shape)
-    if capturing:
-        return _Resident(resident, host, source, stream, None)
-    spare += [_pinned(words.numel()) for _ in range(SPARE - len(spare))]
-    return _Resident(resident, host, source, stream, stream.record_event())
+    spare, words = _spare(memory, table), table.view(torch.int64)
+    spare += [_pinned(words) for _ in range(SPARE - len(spare))]
+    host = _pinned(words).copy_(words)
+    return _Upload(_on(device, host, table), host, stream, stream.record_event())
 
 
-def _pinned(words: int) -> Tensor:
-    return torch.empty(words, dtype=torch.int64, device=_HOST, pin_memory=True)
+def _captured_upload(memory: Memory, table: Tensor, device: torch.device) -> _Upload:
+    """Copy likewise at each replay, from memory that was pinned before the capture where there is some."""
+    spare, words = _spare(memory, table), table.view(torch.int64)
+    host = (spare.pop() if spare else _pinned(words)).copy_(words)
+    return _Upload(_on(device, host, table), host, None, None)
+
+
+def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
+    """Return pinned memory of a table's size: the gradients of a graph lie where none lay before it."""
+    return memory.recall(f"{table.numel()} spare words", None, list)
+
+
+def _on(device: torch.device, host: Tensor, table: Tensor) -> Tensor:
+    return host.to(device, non_blocking=True).view(table.dtype).view(table.shape)
+
+
+def _pinned(words: Tensor) -> Tensor:
+    return torch.empty(words.shape, dtype=torch.int64, device=_HOST, pin_memory=True)

@@ -93,7 +93,7 @@ def finish_step(
 
 @triton.jit(do_not_specialize=["sums", "settings", "clip", "lr", "out", "T"])
 def ratios(
-    sums,  # float64 [2, T], Σw² and Σu² of whole tensors
+    sums,  # float64 [2, T], Σw² and Σu² of full tensors
     settings,
     clip,
     lr,  # float64 [T]

@@ -27,8 +27,8 @@ struct Call {  // the mirror of _Call in call.py
     bool is_mixed() const { return weights != moments || weights != grads; }
 };
 
-// int64 [9, T]: elements and addresses.
-enum Row { ELEMENTS, GRAD, WEIGHT, COPY, EXP_AVG, EXP_AVG_SQ, FIRST_SCALE, SECOND_SCALE, STEP };
+// int64 [9, T]: elements and addresses, these in the order of `Operands.lists` behind the gradients.
+enum Row { ELEMENTS, GRAD, WEIGHT, EXP_AVG, EXP_AVG_SQ, STEP, COPY, FIRST_SCALE, SECOND_SCALE };
 
 struct Table {
     int64_t count;

@@ -43,13 +43,24 @@ def _interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, which computes here what a GPU does silently
+    import numpy as np
     from triton.runtime import interpreter
 
     interpreter._convert_float = _convert_bfloat16
+    # Up to Triton 3.7 the interpreter's minimum of a number and a NaN is NaN, where a GPU's is the number.
+    interpreter.InterpreterBuilder.create_minnumf = _without_nan(np.fmin)
+    interpreter.InterpreterBuilder.create_maxnumf = _without_nan(np.fmax)
 
 
 def _inside(module: str, name: str, parameters: dict[str, Any]) -> None:
     getattr(importlib.import_module(module), name).__wrapped__(**parameters)
+
+
+def _without_nan(choose: Callable[..., Any]) -> Callable[..., Any]:
+    def builder_method(builder: Any, left: Any, right: Any) -> Any:
+        return builder.binary_op(left, right, choose)
+
+    return builder_method
 
 
 def _convert_bfloat16(numbers: Any, source: Any, target: Any, _rounding: object) -> Any:

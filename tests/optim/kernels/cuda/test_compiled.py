@@ -14,7 +14,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import mangle_type
 
-from optim.kernels.cuda import launch as cuda
+from optim.kernels.cuda import launch as host
+from optim.kernels.operands import Operands
 from optim.kernels.settings import Settings, table
 
 REGISTERS = 64
@@ -65,7 +66,7 @@ class Launch(NamedTuple):
         signature = dict(zip(self.kernel.arg_names, self.types, strict=False))
         constants = dict(self.constants)
         source = ASTSource(self.kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
-        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=cuda.OPTIONS)
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=host.OPTIONS)
 
 
 class Resources(NamedTuple):
@@ -82,16 +83,15 @@ def use_every_operator(dtypes: Format, offset: int) -> None:
     def one(dtype: torch.dtype) -> list[Tensor]:
         return [torch.zeros(9 + offset, dtype=dtype)[offset:]]
 
-    clip, lr, settings = torch.zeros(3).double(), torch.zeros(1).double(), table(((Settings(), 1),))
-    grads, weights = one(dtypes.grads), one(dtypes.weights)
+    scales = [[torch.zeros(1)] if dtypes.moments is torch.uint8 else [] for _ in range(2)]
     copies = [] if dtypes.grads is dtypes.weights else one(dtypes.grads)
-    scales = [torch.zeros(1), torch.zeros(1)] if dtypes.moments is torch.uint8 else []
-    moments: tuple[list[Tensor], ...] = (one(dtypes.moments), one(dtypes.moments), scales, [torch.zeros(())])
-    cuda.lamb_clip(cuda.sum_squares(grads), 1.0, True)
-    sums = cuda.lamb_update(grads, weights, *moments, clip, settings)
-    norms = cuda.lamb_ratio(sums, clip, lr, settings)
-    cuda.lamb_apply(weights, copies, *moments, norms[3], settings)
-    cuda.lamb_step(grads, weights, copies, *moments, clip, lr, settings)
+    lists = one(dtypes.weights), one(dtypes.grads), one(dtypes.moments), one(dtypes.moments), [torch.zeros(())]
+    operands = Operands(*lists, copies, scales[0], scales[1], table([Settings()]))
+    clip, lr = torch.zeros(3).double(), torch.zeros(1).double()
+    host.lamb_clip(host.sum_squares(operands), 1.0, True)
+    norms = host.lamb_ratio(operands, host.lamb_update(operands, clip), clip, lr)
+    host.lamb_apply(operands, norms[3])
+    host.lamb_step(operands, clip, lr)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Callable[[Format, int], set[Lau
         use_every_operator(dtypes, offset)
         return set(started)
 
-    monkeypatch.setattr(cuda, "_launch", note)
+    monkeypatch.setattr(host, "_launch", note)
     return find
 
 
@@ -178,3 +178,9 @@ def test_roots_and_quotients_of_float32_are_rounded_correctly(kernel: str, launc
     (launch,) = [each for each in launches(Format.of(torch.float32), 0) if each.name == kernel]
     ptx = launch.compile(90).asm["ptx"]
     assert set(re.findall(r"(?:div|sqrt)\.[\w.]*f32", ptx)) == {"div.rn.f32", "sqrt.rn.f32"}
+
+
+def test_the_lower_of_two_numbers_is_the_one_that_is_no_nan(launches: Any) -> None:
+    started = launches(Format.of(torch.float32, moments=torch.uint8), 0)
+    (ptx,) = [launch.compile(90).asm["ptx"] for launch in started if launch.name == "update"]
+    assert set(re.findall(r"(?:min|max)\.[\w.]*f32", ptx)) == {"min.f32", "max.f32"}  # and not min.NaN.f32

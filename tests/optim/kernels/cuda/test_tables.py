@@ -1,23 +1,19 @@
 """What kernels are told of tensors, and that it is made and uploaded once."""
 
-from collections.abc import Iterator
+import copy
+import gc
+import pickle
+import weakref
+from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
 from optim.kernels.cuda import places, tables
+from optim.kernels.operands import Memory, Operands
 from optim.kernels.settings import Settings, table
 
 HOST = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def cache() -> Iterator[None]:
-    """Begin and end with nothing kept."""
-    tables._cache.clear()
-    yield
-    tables._cache.clear()
 
 
 def room(elements: int) -> Tensor:
@@ -27,9 +23,19 @@ def room(elements: int) -> Tensor:
     return bytes_[start : start + elements * 4].view(torch.float32)
 
 
+def of_sizes(*sizes: int, memory: Memory | None = None) -> Operands:
+    return Operands(grads=[torch.empty(size) for size in sizes], memory=memory or Memory())
+
+
+def full(memory: Memory | None = None) -> Operands:
+    """Return two aligned tensors with all that can belong to them."""
+    weights, grads, means, squares, steps, copies, first, second = ([room(4), room(1)] for _ in range(8))
+    settings = table([Settings(), Settings()])
+    return Operands(weights, grads, means, squares, steps, copies, first, second, settings, memory or Memory())
+
+
 def test_every_element_belongs_to_one_chunk_of_its_tensor() -> None:
-    tensors = [torch.empty(n) for n in (10, 0, 3, 4, 9)]
-    layout = tables.layout(tensors, 4)
+    layout = tables.layout(of_sizes(10, 0, 3, 4, 9), 4)
     numel, first, owners = layout.table.tensor_split([5, 10])
     assert numel.tolist() == [10, 0, 3, 4, 9]
     assert owners.tolist() == [0, 0, 0, 2, 3, 4, 4, 4]
@@ -38,36 +44,50 @@ def test_every_element_belongs_to_one_chunk_of_its_tensor() -> None:
 
 
 def test_tensors_without_elements_have_no_chunks() -> None:
-    layout = tables.layout([torch.empty(0), torch.empty(3, 0)], 4)
+    layout = tables.layout(of_sizes(0, 0), 4)
     assert layout.chunks == 0
     assert layout.table.tolist() == [0, 0, 0, 0]
 
 
 def test_addresses_stand_in_the_rows_that_the_kernels_read() -> None:
-    names = ("WEIGHTS", "EXP_AVGS", "EXP_AVG_SQS", "COPIES", "FIRST_SCALES", "SECOND_SCALES", "STEPS")
-    expected = {name: [room(4), room(1)] for name in names}
-    *lists, steps = expected.values()
-    rows = tables.addresses(*lists, steps=steps).table
+    operands = full()
+    expected = {
+        "WEIGHTS": operands.weights,
+        "EXP_AVGS": operands.exp_avgs,
+        "EXP_AVG_SQS": operands.exp_avg_sqs,
+        "STEPS": operands.steps,
+        "COPIES": operands.copies,
+        "FIRST_SCALES": operands.first_scales,
+        "SECOND_SCALES": operands.second_scales,
+    }
+    rows = tables.addresses(operands).table
     assert {name: rows[getattr(places, name).value].tolist() for name in expected} == {
         name: [tensor.data_ptr() for tensor in tensors] for name, tensors in expected.items()
     }
-    assert tables.addresses(*lists[:3], [], steps=steps).table[places.COPIES.value].tolist() == [0, 0]
-    assert tables.addresses(steps).table.tolist() == [[tensor.data_ptr() for tensor in steps]]
+    assert tables.gradients(operands).table.tolist() == [[tensor.data_ptr() for tensor in operands.grads]]
+    operands = full()
+    operands.copies = []
+    assert tables.addresses(operands).table[places.COPIES.value].tolist() == [0, 0]
 
 
 def test_one_tensor_that_is_not_aligned_is_enough_to_read_number_by_number() -> None:
-    weights, moments, steps = [room(4), room(8)[4:]], [room(4), room(4)], [room(2)[1:], room(1)]
-    assert tables.addresses(weights, moments, [], steps=steps).aligned
-    assert not tables.addresses([weights[0], room(5)[1:]], moments, steps=steps).aligned
-    assert not tables.addresses(weights, moments, [room(5)[1:], room(4)], steps=steps).aligned
+    aligned, off, step_off = full(), full(), full()
+    off.copies[1] = room(2)[1:]
+    step_off.steps[1] = room(2)[1:]
+    assert tables.addresses(aligned).aligned
+    assert not tables.addresses(off).aligned
+    assert tables.addresses(step_off).aligned
+    aligned.grads[0] = room(5)[1:]
+    assert not tables.gradients(aligned).aligned
 
 
 def test_powers_of_beta_follow_from_the_logarithms_of_the_settings() -> None:
-    rows = table(((Settings(beta1=0.8, beta2=0.95), 1), (Settings(beta1=0.0), 1), (Settings(bias_correction=0.0), 1)))
-    kept = tables.settings(rows, HOST)
-    assert kept.shape == (3, places.COLUMNS.value)
-    assert kept[:, : rows.shape[1]].equal(rows)
-    powers = (3 * kept[:, [places.LOG_BETA1.value, places.LOG_BETA2.value]]).exp()
+    operands = of_sizes(1, 1, 1)
+    operands.settings = table([Settings(beta1=0.8, beta2=0.95), Settings(beta1=0.0), Settings(bias_correction=0.0)])
+    made = tables.settings(operands, HOST)
+    assert made.shape == (3, places.COLUMNS.value)
+    assert made[:, : operands.settings.shape[1]].equal(operands.settings)
+    powers = (3 * made[:, [places.LOG_BETA1.value, places.LOG_BETA2.value]]).exp()
     expected = torch.tensor([[0.8**3, 0.95**3], [0.0, 0.999**3], [0.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(powers, expected, rtol=1e-15, atol=0)
 
@@ -77,39 +97,58 @@ def test_the_columns_of_settings_are_those_of_the_table() -> None:
     assert list(named.values()) == list(range(len(Settings._fields)))
 
 
-def test_the_same_tensors_find_the_tables_that_are_there() -> None:
-    weights, rows = [room(4), room(9)], table(((Settings(), 2),))
-    assert tables.layout(weights, 4).table is tables.layout([room(4), room(9)], 4).table
-    assert tables.addresses(weights, weights).table is tables.addresses(weights, weights).table
-    assert tables.settings(rows, HOST) is tables.settings(rows, HOST)
+def made_from(operands: Operands) -> list[Tensor]:
+    return [
+        tables.layout(operands, 4).table,
+        tables.gradients(operands).table,
+        tables.addresses(operands).table,
+        tables.settings(operands, HOST),
+        tables.maps(operands),
+    ]
 
 
-def test_what_has_changed_gets_a_table_of_its_own() -> None:
-    weights, rows = [room(4), room(9)], table(((Settings(), 2),))
-    assert tables.layout(weights, 4).table is not tables.layout(weights, 8).table
-    assert tables.layout(weights, 4).table is not tables.layout(weights[::-1], 4).table
-    assert tables.addresses(weights).table is not tables.addresses(weights[::-1]).table
-    assert tables.addresses(weights).table is not tables.addresses(weights, weights).table
-    assert tables.settings(rows, HOST) is not tables.settings(table(((Settings(eps=1.0), 2),)), HOST)
+def test_the_same_tensors_find_the_tables_of_the_last_step() -> None:
+    first = full()
+    second = replace(first)
+    assert [id(table) for table in made_from(first)] == [id(table) for table in made_from(second)]
+    assert [id(table) for table in made_from(first)] != [id(table) for table in made_from(full())]
+
+
+def test_what_has_changed_gets_a_table_of_its_own_and_the_rest_stays() -> None:
+    first = full()
+    before = made_from(first)
+    other = replace(first, settings=table([Settings(eps=1.0)] * 2), grads=[room(4), room(1)])
+    assert [a is b for a, b in zip(before, made_from(other), strict=True)] == [True, False, True, False, True]
+    other = replace(first, weights=[room(4), room(9)])
+    assert [a is b for a, b in zip(before, made_from(other), strict=True)][::2] == [False, False, True]
 
 
 def test_tables_are_made_on_the_host_whatever_the_default_device() -> None:
-    weights = [room(4), room(9)]
+    operands = full()
     with torch.device("meta"):
-        made = tables.layout(weights, 4).table, tables.addresses(weights).table
-    assert [table.device for table in made] == [HOST, HOST]
+        made = made_from(operands)
+    assert {table.device for table in made} == {HOST}
 
 
-def test_settings_live_as_long_as_their_table_so_no_other_can_take_their_identity() -> None:
-    made = [tables.settings(torch.full((1, 11), float(i), dtype=torch.float64), HOST) for i in range(5)]
-    assert [rows[0, 0].item() for rows in made] == [0, 1, 2, 3, 4]
+def test_settings_of_equal_numbers_are_told_apart_by_the_tensor_they_stand_in() -> None:
+    operands = of_sizes(1)
+    made = []
+    for i in range(5):
+        operands.settings = torch.full((1, 11), float(i), dtype=torch.float64)
+        made.append(tables.settings(operands, HOST)[0, 0].item())
+    assert made == [0, 1, 2, 3, 4]
 
 
-def test_tables_that_nobody_asks_for_go_when_there_are_too_many() -> None:
-    weights = [room(4)]
-    often, once = tables.addresses(weights).table, tables.layout([room(1)], 4).table
-    for n in range(2, tables.KEPT + 2):
-        tables.layout([torch.empty(n)], 4)
-        assert tables.addresses(weights).table is often
-    assert len(tables._cache) == tables.KEPT
-    assert tables.layout([room(1)], 4).table is not once
+def test_tables_go_with_the_memory_they_are_kept_in() -> None:
+    operands = full()
+    gone = [weakref.ref(table) for table in made_from(operands)]
+    del operands
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 5
+
+
+def test_a_copy_of_a_memory_begins_empty() -> None:
+    made_from(full(memory := Memory()))
+    for other in (copy.deepcopy(memory), pickle.loads(pickle.dumps(memory))):  # noqa: S301
+        assert memory.holds("maps", (HOST, None))
+        assert not other.holds("maps", (HOST, None))

@@ -1,0 +1,233 @@
+"""Which tensors go into one call, and for how long calls are kept."""
+
+import copy
+import gc
+import pickle
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from optim import Lamb
+from optim.calls import Calls
+from optim.kernels import eager
+from optim.kernels.cpu import call as cpu
+from optim.reference import lamb_step
+from tests.optim.oracle import Oracle, make_tensors
+
+SHAPES = [(4, 3), (5,), (6,)]
+
+
+def make(dtype: torch.dtype = torch.float64, **switches: Any) -> tuple[list[nn.Parameter], Lamb]:
+    """Return parameters in two groups and an optimizer that has taken a step."""
+    parameters = [nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0, dtype)]
+    give_gradients(parameters, 1)
+    optimizer = Lamb([{"params": parameters[:2]}, {"params": parameters[2:]}], lr=0.05, **switches)
+    optimizer.step()
+    return parameters, optimizer
+
+
+def give_gradients(parameters: list[nn.Parameter], seed: int) -> list[Tensor]:
+    """Set new gradients and return copies."""
+    gradients = [g.to(p.dtype) for g, p in zip(make_tensors(SHAPES, seed), parameters, strict=True)]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    return gradients
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect how many tensors calls are built of."""
+    built: list[int] = []
+    original = Calls.built
+
+    def note(calls: Calls, step: Any, ready: Any) -> Any:
+        built.append(len(ready))
+        return original(calls, step, ready)
+
+    monkeypatch.setattr(Calls, "built", note)
+    return built
+
+
+def test_calls_are_built_once_while_gradients_rates_and_settings_change(builds: list[int]) -> None:
+    parameters, optimizer = make()
+    oracle = Oracle(make_tensors(SHAPES, 0))
+    oracle.step(make_tensors(SHAPES, 1), lr=0.05)
+    for step in range(2, 5):
+        own: dict[str, Any] = {"lr": 0.1 / step, "betas": (0.8 + step / 100, 0.99), "weight_decay": step / 100}
+        for group in optimizer.param_groups:
+            group.update(own)
+        oracle.step(give_gradients(parameters, step), **own)
+        optimizer.step()
+    assert builds == [3]
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+def without_a_gradient(parameters: list[nn.Parameter], _: Lamb) -> None:
+    parameters[1].grad = None
+
+
+def with_another_dtype_of_gradient(parameters: list[nn.Parameter], _: Lamb) -> None:
+    gradient = parameters[1].grad
+    assert gradient is not None
+    parameters[1].grad_dtype = None  # any
+    parameters[1].grad = gradient.float()
+
+
+def with_other_strides_of_a_gradient(parameters: list[nn.Parameter], _: Lamb) -> None:
+    parameters[0].grad = parameters[0].grad.t().contiguous().t()  # type: ignore[union-attr]
+
+
+def with_other_strides_of_a_weight(parameters: list[nn.Parameter], _: Lamb) -> None:
+    parameters[0].data = parameters[0].detach().t().contiguous().t()
+
+
+def with_weights_of_another_dtype(parameters: list[nn.Parameter], _: Lamb) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+        parameter.data = parameter.detach().float()
+    give_gradients(parameters, 2)
+
+
+def with_another_moment(parameters: list[nn.Parameter], optimizer: Lamb) -> None:
+    state = optimizer.state[parameters[0]]
+    state["exp_avg"] = state["exp_avg"].clone()
+
+
+def with_a_loaded_state(_: list[nn.Parameter], optimizer: Lamb) -> None:
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def with_a_later_group(_: list[nn.Parameter], optimizer: Lamb) -> None:
+    later = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    later.grad = torch.ones_like(later)
+    optimizer.add_param_group({"params": [later]})
+
+
+def with_parameters_in_another_order(_: list[nn.Parameter], optimizer: Lamb) -> None:
+    optimizer.param_groups[0]["params"].reverse()
+
+
+def with_another_backend(_: list[nn.Parameter], optimizer: Lamb) -> None:
+    optimizer.backend = "eager"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_a_gradient,
+        with_another_dtype_of_gradient,
+        with_other_strides_of_a_gradient,
+        with_other_strides_of_a_weight,
+        with_weights_of_another_dtype,
+        with_another_moment,
+        with_a_loaded_state,
+        with_a_later_group,
+        with_parameters_in_another_order,
+        with_another_backend,
+    ],
+)
+def test_calls_are_built_anew_where_a_tensor_or_group_is_no_longer_what_it_was(
+    change: Callable[[list[nn.Parameter], Lamb], None], builds: list[int]
+) -> None:
+    parameters, optimizer = make()
+    give_gradients(parameters, 2)
+    change(parameters, optimizer)
+    own = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    before = [
+        (p.detach().clone(), p.grad.clone(), *(optimizer.state[p][key].clone() for key in ("exp_avg", "exp_avg_sq")))
+        if p in optimizer.state
+        else (p.detach().clone(), p.grad.clone(), torch.zeros_like(p), torch.zeros_like(p))
+        for p in own
+    ]
+    steps = [int(optimizer.state[p]["step"]) if p in optimizer.state else 0 for p in own]
+    optimizer.step()
+    assert builds == [3, len(own)]
+    for parameter, (weight, grad, mean, square), step in zip(own, before, steps, strict=True):
+        made = lamb_step(weight, grad, mean, square, step + 1, lr=0.05)
+        torch.testing.assert_close(parameter.detach().double(), made.weight, rtol=1e-6, atol=1e-7)
+    optimizer.step()
+    assert len(builds) == 2
+
+
+def test_weights_that_lie_elsewhere_are_stepped_where_they_lie(builds: list[int]) -> None:
+    parameters, optimizer = make()
+    left = [parameter.data for parameter in parameters]
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.detach().clone()
+    give_gradients(parameters, 2)
+    optimizer.step()
+    assert builds == [3]
+    for parameter, old, was in zip(parameters, left, before, strict=True):
+        assert torch.equal(old, was)
+        assert not torch.equal(parameter.detach(), was)
+
+
+def test_nothing_that_a_user_frees_between_steps_is_kept_alive() -> None:
+    parameters, optimizer = make(torch.bfloat16, master_weights=True)
+    held = [weakref.ref(p.grad) for p in parameters if p.grad is not None]
+    held += [weakref.ref(entry) for p in parameters for entry in optimizer.state[p].values()]
+    optimizer.zero_grad()
+    optimizer.state.clear()
+    gc.collect()
+    assert [reference() for reference in held] == [None] * (3 + 3 * 4)
+
+
+def test_tensors_that_the_kernel_cannot_read_are_stepped_by_plain_pytorch_beside_the_others() -> None:
+    tensors = make_tensors([(4, 6), (30, 41), (9,), (20, 30)], 0)
+    tensors[1], tensors[2] = tensors[1].t(), tensors[2][::2]
+    parameters = [nn.Parameter(tensor) for tensor in tensors]
+    for parameter, gradient in zip(parameters, make_tensors([p.shape for p in parameters], 1), strict=True):
+        parameter.grad = gradient
+    optimizer, oracle = Lamb(parameters, lr=0.05, max_grad_norm=1.0), Oracle(parameters)
+    chosen = [call.kernels for call in optimizer._present_calls()]
+    oracle.step([parameter.grad for parameter in parameters], lr=0.05, max_grad_norm=1.0)
+    optimizer.step()
+    assert chosen == [cpu, eager]
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_rates_of_one_tensor_and_of_numbers_go_to_their_own_groups(builds: list[int]) -> None:
+    parameters, optimizer = make()
+    oracle = Oracle(make_tensors(SHAPES, 0))
+    oracle.step(make_tensors(SHAPES, 1), lr=0.05)
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    optimizer.param_groups[1]["lr"] = rate
+    for step, lr in ((2, 0.25), (3, 0.125)):
+        rate.fill_(lr)
+        oracle.step(give_gradients(parameters, step), {2: {"lr": lr}}, lr=0.05)
+        optimizer.step()
+    assert builds == [3]
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])  # noqa: S301
+def test_a_copy_of_an_optimizer_steps_tensors_of_its_own(duplicate: Callable[[Lamb], Lamb]) -> None:
+    parameters, optimizer = make()
+    before = [parameter.detach().clone() for parameter in parameters]
+    copied = duplicate(optimizer)
+    own = [parameter for group in copied.param_groups for parameter in group["params"]]
+    give_gradients(own, 2)
+    copied.step()
+    assert all(torch.equal(parameter.detach(), was) for parameter, was in zip(parameters, before, strict=True))
+    give_gradients(parameters, 2)
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(parameters, own, strict=True))
+
+
+@pytest.mark.parametrize("moments", ["full", "8bit"])
+def test_a_step_on_fake_tensors_leaves_nothing_to_another_optimizer(moments: Any) -> None:
+    with FakeTensorMode():
+        make(torch.float32, moments=moments)
+    parameters, _ = make(torch.float32, moments=moments)
+    for parameter, was in zip(parameters, make_tensors(SHAPES, 0, torch.float32), strict=True):
+        assert type(parameter.data) is Tensor
+        assert not torch.equal(parameter.detach(), was)
