@@ -98,7 +98,7 @@ class Scheduler:
                 case Action.REFUSE:
                     self._fail(job, decision.reason)
                 case Action.RESTART:
-                    self._restart(job)
+                    self._restart(job, decision.world_size)
                 case Action.SETTLE:
                     self._settle(job)
         except ClusterUnreachableError:
@@ -122,7 +122,7 @@ class Scheduler:
                 self._fail(job, f"{error.detail} (tried for {_SUBMIT_S:g} s)")
             raise
 
-    def _restart(self, job: Job) -> None:
+    def _restart(self, job: Job, world_size: int) -> None:
         """Start the next attempt of a run that the cluster lost, unless the run had ended or no restart is left."""
         job = self._read_rest(job)
         if not job.status.is_active:
@@ -132,7 +132,6 @@ class Scheduler:
             restarts = counted(allowed, "restart")
             self._fail(job, f"The cluster lost the run, and failures.max_restarts allows {restarts}: none is left.")
             return
-        world_size = job.world_size or 1
         self._submit(self._store.change(job.id, lambda job: job.admit(world_size, _now())))
 
     def _settle(self, job: Job) -> None:

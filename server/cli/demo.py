@@ -78,8 +78,8 @@ def check(settings: Settings) -> None:
     if found is not None:
         other = settings.port % 65_535 + 1
         raise DemoError(
-            f"port {settings.port} on {settings.host} is {found}. Choose another one: "
-            f"`make demo PORT={other}` or `bigbatch demo --port {other}`."
+            f"port {settings.port} on {settings.host} is {found}. Choose another port: "
+            f"`make demo PORT={other}` or `bigbatch demo --port {other}`; or another address with --host."
         )
 
 

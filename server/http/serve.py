@@ -34,7 +34,8 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
             _check_port(settings)
             return _run(settings, as_json=as_json)
     except CannotServeError as error:
-        print(f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201 -- the terminal is the interface
+        told = {"title": "The server cannot start.", "detail": str(error)}
+        print(json.dumps(told) if as_json else f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201
         return BAD_USAGE
 
 

@@ -49,12 +49,13 @@ class Facts:
 def decide(facts: Facts) -> list[Decision]:
     """Decide for every job; jobs that need nothing are not mentioned."""
     active = [job for job in facts.jobs if job.status.is_active]
-    decisions = [decision for job in active if (decision := _decide_active(job, facts.runs[job.id], facts.now))]
+    decisions = [decision for job in active if (decision := _decide_active(job, facts))]
     queued = [job for job in facts.jobs if job.status is JobStatus.QUEUED]
     return decisions + _admit(queued, facts.total, sum((_held(job) for job in active), Resources()))
 
 
-def _decide_active(job: Job, run: Run, now: datetime) -> Decision | None:
+def _decide_active(job: Job, facts: Facts) -> Decision | None:
+    run = facts.runs[job.id]
     match run:
         case Run.ENDED:
             return Decision(job, Action.SETTLE)
@@ -63,9 +64,16 @@ def _decide_active(job: Job, run: Run, now: datetime) -> Decision | None:
         case Run.UNKNOWN if job.status is JobStatus.STOPPING:
             return Decision(job, Action.SETTLE)
         case Run.UNKNOWN:
-            return Decision(job, Action.RESTART)
-    is_overdue = job.stop_deadline is not None and now >= job.stop_deadline
+            return Decision(job, Action.RESTART, _size_of_restart(job, facts))
+    is_overdue = job.stop_deadline is not None and facts.now >= job.stop_deadline
     return Decision(job, Action.KILL) if job.status is JobStatus.STOPPING and is_overdue else None
+
+
+def _size_of_restart(job: Job, facts: Facts) -> int:
+    """Return the most workers that fit beside the other active jobs; where none do, as many as the job had."""
+    others = (_held(other) for other in facts.jobs if other.status.is_active and other.id != job.id)
+    room = facts.total - sum(others, Resources())
+    return size_that_fits(job.valid_spec, room.cpus, room.gpus) or job.world_size or min(job.valid_spec.world_sizes())
 
 
 def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Decision]:

@@ -169,5 +169,12 @@ def _repeated(where: str, key: object) -> Problem:
 def _not_a_mapping(document: object) -> SpecError:
     remedy = "write a mapping with at least name, data and phases"
     return SpecError(
-        [Problem("(document)", repr(document)[:80], "is not a mapping, and a job specification is one", remedy)]
+        [
+            Problem(
+                "(document)",
+                "(empty)" if document is None else repr(document)[:80],
+                "is not a mapping, and a job specification is one",
+                remedy,
+            )
+        ]
     )

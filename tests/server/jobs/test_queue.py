@@ -55,6 +55,19 @@ def test_every_state_meets_what_the_cluster_says_with_one_decision(
     assert [each.action for each in decisions] == ([] if action is None else [action])
 
 
+def test_a_lost_run_starts_again_at_the_size_that_the_cluster_now_has_room_for() -> None:
+    lost = replace(_job("a", JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=2)
+    for cpus, size in ((1, 1), (2, 2), (0, 2)):  # a cluster without room may get some: Ray waits for it
+        (decision,) = _decide(lost, runs={"a": Run.UNKNOWN}, total=Resources(cpus=cpus))
+        assert (decision.action, decision.world_size) == (Action.RESTART, size)
+
+
+def test_lost_runs_start_again_beside_each_other() -> None:
+    lost = [replace(_job(name, JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=1) for name in "ab"]
+    decisions = _decide(*lost, runs={"a": Run.UNKNOWN, "b": Run.UNKNOWN})
+    assert [(each.action, each.world_size) for each in decisions] == [(Action.RESTART, 1)] * 2
+
+
 def test_a_run_is_killed_only_when_its_time_to_stop_is_over() -> None:
     stopping = _job("a", JobStatus.RUNNING).cancel(NOW)
     assert _decide(stopping, runs={"a": Run.RUNNING}) == []

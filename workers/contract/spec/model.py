@@ -61,7 +61,9 @@ class Model(Strict):
     def _is_whole(self) -> Self:
         missing = [name for name in Architecture.model_fields if getattr(self, name) is None]
         if self.preset is None and missing:
-            raise fault(f"neither a preset nor {', '.join(missing)}", "name a preset or give all four sizes")
+            raise fault(
+                f"has no preset, and {', '.join(missing)} are not given", "name a preset or give all four sizes"
+            )
         if self.architecture.hidden % self.architecture.heads:
             raise fault(
                 f"hidden {self.architecture.hidden} is not divisible by heads {self.architecture.heads}",
