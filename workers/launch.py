@@ -65,6 +65,7 @@ def _fit(spec: JobSpec, folder: RunFolder, attempt: int) -> RunStatus:
 def _worker(config: dict[str, Any]) -> str:
     """Run one rank. Imported on the worker, so the driver need not load torch's distributed parts."""
     from . import ranks
+    from .checkpoints.errors import CheckpointError
     from .contract.sources import CorpusError
     from .training import loop
 
@@ -74,7 +75,7 @@ def _worker(config: dict[str, Any]) -> str:
     home = folder.path.parent.parent
     try:
         return loop.train(spec, folder, home, reporter=reporter, attempt=config["attempt"]).value
-    except (CorpusError, loop.DivergedError) as error:
+    except (CorpusError, CheckpointError, loop.DivergedError) as error:
         # Ray would start the group again for an exception; these would fail again.
         if reporter:
             reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=config["attempt"], error=str(error)))

@@ -1,7 +1,7 @@
 """The process group, and what ranks tell each other."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -44,11 +44,16 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gather(value: Value) -> list[Value]:
+    """Return every rank's value on every rank, in rank order."""
+    values: list[Value | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value] # every rank has put its own in place
+
+
 def gather_errors(error: str | None) -> list[str]:
     """Return what went wrong on any rank, in rank order."""
-    errors: list[str | None] = [None] * world_size()
-    dist.all_gather_object(errors, error)
-    return [each for each in errors if each is not None]
+    return [each for each in gather(error) if each is not None]
 
 
 def as_rank_0_says(value: Value) -> Value:
@@ -56,3 +61,22 @@ def as_rank_0_says(value: Value) -> Value:
     said = [value]
     dist.broadcast_object_list(said, src=0)
     return said[0]
+
+
+def as_rank_0_does(work: Callable[[], Value]) -> Value:
+    """Do the work on rank 0 alone, and return its value on every rank.
+
+    Raises:
+        Exception: what the work raised, on every rank, so that none waits for the others.
+    """
+    value: Value | None = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            value = work()
+        except Exception as problem:  # noqa: BLE001 -- raised below, on every rank
+            error = problem
+    value, error = as_rank_0_says((value, error))
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value] # without an error there is a value

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .checkpoints.errors import CheckpointError
 from .contract.documents import parse_spec, read_file
 from .contract.problems import Problem, SpecError
 from .contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
@@ -22,23 +23,36 @@ from .contract.spec.job import JobSpec
 from .ranks import process_group, rank
 from .training import loop
 from .training.reporter import Reporter
+from .training.signals import InterruptedBeforeTrainingError, StopRequest, stop_on_signals
 
 
 def main() -> int:
     """Train the job that the command line names; return the exit code."""
     arguments = _parser().parse_args()
+    with stop_on_signals() as stop:
+        try:
+            return _run(arguments, stop)
+        except InterruptedBeforeTrainingError as interruption:
+            sys.stderr.write(f"ended by {interruption} before the first step\n")
+            return stop.exit_code
+
+
+def _run(arguments: argparse.Namespace, stop: StopRequest) -> int:
     try:
         spec = parse_spec(read_file(arguments.file))
         check_files(spec.data)
         folder = (arguments.run or Path("runs") / spec.name).resolve()
         claim(folder, spec)
         with process_group(spec):
-            return _train(spec, folder, as_json=arguments.json)
+            return _train(spec, folder, stop, as_json=arguments.json)
     except (SpecError, CorpusError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except loop.DivergedError as error:
         sys.stderr.write(f"diverged: {error}\n")
+        return 1
+    except CheckpointError as error:
+        sys.stderr.write(f"{error}\n")
         return 1
 
 
@@ -72,24 +86,29 @@ def home() -> Path:
     return Path(os.environ.get("BIGBATCH_HOME") or Path.home() / ".bigbatch")
 
 
-def _train(spec: JobSpec, folder: Path, *, as_json: bool) -> int:
+def _train(spec: JobSpec, folder: Path, stop: StopRequest, *, as_json: bool) -> int:
     run = RunFolder(folder)
     if rank() != 0:
-        return _exit_code(loop.train(spec, run, home(), reporter=None))
+        return _exit_code(loop.train(spec, run, home(), reporter=None, stop=stop), stop)
     with _show(spec, as_json=as_json) as on_record:
         reporter = Reporter(run, on_record=on_record)
         try:
-            outcome = loop.train(spec, run, home(), reporter=reporter)
+            outcome = loop.train(spec, run, home(), reporter=reporter, stop=stop)
+        except InterruptedBeforeTrainingError:
+            reporter.emit(StatusRecord(status=RunStatus.PAUSED, attempt=1))
+            raise
         except Exception as error:
             reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=1, error=str(error)))
             raise
         finally:
             reporter.close()
-    return _exit_code(outcome)
+    return _exit_code(outcome, stop)
 
 
-def _exit_code(outcome: RunStatus) -> int:
-    return 0 if outcome is RunStatus.SUCCEEDED else 1
+def _exit_code(outcome: RunStatus, stop: StopRequest) -> int:
+    if outcome is RunStatus.SUCCEEDED:
+        return 0
+    return stop.exit_code if stop.is_asked else 1
 
 
 @contextmanager

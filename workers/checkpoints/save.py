@@ -1,37 +1,26 @@
 """Checkpoints that are either whole or not there, and that any number of workers can load.
 
-A checkpoint is a folder `step-00000200/` written by torch.distributed.checkpoint, parameters and moments by name. It
-counts from the moment at which rank 0 has put the manifest, written last, in its place.
+A checkpoint is a folder `step-00000200-a1/` written by torch.distributed.checkpoint, parameters and moments by name. It
+counts from the moment at which rank 0 has put the manifest, written last, in its place. The manifest holds the sha256
+of every file, computed by each rank while it writes its own.
 """
 
-import json
-import os
-import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.optim import Optimizer
 
-from workers.ranks import rank, world_size
+from workers import ranks
+from workers.contract.manifests import CheckpointManifest
+from workers.contract.run_folder import CheckpointName, RunFolder
 
-_MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a whole checkpoint holds."""
-
-    step: int
-    world_size: int
-    sizes_bytes: dict[str, int]
-    """Of each file in the folder, to tell a whole copy from a torn one."""
+from .hashing import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,69 +32,52 @@ class Saved:
     seconds: float
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, *, keep: int) -> Saved:
-    """Write the checkpoint of `step` under `folder` and drop all but the newest `keep`. Every rank calls this.
+def save(
+    folder: RunFolder,
+    name: CheckpointName,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    identity: str | None = None,
+    is_sound: bool = True,
+    best_loss: float | None = None,
+) -> Saved:
+    """Write a checkpoint into a run folder. Every rank calls this; what they write is one checkpoint.
 
     Raises:
-        OSError: the disk is full or not writable; checkpoints that were there before are untouched.
+        OSError: the disk is full or not writable. The checkpoints that were there before are untouched, and what was
+            written of this one is removed.
     """
-    begin, target = time.monotonic(), folder / f"step-{step:08d}"
-    if rank() == 0 and target.exists():
-        shutil.rmtree(target)  # left by a run that was killed while it wrote
-    dist.barrier()
-    dcp_save(_state(model, optimizer), checkpoint_id=target)
-    sizes = _commit(target, step) if rank() == 0 else {}
-    if rank() == 0:
-        for old in _whole(folder)[:-keep]:
-            _remove(old)
-    return Saved(target, sum(sizes.values()), time.monotonic() - begin)
+    begin = time.monotonic()
+    ranks.as_rank_0_does(lambda: remove(folder, name))  # left by a run that was killed while it wrote
+    writer = Writer(folder, name)
+    try:
+        dcp_save(state_of(model, optimizer), storage_writer=writer)
+    except CheckpointException as error:
+        ranks.as_rank_0_does(lambda: remove(folder, name))
+        causes = "; ".join(f"rank {rank}: {cause[0]}" for rank, cause in sorted(error.failures.items()))
+        raise OSError(f"the checkpoint of step {name.step} could not be written to {writer.path}: {causes}") from error
+    files = {file: content for written in ranks.gather(writer.files) for file, content in written.items()}
+    manifest = CheckpointManifest(
+        step=name.step,
+        world_size=ranks.world_size(),
+        attempt=name.attempt,
+        identity=identity,
+        files=files,
+        is_sound=is_sound,
+        best_loss=best_loss,
+    )
+    ranks.as_rank_0_does(lambda: folder.store.put(name.manifest, manifest.model_dump_json(indent=1).encode()))
+    return Saved(Path(writer.path), sum(file.size_bytes for file in files.values()), time.monotonic() - begin)
 
 
-def newest(folder: Path) -> tuple[int, Path] | None:
-    """Find the newest whole checkpoint: its step and its folder."""
-    whole = _whole(folder)
-    return (_manifest(whole[-1]).step, whole[-1]) if whole else None
-
-
-def load(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint into a model and an optimizer, however many workers wrote it. Every rank calls this."""
-    state = _state(model, optimizer)
-    dcp_load(state, checkpoint_id=path)
-    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-
-
-def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Return what a checkpoint holds: parameters and moments by name."""
     weights, moments = get_state_dict(model, optimizer)
     return {"model": weights, "optimizer": moments}
 
 
-def _commit(target: Path, step: int) -> dict[str, int]:
-    sizes = {path.name: path.stat().st_size for path in target.iterdir()}
-    draft = target / f"{_MANIFEST}.tmp"
-    with draft.open("w") as file:
-        json.dump(asdict(Manifest(step, world_size(), sizes)), file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(target / _MANIFEST)
-    return sizes
-
-
-def _whole(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("step-*")) if _is_whole(path)]
-
-
-def _is_whole(path: Path) -> bool:
-    if not (path / _MANIFEST).exists():
-        return False
-    sizes = _manifest(path).sizes_bytes
-    return all((path / name).exists() and (path / name).stat().st_size == size for name, size in sizes.items())
-
-
-def _manifest(path: Path) -> Manifest:
-    return Manifest(**json.loads((path / _MANIFEST).read_text()))
-
-
-def _remove(path: Path) -> None:
-    """Take the manifest away first, so that a half-removed checkpoint is never taken for a whole one."""
-    (path / _MANIFEST).unlink()
-    shutil.rmtree(path)
+def remove(folder: RunFolder, name: CheckpointName) -> None:
+    """Remove a checkpoint, the manifest first, so that half of one is never taken for a whole one."""
+    folder.store.delete(name.manifest)
+    folder.store.clear(name.prefix)

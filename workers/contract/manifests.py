@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -17,6 +17,8 @@ FOLDER_FORMAT = 1
 """Of a run folder's layout; raise it when an older version could no longer read the folder."""
 JOURNAL_FORMAT = 1
 """Of the records in `events.jsonl`; raise it when an older version could no longer read them."""
+CHECKPOINT_FORMAT = 2
+"""Of a checkpoint's folder; raise it when an older version could no longer read the folder."""
 
 
 _OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
@@ -118,6 +120,54 @@ class RunManifest(BaseModel):
     """The newest attempt; 0 before the first."""
 
 
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+"""Of a file in the manifest's own folder; a path could lead out of it."""
+
+
+class StoredFile(BaseModel):
+    """What a file held when it was written."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: str | None = None
+    """Absent in format 1."""
+
+
+class CheckpointManifest(BaseModel):
+    """`manifest.json` of a checkpoint: what the whole checkpoint holds. It is written last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = CHECKPOINT_FORMAT
+    step: Annotated[int, Field(ge=0)]
+    world_size: Annotated[int, Field(ge=1)]
+    attempt: Annotated[int, Field(ge=0)] = 0
+    identity: str | None = None
+    """Of what the run was trained on, as in `run.json`; absent in format 1."""
+    files: dict[FileName, StoredFile]
+    """All but this one."""
+    is_sound: bool = True
+    """Whether the loss was in good order when it was written; in format 1 nobody looked."""
+    best_loss: float | None = None
+    """The lowest loss between two checkpoints up to this one, in nats."""
+
+    @classmethod
+    def parse(cls, path: Path, content: bytes) -> Self:
+        """Read a manifest of this format or an older one; `path` is where it lies.
+
+        Raises:
+            ValueError: the content is not a manifest, or one of a newer format.
+        """
+        try:
+            check_format(path, content, "format", CHECKPOINT_FORMAT)
+            return cls.model_validate(_as_format_2(_OBJECT.validate_json(content)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "(document)"
+            raise ValueError(f"{field}: {first['msg']}") from None
+
+
 def check_format(path: Path, content: bytes, field: str, known: int) -> None:
     """Refuse a JSON object whose `field` has a higher number than this version knows, before it is read further.
 
@@ -131,3 +181,11 @@ def check_format(path: Path, content: bytes, field: str, known: int) -> None:
             f"{path} has {field} {found}, and this version of bigbatch reads up to {known}; "
             "it was written by a newer version: use that one"
         )
+
+
+def _as_format_2(document: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had neither a number nor an attempt, and of each file only its size."""
+    if "format" in document or not isinstance(sizes := document.get("sizes_bytes"), dict):
+        return document
+    files = {name: {"size_bytes": size} for name, size in sizes.items()}
+    return {"format": 1, "step": document.get("step"), "world_size": document.get("world_size"), "files": files}

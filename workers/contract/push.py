@@ -15,6 +15,11 @@ class Command(StrEnum):
     PAUSE = "pause"
     STOP = "stop"
 
+    @property
+    def ends_the_run(self) -> bool:
+        """Whether the run ends, after a checkpoint."""
+        return self in (Command.PAUSE, Command.STOP)
+
 
 class Push(BaseModel):
     """Body of the ingest route: consecutive records."""

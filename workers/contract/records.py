@@ -221,6 +221,8 @@ class CheckpointRecord(_Record):
     path: str
     size_bytes: int
     seconds: float
+    kept: list[str] | None = None
+    """Paths of all checkpoints that are there from now on, this one among them; absent in older records."""
 
 
 class AlertRecord(_Record):

@@ -3,6 +3,7 @@
 Today it is a folder; an object store can take its place, so nobody may append to an object, rename or lock one.
 """
 
+import shutil
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +50,11 @@ class FolderStore:
         with suppress(OSError):  # the folder is not empty
             for folder in list(target.relative_to(self._folder).parents)[:-2]:
                 (self._folder / folder).rmdir()
+
+    def clear(self, folder: str) -> None:
+        """Remove all objects that begin with `folder/`, and what a killed writer left half-written among them."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path(folder))
 
     def path(self, name: str) -> Path:
         """Return the file or folder of a name, for programs that read and write files by themselves."""

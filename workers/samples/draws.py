@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     OTHER_BORDER = 5
     MASK = 6
     REPLACE = 7
+    DROPOUT = 8
 
 
 def draw(seed: int, purpose: Purpose, index: NDArray[np.int64], slot: NDArray[np.int64] | int = 0) -> U64:

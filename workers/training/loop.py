@@ -5,31 +5,32 @@ Everything that a step computes is a function of (specification, step): the samp
 divided by counts over the global batch. So the number of workers changes who computes what, not what is computed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
-from optim import Lamb, Schedule
+from optim import Schedule
 from workers import ranks
-from workers.checkpoints import save as checkpoint
-from workers.contract.manifests import ShardsManifest, read_shards
+from workers.checkpoints import retention
+from workers.checkpoints.load import load_newest
+from workers.checkpoints.save import Saved, remove, save
+from workers.contract.manifests import read_shards
+from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
-from workers.contract.records import CheckpointRecord, RunStatus, StatusRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord
+from workers.contract.run_folder import CheckpointName, RunFolder
 from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.corpus.prepare import prepare
-from workers.model import sharding
-from workers.model.bert import PretrainingBert, build
-from workers.samples.batch import Batch
 from workers.samples.dataset import PreTrainingData
 
+from .health import Health
+from .optimizer import reset_step
 from .reporter import Reporter
+from .signals import StopRequest
+from .step import MicroBatch, Worker, set_up, take_step
 from .telemetry import Telemetry
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -40,23 +41,29 @@ MAX_SKIPPED_IN_A_ROW = 20
 class Run:
     """What the phases of one run share."""
 
-    spec: JobSpec
     folder: RunFolder
-    device: torch.device
-    module: PretrainingBert
-    model: nn.Module
-    """`module` as it is spread over the workers; forward goes through it."""
-    optimizer: Lamb
+    attempt: int
+    worker: Worker
+    health: Health
     telemetry: Telemetry
     reporter: Reporter | None
     """On rank 0 alone."""
+    stop: StopRequest
 
 
 class DivergedError(RuntimeError):
     """No gradient was finite for many steps in a row."""
 
 
-def train(spec: JobSpec, folder: RunFolder, home: Path, *, reporter: Reporter | None, attempt: int = 1) -> RunStatus:
+def train(
+    spec: JobSpec,
+    folder: RunFolder,
+    home: Path,
+    *,
+    reporter: Reporter | None,
+    attempt: int = 1,
+    stop: StopRequest | None = None,
+) -> RunStatus:
     """Train the job of `spec` to its end, from its newest whole checkpoint if there is one. Every rank calls this.
 
     Args:
@@ -65,29 +72,30 @@ def train(spec: JobSpec, folder: RunFolder, home: Path, *, reporter: Reporter | 
         home: where prepared text is kept, under `data/`.
         reporter: where records go; on rank 0 alone.
         attempt: how often the control plane has launched the job.
+        stop: whether this process was told to end. If any rank was, all of them end after the same step.
 
     Returns:
-        SUCCEEDED, or CANCELLED or PAUSED if the control plane asked for it.
+        SUCCEEDED; CANCELLED or PAUSED if the control plane asked for it; PAUSED if a process was told to end.
 
     Raises:
         CorpusError: there is no text to train on.
+        CheckpointError: there are checkpoints, and all of them are damaged.
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
     corpus = _prepare(spec, home)
-    manifest = read_shards(corpus)
-    run = _set_up(spec, folder, manifest, reporter, attempt)
+    shards = read_shards(corpus)
+    worker, health, stop = set_up(spec, shards), Health(), StopRequest() if stop is None else stop
+    telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
+    run = Run(folder, attempt, worker, health, telemetry, reporter, stop)
     done = _resume(run)
-    _announce(run, attempt, manifest.unigram_entropy_nats)
+    _announce(run, shards.unigram_entropy_nats)
     outcome = RunStatus.SUCCEEDED
-    first = 0
-    for number, phase in enumerate(spec.phases):
-        if done < first + phase.steps:
-            outcome = _train_phase(run, number, first, max(done, first), _data(spec, phase, corpus))
-        if outcome is not RunStatus.SUCCEEDED:
-            break
-        first += phase.steps
-    if reporter:
-        reporter.emit(StatusRecord(status=outcome, attempt=attempt))
+    with stop.while_training():
+        for window in phase_windows(spec.phases):
+            if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
+                outcome = _train_phase(run, window, done, _data(spec, window.phase, corpus))
+        if reporter:
+            reporter.emit(StatusRecord(status=outcome, attempt=attempt))
     return outcome
 
 
@@ -103,98 +111,55 @@ def _prepare(spec: JobSpec, home: Path) -> Path:
     return corpus
 
 
-def _set_up(spec: JobSpec, folder: RunFolder, shards: ShardsManifest, reporter: Reporter | None, attempt: int) -> Run:
-    device = sharding.device_of(spec)
-    if device.type == "cpu":
-        torch.set_num_threads(spec.parallel.cpus_per_worker)
-    else:
-        torch.cuda.set_device(device)
-    module = build(spec.model, shards.vocab_size, spec.seed, pad_id=shards.special_ids["[PAD]"])
-    model = sharding.parallelize(module, spec, device)
-    optimizer = build_optimizer(spec, module)
-    telemetry = Telemetry(optimizer, device, reporter, attempt)
-    return Run(spec, folder, device, module, model, optimizer, telemetry, reporter)
-
-
-def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
-    """Build LAMB, its parameters grouped by whether they take weight decay and a trust ratio."""
-    chosen = spec.optimizer
-    groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in module.named_parameters():
-        decays = not any(part in name for part in chosen.no_decay)
-        adapts = chosen.name == "lamb" and not any(part in name for part in chosen.no_adaptation)
-        groups.setdefault((decays, adapts), []).append((name, parameter))
-    return Lamb(
-        [
-            {
-                "params": named,
-                "weight_decay": chosen.weight_decay if decays else 0.0,
-                "layer_adaptation": adapts,
-            }
-            for (decays, adapts), named in groups.items()
-        ],
-        lr=spec.phases[0].lr,
-        betas=chosen.betas,
-        eps=chosen.eps,
-        bias_correction=chosen.bias_correction,
-        grad_averaging=chosen.grad_averaging,
-        max_grad_norm=chosen.max_grad_norm,
-        weight_norm_bounds=chosen.weight_norm_bounds,
-        trust_ratio_bounds=chosen.trust_ratio_bounds,
-        moments=chosen.moments,
-    )
-
-
 def _data(spec: JobSpec, phase: Phase, corpus: Path) -> PreTrainingData:
     return PreTrainingData(corpus, seq_len=phase.seq_len, seed=spec.seed, mask_probability=spec.data.mask_probability)
 
 
 def _resume(run: Run) -> int:
-    """Load the newest whole checkpoint; return the number of steps that are done."""
-    found = ranks.as_rank_0_says(checkpoint.newest(run.folder.checkpoints_path))
-    if found is None:
+    """Load the newest undamaged checkpoint; return the number of steps that are done."""
+    loaded = load_newest(run.folder, run.worker.model, run.worker.optimizer)
+    if loaded is None:
         return 0
-    step, path = found
-    checkpoint.load(path, run.model, run.optimizer)
-    return step
+    run.health.best_loss = loaded.manifest.best_loss
+    if run.reporter:
+        for damage in loaded.damaged:
+            detail = f"{damage}. The run goes on from step {loaded.name.step} instead."
+            run.reporter.emit(AlertRecord(level="error", title="A checkpoint is damaged", detail=detail))
+    return loaded.name.step
 
 
-def _announce(run: Run, attempt: int, entropy: float) -> None:
+def _announce(run: Run, entropy: float) -> None:
     if run.reporter is None:
         return
     run.reporter.emit(
         StatusRecord(
             status=RunStatus.RUNNING,
-            attempt=attempt,
+            attempt=run.attempt,
             world_size=ranks.world_size(),
             unigram_entropy_nats=entropy,
         )
     )
 
 
-def _train_phase(run: Run, number: int, first: int, done: int, data: PreTrainingData) -> RunStatus:
-    """Take the steps `done + 1 … first + phase.steps`, numbered over all phases; the phase's own begin at `first`."""
-    phase = run.spec.phases[number]
+def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData) -> RunStatus:
+    """Take the steps of a phase that are left."""
+    phase, spec = window.phase, run.worker.spec
     lr_of = Schedule(
         phase.lr, phase.steps, phase.warmup, decay=phase.decay.kind, power=phase.decay.power, anchor=phase.decay.anchor
     )
-    if done == first and "step" in phase.reset:
-        _reset_step(run.optimizer)
-    last, every = first + phase.steps, run.spec.checkpoint.every_steps
-    for step, batches in _prefetch(run, phase, number, first, done, data):
-        lr = lr_of(step - first)
-        sums = take_step(run, step, lr, batches)
-        is_due = step % every == 0 or step == last
+    if done <= window.steps_before and "step" in phase.reset:
+        reset_step(run.worker.optimizer)
+    for step, micro_batches in _prefetch(window, done, data):
+        lr = lr_of(step - window.steps_before)
+        sums = take_step(run.worker, step, lr, micro_batches)
+        is_due = step % spec.checkpoint.every_steps == 0 or step == window.last_step
         # What a checkpoint holds is never computed again, so it must have been reported.
-        command = run.telemetry.record(step, number, lr, sums, flush=is_due)
-        if run.telemetry.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise DivergedError(
-                f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of phases[{number}]; "
-                f"lower phases[{number}].lr {phase.lr} or lengthen its warmup {phase.warmup}"
-            )
+        command = run.telemetry.record(step, window.index, lr, sums, flush=is_due)
+        _give_up_where_hopeless(run, window, step)
         if is_due or command is not Command.NONE:
             _checkpoint(run, step)
-        if command in _ENDS and step < run.spec.total_steps:
+            command = _command_after_saving(run, command)
+        if command in _ENDS and step < spec.total_steps:
             return _ENDS[command]
     return RunStatus.SUCCEEDED
 
@@ -202,51 +167,36 @@ def _train_phase(run: Run, number: int, first: int, done: int, data: PreTraining
 _ENDS = {Command.STOP: RunStatus.CANCELLED, Command.PAUSE: RunStatus.PAUSED}
 
 
-def take_step(run: Run, step: int, lr: float, batches: Sequence[Batch]) -> Tensor:
-    """Accumulate the gradients of this rank's micro-batches and take one optimizer step.
-
-    Returns:
-        What this rank counted, float64, in the order of `telemetry.Sums`.
-    """
-    torch.manual_seed(hash((run.spec.seed, step, ranks.rank())))  # dropout, the same after a restart
-    local = torch.tensor([0.0, 0.0, 0.0, *_counts(batches)], dtype=torch.float64, device=run.device)
-    n_masked, n_sequences = ranks.all_reduce_sum(local[[3, 5]]).float().unbind()
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    for number, batch in enumerate(batches, start=1):
-        with sharding.micro_batch(run.model, run.spec, is_last=number == len(batches)):
-            sums = run.model(batch.to(run.device))
-            loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_sequences
-        # FSDP2 and DDP average gradients over the workers; the loss is already a mean over the global batch.
-        (loss * ranks.world_size()).backward()
-        local[:3] += torch.stack(sums).detach()
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    return local
+def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
+    if run.health.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+        return
+    phase = f"phases[{window.index}]"
+    raise DivergedError(
+        f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of {phase}; "
+        f"lower {phase}.lr {window.phase.lr} or lengthen its warmup {window.phase.warmup}"
+    )
 
 
-def _counts(batches: Sequence[Batch]) -> tuple[int, int, int]:
-    masked = sum(len(batch.masked_labels) for batch in batches)
-    return masked, sum(batch.n_tokens for batch in batches), sum(len(batch.input_ids) for batch in batches)
+def _command_after_saving(run: Run, command: Command) -> Command:
+    """Pause at this checkpoint, not at another one a step later, where a rank was told to end meanwhile."""
+    told_to_end = any(ranks.gather(run.stop.is_asked))
+    return Command.PAUSE if told_to_end and not command.ends_the_run else command
 
 
-def _prefetch(
-    run: Run, phase: Phase, number: int, first: int, done: int, data: PreTrainingData
-) -> Iterator[tuple[int, list[Batch]]]:
+def _prefetch(window: PhaseWindow, done: int, data: PreTrainingData) -> Iterator[tuple[int, list[MicroBatch]]]:
     """Yield each step's micro-batches of this rank, the next step's being made meanwhile."""
-    before = sum(earlier.steps * earlier.global_batch_size for earlier in run.spec.phases[:number])
-    steps = range(done + 1, first + phase.steps + 1)
+    steps = window.steps_after(done)
 
-    def batches(step: int) -> list[Batch]:
-        samples = before + (step - first - 1) * phase.global_batch_size
-        return [data.batch(indices) for indices in share(phase, samples, ranks.rank(), ranks.world_size())]
+    def micro_batches(step: int) -> list[MicroBatch]:
+        samples = share(window.phase, window.first_sample(step), ranks.rank(), ranks.world_size())
+        return [MicroBatch(indices.start, data.batch(indices)) for indices in samples]
 
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-        coming = thread.submit(batches, steps[0])
+        coming = thread.submit(micro_batches, steps[0])
         for step in steps:
             ready = coming.result()
             if step < steps[-1]:
-                coming = thread.submit(batches, step + 1)
+                coming = thread.submit(micro_batches, step + 1)
             yield step, ready
 
 
@@ -257,15 +207,40 @@ def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]
     return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]
 
 
-def _reset_step(optimizer: Lamb) -> None:
-    for state in optimizer.state.values():
-        state["step"].zero_()
-
-
 def _checkpoint(run: Run, step: int) -> None:
-    saved = checkpoint.save(run.folder.checkpoints_path, step, run.model, run.optimizer, keep=run.spec.checkpoint.keep)
+    name = CheckpointName(step, run.attempt)
+    saved = save(
+        run.folder,
+        name,
+        run.worker.model,
+        run.worker.optimizer,
+        is_sound=run.health.close_window(),
+        best_loss=run.health.best_loss,
+    )
+    ranks.as_rank_0_does(lambda: _report_and_retire(run, name, saved))
+    run.telemetry.restart_clock()
+
+
+def _report_and_retire(run: Run, name: CheckpointName, saved: Saved) -> None:
+    """Say which checkpoints stay, and remove the others only then: no path that was told of may be gone."""
+    states = retention.states(run.folder)
+    gone = retention.superseded(states, name, run.worker.spec.checkpoint.keep)
+    kept = [each.prefix for each in states if states[each] in retention.WHOLE and each not in gone]
     if run.reporter:
         run.reporter.emit(
-            CheckpointRecord(step=step, path=str(saved.path), size_bytes=saved.size_bytes, seconds=saved.seconds)
+            CheckpointRecord(
+                step=name.step,
+                path=str(saved.path),
+                size_bytes=saved.size_bytes,
+                seconds=saved.seconds,
+                kept=[str(run.folder.store.path(prefix)) for prefix in kept],
+            )
         )
-    run.telemetry.restart_clock()
+    for each in gone:
+        try:
+            remove(run.folder, each)
+        except OSError as error:
+            if run.reporter:
+                detail = f"{run.folder.store.path(each.prefix)}: {error}. Remove it by hand, or the disk fills up."
+                alert = AlertRecord(level="warning", title="An old checkpoint cannot be removed", detail=detail)
+                run.reporter.emit(alert)

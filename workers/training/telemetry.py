@@ -1,7 +1,7 @@
 """What a step leaves behind, brought from the device to the reporter without holding up the device.
 
 Each step's numbers stay where they were computed. Every few steps one all-reduce sums what the ranks counted, and
-brings rank 0's command to all ranks, so that all of them stop after the same step; one copy then takes everything to
+brings what any rank asks to all ranks, so that all of them stop after the same step; one copy then takes everything to
 the host. A suffix of a tensor's name tells its shape: S = the fields of Sums, C = commands, K = numbers of one step.
 """
 
@@ -19,7 +19,9 @@ from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
 from workers.ranks import all_reduce_sum
 
+from .health import Health
 from .reporter import Reporter
+from .signals import StopRequest
 
 _STEPS_PER_FLUSH = {"cpu": 1}
 _STEPS_PER_FLUSH_ON_A_GPU = 10
@@ -56,8 +58,16 @@ class _Step(NamedTuple):
 class Telemetry:
     """Collects steps and flushes them. Every rank has one; only rank 0's reports."""
 
-    def __init__(self, optimizer: Lamb, device: torch.device, reporter: Reporter | None, attempt: int) -> None:
-        self.skipped_in_a_row = 0
+    def __init__(
+        self,
+        optimizer: Lamb,
+        device: torch.device,
+        reporter: Reporter | None,
+        attempt: int,
+        health: Health,
+        stop: StopRequest,
+    ) -> None:
+        self._health, self._stop = health, stop
         self._optimizer = optimizer
         self._device = device
         self._reporter = reporter
@@ -83,8 +93,7 @@ class Telemetry:
 
     def _flush(self) -> Command:
         steps, self._steps = self._steps, []
-        wanted = self._reporter.command if self._reporter else Command.NONE
-        is_wanted_C = torch.tensor([float(each is wanted) for each in Command], dtype=torch.float64)
+        is_wanted_C = torch.tensor([float(each in self._wanted()) for each in Command], dtype=torch.float64)
         summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), is_wanted_C.to(self._device)]))
         parts = [len(Sums._fields)] * len(steps), [len(Command)], [len(step.numbers) for step in steps]
         host = torch.cat([summed, *(step.numbers for step in steps)]).numpy(force=True)
@@ -94,11 +103,15 @@ class Telemetry:
         sums, numbers = split[: len(steps)], split[len(steps) + 1 :]
         for step, sums_S, numbers_K in zip(steps, sums, numbers, strict=True):
             self._report(step, Sums(*sums_S.tolist()), numbers_K, step_s)
-        return list(Command)[int(split[len(steps)].argmax())]
+        return list(Command)[int(np.flatnonzero(split[len(steps)])[-1])]  # the last one ends the run most surely
+
+    def _wanted(self) -> list[Command]:
+        """Return what this rank asks of all ranks: what the control plane says, and a pause where it is told to end."""
+        pause = [Command.PAUSE] if self._stop.is_asked else []
+        return [self._reporter.command if self._reporter else Command.NONE, *pause]
 
     def _report(self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float) -> None:
-        skipped = bool(numbers_K[2])
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        self._health.observe(_loss(sums), skipped=bool(numbers_K[2]))
         if self._reporter is None:
             return
         tensors = self._tensors(step.names)
@@ -129,14 +142,13 @@ def _record(
     (grad_norm, clip_coef, skipped), vectors = numbers_K[:3].tolist(), np.split(numbers_K[3:], len(VECTORS))
     with np.errstate(over="ignore"):  # beyond float32 is infinite
         packed = {what: vector.astype("<f4").tobytes() for what, vector in zip(VECTORS, vectors, strict=True)}
-    mlm_loss, nsp_loss = _mean(sums.mlm_loss, sums.masked), _mean(sums.nsp_loss, sums.samples)
     return StepRecord(
         step=step.step,
         attempt=attempt,
         phase=step.phase,
-        loss=None if mlm_loss is None or nsp_loss is None else mlm_loss + nsp_loss,
-        mlm_loss=mlm_loss,
-        nsp_loss=nsp_loss,
+        loss=_loss(sums),
+        mlm_loss=_mean(sums.mlm_loss, sums.masked),
+        nsp_loss=_mean(sums.nsp_loss, sums.samples),
         mlm_accuracy=_mean(sums.correct, sums.masked),
         lr=step.lr,
         grad_norm=_finite(grad_norm),
@@ -150,6 +162,11 @@ def _record(
         set=tensor_set,
         **dict.fromkeys(VECTORS) if skipped else packed,
     )
+
+
+def _loss(sums: Sums) -> float | None:
+    mlm_loss, nsp_loss = _mean(sums.mlm_loss, sums.masked), _mean(sums.nsp_loss, sums.samples)
+    return None if mlm_loss is None or nsp_loss is None else mlm_loss + nsp_loss
 
 
 def _mean(total: float, count: float) -> float | None:

@@ -1,89 +1,128 @@
+import hashlib
 import json
-from collections.abc import Iterator
+import resource
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from optim import Lamb
-from tests.workers.small_job import document
-from workers.checkpoints import save as checkpoint
-from workers.contract.documents import parse_spec
-from workers.ranks import process_group
+from tests.ranks import run_on_ranks
+from tests.workers.checkpoints.trained import trained, write
+from workers.checkpoints.save import remove, save
+from workers.contract.manifests import CheckpointManifest
+from workers.contract.run_folder import CheckpointName, RunFolder
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    with process_group(parse_spec(document(Path("unused")))):
-        yield
+def manifest(folder: Path) -> CheckpointManifest:
+    path = folder / "manifest.json"
+    return CheckpointManifest.parse(path, path.read_bytes())
 
 
-def trained(seed: int = 0) -> tuple[nn.Module, Lamb]:
-    """A small model after two steps."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    optimizer = Lamb(model.named_parameters(), lr=0.1)
-    for _ in range(2):
-        model(torch.randn(5, 3)).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model, optimizer
+def test_the_folder_is_named_by_step_and_attempt(tmp_path: Path) -> None:
+    saved = write(tmp_path, 2, attempt=3)
+    assert saved.path == tmp_path / "checkpoints" / "step-00000002-a3"
+    assert saved.size_bytes == sum(path.stat().st_size for path in saved.path.iterdir() if path.name != "manifest.json")
 
 
-def save(folder: Path, *steps: int, keep: int = 9) -> None:
+def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
     model, optimizer = trained()
-    for step in steps:
-        checkpoint.save(folder, step, model, optimizer, keep=keep)
+    name = CheckpointName(7, 2)
+    path = save(RunFolder(tmp_path), name, model, optimizer, identity="abc", is_sound=False, best_loss=1.5).path
+    found = json.loads((path / "manifest.json").read_text())
+    assert {key: value for key, value in found.items() if key != "files"} == {
+        "format": 2,
+        "step": 7,
+        "world_size": 1,
+        "attempt": 2,
+        "identity": "abc",
+        "is_sound": False,
+        "best_loss": 1.5,
+    }
+    assert found["files"] == {
+        file.name: {"size_bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in path.iterdir()
+        if file.name != "manifest.json"
+    }
+    assert sorted(found["files"]) == [".metadata", "__0_0.distcp"]
 
 
-def test_what_was_saved_is_loaded_to_the_same_bits(tmp_path: Path) -> None:
-    model, optimizer = trained(seed=0)
-    saved = checkpoint.save(tmp_path, 2, model, optimizer, keep=1)
-    other, its_optimizer = trained(seed=1)
-    checkpoint.load(saved.path, other, its_optimizer)
-    for expected, found in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(expected, found)
-        for key, value in optimizer.state[expected].items():
-            assert torch.equal(value, its_optimizer.state[found][key])
+def test_the_manifest_is_written_last(tmp_path: Path) -> None:
+    path = write(tmp_path, 1).path
+    times = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
+    assert max(times, key=times.__getitem__) == "manifest.json"
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path) is None
-    save(tmp_path, 9, 10, 100)
-    assert checkpoint.newest(tmp_path) == (100, tmp_path / "step-00000100")
+def test_torchs_own_tools_read_the_checkpoint(tmp_path: Path) -> None:
+    model, _ = trained()
+    dcp_to_torch_save(write(tmp_path, 1).path, tmp_path / "weights.pt")
+    weights = torch.load(tmp_path / "weights.pt", weights_only=True)["model"]
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_checkpoint_without_its_manifest_is_not_there(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2)
-    (tmp_path / "step-00000002" / "manifest.json").unlink()
-    assert checkpoint.newest(tmp_path) == (1, tmp_path / "step-00000001")
+def test_what_a_killed_writer_left_of_the_same_attempt_is_written_anew(tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / "step-00000001-a1"
+    left.mkdir(parents=True)
+    (left / "left.distcp").write_bytes(b"half")
+    assert "left.distcp" not in manifest(write(tmp_path, 1).path).files
+    assert not (left / "left.distcp").exists()
 
 
-def test_a_checkpoint_with_a_torn_file_is_not_there(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2)
-    (torn,) = (tmp_path / "step-00000002").glob("*.distcp")
-    torn.write_bytes(torn.read_bytes()[:-1])
-    assert checkpoint.newest(tmp_path) == (1, tmp_path / "step-00000001")
+def test_another_attempts_checkpoint_of_the_same_step_is_left_alone(tmp_path: Path) -> None:
+    first = write(tmp_path, 1, attempt=1).path
+    before = {file.name: file.read_bytes() for file in first.iterdir()}
+    write(tmp_path, 1, attempt=2, seed=1)
+    assert {file.name: file.read_bytes() for file in first.iterdir()} == before
 
 
-def test_a_step_that_was_left_half_written_is_written_anew(tmp_path: Path) -> None:
-    (tmp_path / "step-00000001").mkdir()
-    (tmp_path / "step-00000001" / "left.distcp").write_bytes(b"half")
-    save(tmp_path, 1)
-    sizes = json.loads((tmp_path / "step-00000001" / "manifest.json").read_text())["sizes_bytes"]
-    assert checkpoint.newest(tmp_path) is not None
-    assert "left.distcp" not in sizes
+def test_where_the_disk_is_full_the_error_names_the_checkpoint_and_what_was_written_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    model, optimizer = trained()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # no file may grow beyond 1000 bytes
+    try:
+        with pytest.raises(
+            OSError, match=r"step 2 could not be written to .*step-00000002-a1: rank 0: .*File too large"
+        ):
+            save(RunFolder(tmp_path), CheckpointName(2, 1), model, optimizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001-a1"]
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2, 3, 4, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+def test_a_checkpoint_is_removed_with_what_was_left_half_written_in_it(tmp_path: Path) -> None:
+    path = write(tmp_path, 1).path
+    (path / ".draft-__0_0.distcp.1234").write_bytes(b"half")
+    remove(RunFolder(tmp_path), CheckpointName(1, 1))
+    assert not path.exists()
 
 
-def test_a_torn_checkpoint_does_not_count_among_those_kept(tmp_path: Path) -> None:
-    save(tmp_path, 1, 2)
-    (tmp_path / "step-00000002" / "manifest.json").unlink()
-    save(tmp_path, 3, keep=2)
-    assert checkpoint.newest(tmp_path) == (3, tmp_path / "step-00000003")
-    assert (tmp_path / "step-00000001" / "manifest.json").exists()
+def save_on_each_rank(path: Path, fails_on: int) -> str:
+    """Save a model that is sharded over the ranks, where one of them can write no file; return the error."""
+    model, _ = trained()
+    fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    optimizer = Lamb(model.named_parameters(), lr=0.1)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if dist.get_rank() == fails_on:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        save(RunFolder(path), CheckpointName(1, 1), model, optimizer)
+    except OSError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    return ""
+
+
+@pytest.mark.parametrize("fails_on", [0, 1])
+def test_where_one_rank_cannot_write_all_ranks_say_which_and_nothing_is_left(fails_on: int, tmp_path: Path) -> None:
+    first, second = run_on_ranks(2, save_on_each_rank, tmp_path, fails_on)
+    assert first == second
+    assert f"rank {fails_on}: " in first
+    assert not list((tmp_path / "checkpoints").iterdir())

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +8,18 @@ import torch.distributed as dist
 from tests.ranks import run_on_ranks
 from tests.workers.control_plane import ControlPlane
 from tests.workers.small_job import PHASE, document
-from workers.contract.documents import parse_spec
+from tests.workers.training.running import forget_after, records, steps, train
 from workers.contract.push import Command
-from workers.contract.records import RECORD, CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.records import CheckpointRecord, RunStatus, StatusRecord, StepRecord
 from workers.contract.sources import CorpusError
 from workers.contract.spec.phase import Phase
-from workers.ranks import process_group
 from workers.training import loop, telemetry
-from workers.training.reporter import Reporter
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the text of these tests is prepared once."""
     return tmp_path_factory.mktemp("home")
-
-
-def train(document: dict[str, Any], folder: Path, home: Path) -> RunStatus:
-    """Train on one rank alone, or as one of the ranks that there are."""
-    spec = parse_spec(document)
-    with nullcontext() if dist.is_initialized() else process_group(spec):
-        reporter = Reporter(RunFolder(folder)) if dist.get_rank() == 0 else None
-        try:
-            return loop.train(spec, RunFolder(folder), home, reporter=reporter)
-        finally:
-            if reporter:
-                reporter.close()
-
-
-def records(folder: Path) -> list[Record]:
-    return [RECORD.validate_json(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-
-
-def steps(folder: Path) -> Iterator[StepRecord]:
-    """The last record of each step, in the order of the steps."""
-    last = {record.step: record for record in records(folder) if isinstance(record, StepRecord)}
-    return iter(last[step] for step in sorted(last))
 
 
 def ratios(step: StepRecord) -> list[float]:
@@ -56,13 +29,6 @@ def ratios(step: StepRecord) -> list[float]:
 
 def curve(folder: Path) -> list[list[float | None]]:
     return [[step.loss, step.grad_norm, step.mlm_accuracy, step.lr, *ratios(step)] for step in steps(folder)]
-
-
-def forget_after(folder: Path, step: int) -> None:
-    """Take away what a run that was killed after `step` would not have had."""
-    for path in (folder / "checkpoints").iterdir():
-        if int(path.name.removeprefix("step-")) > step:
-            (path / "manifest.json").unlink()
 
 
 @pytest.fixture(scope="module")
@@ -90,26 +56,41 @@ def test_every_named_tensor_has_a_trust_ratio_and_only_adapted_ones_differ_from_
             assert adapted or ratio == 1
 
 
+def with_dropout(text: Path, **changes: Any) -> dict[str, Any]:
+    return document(text, model=document(text)["model"] | {"dropout": 0.1}, **changes)
+
+
+@pytest.fixture(scope="module")
+def alone_with_dropout(text: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of one worker's uninterrupted run with dropout."""
+    folder = tmp_path_factory.mktemp("alone_with_dropout")
+    assert train(with_dropout(text), folder, home) is RunStatus.SUCCEEDED
+    return folder
+
+
+def test_dropout_changes_the_curve(alone: Path, alone_with_dropout: Path) -> None:
+    first, second = curve(alone)[0], curve(alone_with_dropout)[0]
+    assert second != pytest.approx(first, rel=1e-3)
+
+
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_two_workers_of_any_zero_stage_follow_the_curve_of_one(
-    zero_stage: int, alone: Path, text: Path, home: Path, tmp_path: Path
+def test_two_workers_of_any_zero_stage_follow_the_curve_of_one_with_dropout_too(
+    zero_stage: int, alone_with_dropout: Path, text: Path, home: Path, tmp_path: Path
 ) -> None:
-    run_on_ranks(2, train, document(text, workers=2, zero_stage=zero_stage), tmp_path, home)
-    for expected, found in zip(curve(alone), curve(tmp_path), strict=True):
+    run_on_ranks(2, train, with_dropout(text, workers=2, zero_stage=zero_stage), tmp_path, home)
+    for expected, found in zip(curve(alone_with_dropout), curve(tmp_path), strict=True):
         assert found == pytest.approx(expected, rel=2e-5)
 
 
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint_to_the_same_bits(
-    text: Path, home: Path, tmp_path: Path
+    alone_with_dropout: Path, text: Path, home: Path, tmp_path: Path
 ) -> None:
-    with_dropout = document(text, model=document(text)["model"] | {"dropout": 0.1})
-    train(with_dropout, tmp_path, home)
-    expected = curve(tmp_path)
+    train(with_dropout(text), tmp_path, home)
     forget_after(tmp_path, 2)
-    assert train(with_dropout, tmp_path, home) is RunStatus.SUCCEEDED
+    assert train(with_dropout(text), tmp_path, home, attempt=2) is RunStatus.SUCCEEDED
     numbers = [record.step for record in records(tmp_path) if isinstance(record, StepRecord)]
     assert numbers == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6]
-    assert curve(tmp_path) == expected
+    assert curve(tmp_path) == curve(alone_with_dropout)
 
 
 def test_a_checkpoint_of_two_workers_is_gone_on_with_by_one(

@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from tests.workers.training.test_loop import steps, train
+from tests.workers.training.running import steps, train
 from workers.contract.documents import read_file
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"

@@ -1,0 +1,134 @@
+"""What the loop does with checkpoints; tests of the curve are in test_loop."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from tests.ranks import run_on_ranks
+from tests.workers.small_job import PHASE, document
+from tests.workers.training.running import checkpoints, forget_after, records, steps, train
+from workers.checkpoints.errors import CheckpointError
+from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord, StepRecord
+from workers.training import loop
+from workers.training.signals import StopRequest
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the text of these tests is prepared once."""
+    return tmp_path_factory.mktemp("home")
+
+
+def alerts(folder: Path) -> list[AlertRecord]:
+    return [record for record in records(folder) if isinstance(record, AlertRecord)]
+
+
+def saved(folder: Path) -> list[CheckpointRecord]:
+    return [record for record in records(folder) if isinstance(record, CheckpointRecord)]
+
+
+def test_each_attempt_writes_folders_of_its_own(text: Path, home: Path, tmp_path: Path) -> None:
+    train(document(text), tmp_path, home)
+    forget_after(tmp_path, 2)
+    before = (tmp_path / "checkpoints" / "step-00000002-a1" / "manifest.json").read_bytes()
+    train(document(text), tmp_path, home, attempt=2)
+    assert checkpoints(tmp_path) == ["step-00000002-a1", "step-00000004-a2", "step-00000006-a2"]
+    assert (tmp_path / "checkpoints" / "step-00000002-a1" / "manifest.json").read_bytes() == before
+
+
+def test_after_a_damaged_checkpoint_the_run_goes_on_from_the_one_before_and_says_so(
+    text: Path, home: Path, tmp_path: Path
+) -> None:
+    train(document(text), tmp_path, home)
+    expected = [(step.loss, step.grad_norm) for step in steps(tmp_path)]
+    file = tmp_path / "checkpoints" / "step-00000006-a1" / "__0_0.distcp"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert train(document(text), tmp_path, home, attempt=2) is RunStatus.SUCCEEDED
+    numbers = [record.step for record in records(tmp_path) if isinstance(record, StepRecord)]
+    assert numbers == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert [(step.loss, step.grad_norm) for step in steps(tmp_path)] == expected
+    (alert,) = alerts(tmp_path)
+    assert alert.level == "error"
+    assert "step-00000006-a1: __0_0.distcp has the sha256" in alert.detail
+    assert "goes on from step 4" in alert.detail
+
+
+def test_where_all_checkpoints_are_damaged_no_step_is_taken(text: Path, home: Path, tmp_path: Path) -> None:
+    train(document(text), tmp_path, home)
+    for manifest in (tmp_path / "checkpoints").glob("*/manifest.json"):
+        manifest.write_text("")
+    before = len(list(records(tmp_path)))
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
+        train(document(text), tmp_path, home, attempt=2)
+    assert not [r for r in records(tmp_path)[before:] if isinstance(r, StepRecord)]
+
+
+def test_each_record_names_the_checkpoints_that_stay(text: Path, home: Path, tmp_path: Path) -> None:
+    train(document(text, checkpoint={"every_steps": 1, "keep": 2}), tmp_path, home)
+    named = [[Path(path).name for path in record.kept or []] for record in saved(tmp_path)]
+    assert named[0] == ["step-00000001-a1"]
+    assert named[-1] == ["step-00000005-a1", "step-00000006-a1"] == checkpoints(tmp_path)
+    assert all(record.path in (record.kept or []) for record in saved(tmp_path))
+
+
+def test_a_run_that_diverges_keeps_its_checkpoints_from_before(text: Path, home: Path, tmp_path: Path) -> None:
+    diverging = PHASE | {"lr": 1e38, "steps": 60, "warmup": 0.0}
+    job = document(text, phases=[PHASE, diverging], checkpoint={"every_steps": 3, "keep": 2})
+    with pytest.raises(loop.DivergedError):
+        train(job, tmp_path, home)
+    sound = {
+        path.parent.name: json.loads(path.read_text())["is_sound"]
+        for path in (tmp_path / "checkpoints").glob("*/manifest.json")
+    }
+    assert [name for name in sorted(sound) if sound[name]] == ["step-00000003-a1", "step-00000006-a1"]
+    assert len(sound) == 4
+    assert [Path(path).name for path in saved(tmp_path)[-1].kept or []] == checkpoints(tmp_path)
+
+
+def train_until_told_to_end(document: dict[str, object], folder: Path, home: Path, told: int) -> str:
+    """Train; the rank `told` has been told to end when its first step begins."""
+    stop = StopRequest()
+    if dist.get_rank() == told:
+        stop.signal = signal.SIGTERM
+    return train(document, folder, home, stop=stop).value
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_whichever_rank_is_told_to_end_all_end_at_one_checkpoint(
+    told: int, text: Path, home: Path, tmp_path: Path
+) -> None:
+    job = document(text, workers=2, phases=[PHASE | {"steps": 100_000}])
+    assert run_on_ranks(2, train_until_told_to_end, job, tmp_path, home, told) == ["PAUSED", "PAUSED"]
+    assert [record.step for record in saved(tmp_path)] == [1]
+    statuses = [record.status for record in records(tmp_path) if isinstance(record, StatusRecord)]
+    assert statuses == [RunStatus.RUNNING, RunStatus.PAUSED]
+
+
+def test_a_run_that_was_told_to_end_goes_on_to_the_same_bits(text: Path, home: Path, tmp_path: Path) -> None:
+    train(document(text), tmp_path / "straight", home)
+    stop = StopRequest()
+    stop.signal = signal.SIGINT
+    assert train(document(text), tmp_path / "paused", home, stop=stop) is RunStatus.PAUSED
+    assert train(document(text), tmp_path / "paused", home, attempt=2) is RunStatus.SUCCEEDED
+    curves = [[(s.step, s.loss, s.grad_norm) for s in steps(tmp_path / run)] for run in ("straight", "paused")]
+    assert curves[0] == curves[1]
+
+
+def test_told_to_end_at_its_last_step_a_run_has_succeeded(text: Path, home: Path, tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM
+    assert train(document(text, phases=[PHASE | {"steps": 1}]), tmp_path, home, stop=stop) is RunStatus.SUCCEEDED
+
+
+def test_a_checkpoint_that_is_copied_elsewhere_is_gone_on_with(text: Path, home: Path, tmp_path: Path) -> None:
+    train(document(text), tmp_path / "first", home)
+    shutil.copytree(tmp_path / "first" / "checkpoints", tmp_path / "second" / "checkpoints")
+    forget_after(tmp_path / "second", 4)
+    train(document(text), tmp_path / "second", home)
+    assert [step.step for step in steps(tmp_path / "second")] == [5, 6]

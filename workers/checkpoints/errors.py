@@ -1,0 +1,9 @@
+"""What can be wrong with a checkpoint."""
+
+
+class CheckpointError(Exception):
+    """There is no checkpoint that a run can go on from, though there should be one."""
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what its manifest says; the message says which file, and how it differs."""

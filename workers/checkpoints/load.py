@@ -1,0 +1,119 @@
+"""Finds the newest checkpoint that is what was written, and loads it into a model on any number of workers."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.optim import Optimizer
+
+from workers import ranks
+from workers.contract.manifests import CheckpointManifest
+from workers.contract.run_folder import CheckpointName, RunFolder
+
+from .errors import CheckpointError, DamagedError
+from .hashing import check_file
+from .save import state_of
+from .unpickling import Planner, Reader, read_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The checkpoint that a run goes on from."""
+
+    name: CheckpointName
+    manifest: CheckpointManifest
+    damaged: tuple[str, ...]
+    """Which newer ones could not be used, each with the reason."""
+
+
+def load_newest(folder: RunFolder, model: nn.Module, optimizer: Optimizer) -> Loaded | None:
+    """Load the newest checkpoint that is undamaged, however many workers wrote it. Every rank calls this.
+
+    Returns:
+        None where no checkpoint was ever finished.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all of them are damaged.
+    """
+    damaged: list[str] = []
+    for name in ranks.as_rank_0_does(lambda: committed(folder))[::-1]:
+        try:
+            manifest = check(folder, name)
+            load(folder, name, manifest, model, optimizer)
+        except DamagedError as error:
+            damaged.append(f"{name.prefix}: {error}")
+        else:
+            return Loaded(name, manifest, tuple(damaged))
+    if damaged:
+        raise CheckpointError(
+            f"every checkpoint in {folder.checkpoints_path} is damaged: {'; '.join(damaged)}. Put a copy of one in its "
+            "place, or remove that folder to begin again at step 1"
+        )
+    return None
+
+
+def committed(folder: RunFolder) -> list[CheckpointName]:
+    """Return the checkpoints that were finished, the oldest first."""
+    return sorted((name for name in folder.checkpoints() if folder.store.has(name.manifest)), key=age)
+
+
+def age(name: CheckpointName) -> tuple[int, int]:
+    """Order checkpoints from old to new.
+
+    What a later attempt wrote is newer: where it went back to an earlier step, the later steps could not be used.
+    """
+    return name.attempt, name.step
+
+
+def check(folder: RunFolder, name: CheckpointName) -> CheckpointManifest:
+    """Check that a checkpoint is what was written; each rank reads a share of its files. Every rank calls this.
+
+    Raises:
+        DamagedError: it is not, or it cannot be read.
+    """
+    manifest = ranks.as_rank_0_does(lambda: read_manifest(folder, name))
+    path, error = folder.store.path(name.prefix), None
+    try:
+        for file in sorted(manifest.files)[ranks.rank() :: ranks.world_size()]:
+            check_file(path / file, manifest.files[file])
+        if ranks.rank() == 0:
+            read_metadata(path, manifest.files)
+    except DamagedError as problem:
+        error = str(problem)
+    if errors := ranks.gather_errors(error):
+        raise DamagedError(errors[0])
+    return manifest
+
+
+def read_manifest(folder: RunFolder, name: CheckpointName) -> CheckpointManifest:
+    """Read what a checkpoint's manifest says.
+
+    Raises:
+        DamagedError: it cannot be read, or belongs to another step.
+    """
+    try:
+        manifest = CheckpointManifest.parse(folder.store.path(name.manifest), folder.store.read(name.manifest))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"manifest.json cannot be read: {error}") from error
+    if manifest.step != name.step:
+        raise DamagedError(f"manifest.json is that of step {manifest.step}")
+    return manifest
+
+
+def load(
+    folder: RunFolder, name: CheckpointName, manifest: CheckpointManifest, model: nn.Module, optimizer: Optimizer
+) -> None:
+    """Load a checkpoint that was checked. Every rank calls this.
+
+    Raises:
+        DamagedError: its files do not hold this model and this optimizer's state.
+    """
+    state = state_of(model, optimizer)
+    try:
+        dcp_load(state, storage_reader=Reader(folder.store.path(name.prefix), manifest.files), planner=Planner())
+    except CheckpointException as error:
+        causes = "; ".join(f"rank {rank}: {cause[0]}" for rank, cause in sorted(error.failures.items()))
+        raise DamagedError(f"it cannot be loaded: {causes}") from error
+    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])

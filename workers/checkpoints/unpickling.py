@@ -1,0 +1,111 @@
+"""Reads what torch.distributed.checkpoint pickled, without running what somebody else may have put there.
+
+`.metadata` is a pickle, and torch reads it with `pickle.load`; torch also loads what is no tensor, such as the
+optimizer's settings, with `weights_only=False`. A pickle can name any function of any module. Here it can name the
+classes that describe a checkpoint, and nothing else.
+"""
+
+import io
+import pickle
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import metadata as described
+from torch.distributed.checkpoint._traverse import set_element
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import ReadItem
+
+from .errors import DamagedError
+
+METADATA = ".metadata"
+
+
+def _layout(name: str) -> torch.layout:
+    """Stand in for torch's function, which looks the name up in all of torch."""
+    if name != "torch.strided":
+        raise pickle.UnpicklingError(f"a tensor has the layout {name}; only torch.strided is known here")
+    return torch.strided
+
+
+def _is_dtype(value: object) -> bool:
+    return isinstance(value, torch.dtype)
+
+
+def _path(*parts: str) -> None:
+    """Stand in for the path at which the checkpoint lay when it was written; nobody needs it."""
+
+
+_DESCRIBED = (
+    described.Metadata,
+    described.StorageMeta,
+    described.MetadataIndex,
+    described.TensorStorageMetadata,
+    described.BytesStorageMetadata,
+    described.ChunkStorageMetadata,
+    described.TensorProperties,
+    described._MEM_FORMAT_ENCODING,  # noqa: SLF001 -- torch pickles it by this name
+    _StorageInfo,
+)
+_KNOWN: dict[tuple[str, str], Any] = {
+    **{(known.__module__, known.__name__): known for known in _DESCRIBED},
+    **{("torch", str(value).removeprefix("torch.")): value for value in vars(torch).values() if _is_dtype(value)},
+    ("torch", "Size"): torch.Size,
+    ("torch.serialization", "_get_layout"): _layout,
+    # pathlib's classes, by the names of several versions of Python.
+    **{(module, f"{kind}Path"): _path for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")},
+}
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the known classes."""
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            message = f"it names {module}.{name}, which describes no checkpoint and is not loaded"
+            raise pickle.UnpicklingError(message) from None
+
+
+class Reader(FileSystemReader):
+    """Reads the files of one checkpoint folder, those alone that its manifest names."""
+
+    def __init__(self, folder: Path, files: Collection[str]) -> None:
+        super().__init__(folder)
+        self._files = files
+
+    def read_metadata(self) -> Metadata:
+        """Read `.metadata`; without torch's arguments, so that torch does not try other files where this fails."""
+        metadata = read_metadata(Path(self.path), self._files)
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+def read_metadata(folder: Path, files: Collection[str]) -> Metadata:
+    """Read what a checkpoint folder says of its tensors.
+
+    Raises:
+        DamagedError: `.metadata` is missing, describes no checkpoint, or names other files than `files`.
+    """
+    try:
+        metadata = _MetadataUnpickler(io.BytesIO((folder / METADATA).read_bytes())).load()
+    except Exception as error:  # damaged bytes make the unpickler raise almost anything
+        raise DamagedError(f"{METADATA} cannot be read: {error}") from error
+    if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
+        raise DamagedError(f"{METADATA} does not describe a checkpoint")
+    for stored in metadata.storage_data.values():
+        if not isinstance(stored, _StorageInfo) or stored.relative_path not in files:
+            raise DamagedError(f"{METADATA} names a file that the manifest does not: {stored!r}")
+    return metadata
+
+
+class Planner(DefaultLoadPlanner):
+    """Loads what is no tensor as data: numbers, texts, lists and the like."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        """Put one such value into its place."""
+        place = self.mappings[read_item.dest_index.fqn]
+        set_element(self.original_state_dict, place, torch.load(value, weights_only=True))

@@ -1,0 +1,41 @@
+"""Where each phase of a job lies in the count of its steps and samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .spec.phase import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseWindow:
+    """A phase and what comes before it. Steps are numbered from 1 over all phases, samples from 0."""
+
+    index: int
+    phase: Phase
+    steps_before: int
+    """Steps of all earlier phases."""
+    samples_before: int
+    """Samples of all earlier phases."""
+
+    @property
+    def last_step(self) -> int:
+        """Number of the phase's last step."""
+        return self.steps_before + self.phase.steps
+
+    def steps_after(self, done: int) -> range:
+        """Return the phase's steps that are left when the steps up to `done` have been taken."""
+        return range(max(done, self.steps_before) + 1, self.last_step + 1)
+
+    def first_sample(self, step: int) -> int:
+        """Return the number of the first sample in the global batch of `step`."""
+        return self.samples_before + (step - self.steps_before - 1) * self.phase.global_batch_size
+
+
+def phase_windows(phases: Sequence[Phase]) -> list[PhaseWindow]:
+    """Lay the phases one behind the other."""
+    windows: list[PhaseWindow] = []
+    steps = samples = 0
+    for index, phase in enumerate(phases):
+        windows.append(PhaseWindow(index, phase, steps, samples))
+        steps, samples = steps + phase.steps, samples + phase.steps * phase.global_batch_size
+    return windows

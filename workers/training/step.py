@@ -1,0 +1,90 @@
+"""One optimizer step of one worker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optim import Lamb
+from workers import ranks
+from workers.contract.manifests import ShardsManifest
+from workers.contract.spec.job import JobSpec
+from workers.model import sharding
+from workers.model.bert import PretrainingBert, build
+from workers.samples.batch import Batch
+from workers.samples.draws import Purpose, draw
+
+from .optimizer import build_optimizer, set_lr
+
+
+class MicroBatch(NamedTuple):
+    """The samples of one forward pass on one worker."""
+
+    first_sample: int
+    """Number of the first of them, counted over the whole job."""
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What one worker computes with."""
+
+    spec: JobSpec
+    device: torch.device
+    module: PretrainingBert
+    model: nn.Module
+    """`module` as it is spread over the workers; forward goes through it."""
+    optimizer: Lamb
+
+
+def set_up(spec: JobSpec, shards: ShardsManifest) -> Worker:
+    """Build the model, spread it over the workers, and build its optimizer. Every rank calls this."""
+    device = sharding.device_of(spec)
+    if device.type == "cpu":
+        torch.set_num_threads(spec.parallel.cpus_per_worker)
+    else:
+        torch.cuda.set_device(device)
+    module = build(spec.model, shards.vocab_size, spec.seed, pad_id=shards.special_ids["[PAD]"])
+    model = sharding.parallelize(module, spec, device)
+    return Worker(spec, device, module, model, build_optimizer(spec, module))
+
+
+def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[MicroBatch]) -> Tensor:
+    """Accumulate the gradients of this rank's micro-batches and take one optimizer step.
+
+    Returns:
+        What this rank counted, float64, in the order of `telemetry.Sums`.
+    """
+    spec, model, optimizer = worker.spec, worker.model, worker.optimizer
+    local = torch.tensor([0.0, 0.0, 0.0, *_counts(micro_batches)], dtype=torch.float64, device=worker.device)
+    n_masked, n_sequences = ranks.all_reduce_sum(local[[3, 5]]).float().unbind()
+    set_lr(optimizer, lr)
+    for number, (first_sample, batch) in enumerate(micro_batches, start=1):
+        torch.manual_seed(dropout_seed(spec.seed, step, first_sample))
+        with sharding.micro_batch(model, spec, is_last=number == len(micro_batches)):
+            sums = model(batch.to(worker.device))
+            loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_sequences
+        # FSDP2 and DDP average gradients over the workers; the loss is already a mean over the global batch.
+        (loss * ranks.world_size()).backward()
+        local[:3] += torch.stack(sums).detach()
+    optimizer.step()
+    optimizer.zero_grad()
+    return local
+
+
+def dropout_seed(seed: int, step: int, first_sample: int) -> int:
+    """Return the seed, of 64 bits, of a micro-batch's dropout.
+
+    It does not depend on which worker computes the micro-batch, so the number of workers does not change the curve.
+    The size of the micro-batches does: they begin at other samples then.
+    """
+    return int(draw(seed, Purpose.DROPOUT, np.array([step]), first_sample)[0])
+
+
+def _counts(micro_batches: Sequence[MicroBatch]) -> tuple[int, int, int]:
+    batches = [batch for _, batch in micro_batches]
+    masked = sum(len(batch.masked_labels) for batch in batches)
+    return masked, sum(batch.n_tokens for batch in batches), sum(len(batch.input_ids) for batch in batches)
