@@ -188,8 +188,7 @@ def step(
         grad_norm=1.5,
         clip_coef=0.5,
         tokens_per_s=1000.0,
-        step_s=0.1,
-        **{"skipped": False, "set": tensor_set(NAMES, ADAPTED)} | vectors | fields,
+        **{"skipped": False, "step_s": 0.1, "set": tensor_set(NAMES, ADAPTED)} | vectors | fields,
     )
 
 

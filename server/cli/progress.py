@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ class Course:
     step: int = 0
     last: JsonObject = field(default_factory=dict)
     """The newest step's record."""
-    recent: deque[tuple[int, datetime]] = field(default_factory=lambda: deque(maxlen=50))
 
     def take(self, event: Event) -> None:
         """Add one event."""
@@ -39,30 +37,16 @@ class Course:
         if event.name == "status":
             self.status = data["status"]
         elif event.name == "step":
-            self._take_step(data)
-
-    def _take_step(self, data: JsonObject) -> None:
-        if data["step"] <= self.step:
-            self.recent.clear()  # it was started again from a checkpoint, or this is the replay of its past
-        self.step, self.last = data["step"], data
-        self.recent.append((self.step, datetime.fromisoformat(data["time"])))
-
-    @property
-    def remaining(self) -> timedelta | None:
-        """Time to the last step at the pace of the recent ones."""
-        if len(self.recent) < 2:
-            return None
-        (first, begin), (last, end) = self.recent[0], self.recent[-1]
-        return (end - begin) / (last - first) * (self.total - self.step)
+            self.step, self.last = data["step"], data
 
     def figures(self) -> str:
         """Loss, throughput, trust ratio and time left, for one line of a terminal."""
-        rate, left = self.last.get("tokens_per_s"), self.remaining
+        rate, left = self.last.get("tokens_per_s"), self.last.get("seconds_left")
         parts = [
             f"loss {_number(self.last.get('loss'), '.3f')} (MLM {_number(self.last.get('mlm_loss'), '.3f')})",
             f"{_number(rate, '7,.0f')} tokens/s",
             f"trust ratio {_number(self.last.get('trust_ratio_median'), '.3f')}",
-            f"{_duration(left)} left" if left is not None else "",
+            f"{_duration(timedelta(seconds=left))} left" if left is not None else "",
         ]
         return "  ".join(part for part in parts if part) if self.last else ""
 

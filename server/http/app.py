@@ -52,7 +52,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders)
-        app.state.server = Server(store, records, Histories(database), folders, scheduler, bell)
+        app.state.server = Server(settings, store, records, Histories(database), folders, scheduler, bell)
         for job in await asyncio.to_thread(store.unfinished):
             folders.prepare(job)
         async with asyncio.TaskGroup() as tasks:

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from server.jobs.job import Job
 from server.scheduler import Scheduler
+from server.settings import Settings
 from server.storage.histories import Histories
 from server.storage.jobs import Store
 from server.storage.records import Records
@@ -19,6 +20,7 @@ from .bell import Bell
 class Server:
     """The parts of a running server."""
 
+    settings: Settings
     store: Store
     records: Records
     histories: Histories

@@ -16,6 +16,9 @@ from .status import JobStatus
 GRACE = timedelta(seconds=30)
 """How long a run may take to save a checkpoint and stop by itself, before the cluster kills it."""
 
+PACE_STEPS = 20
+"""Steps over which the pace of a job is smoothed."""
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH_MS = 1_735_689_600_000  # 2025-01-01
 
@@ -68,6 +71,10 @@ class Job:
     loss: float | None = None
     lr: float | None = None
     tokens_per_s: float | None = None
+    pace_s: float | None = None
+    """Wall time of a step, over about the last PACE_STEPS."""
+    seconds_left: float | None = None
+    """Time to the last step at this pace, checkpoints not counted."""
     checkpoint_step: int | None = None
     checkpoint_path: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -103,11 +110,13 @@ class Job:
             finished_at=now if status.is_terminal else None,
             command=Command.NONE if settled else self.command,
             stop_deadline=None if settled else self.stop_deadline,
+            seconds_left=None if settled else self.seconds_left,
         )
 
     def admit(self, world_size: int, now: datetime) -> "Job":
         """Return the job as it is handed to the cluster, on so many workers."""
-        return replace(self.become(JobStatus.STARTING, now), attempt=self.attempt + 1, world_size=world_size)
+        starting = self.become(JobStatus.STARTING, now)
+        return replace(starting, attempt=self.attempt + 1, world_size=world_size, pace_s=None, seconds_left=None)
 
     def cancel(self, now: datetime) -> "Job":
         """Return the job as it is after somebody asked to end it; asking twice changes nothing.
@@ -129,9 +138,13 @@ class Job:
             case StatusRecord():
                 return self._after_status(record)
             case StepRecord():
+                before_s = record.step_s if self.pace_s is None else self.pace_s
+                pace_s = before_s + (record.step_s - before_s) / PACE_STEPS
                 return replace(
                     self,
                     step=record.step,
+                    pace_s=pace_s,
+                    seconds_left=pace_s * (self.total_steps - record.step),
                     phase=record.phase,
                     loss=record.loss,
                     lr=record.lr,

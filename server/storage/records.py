@@ -62,11 +62,11 @@ class Records:
             acknowledged = last = _acknowledged(db, job_id)
             if attempt is not None and attempt < before.attempt:
                 return PushReply(acknowledged=acknowledged, command=Command.STOP)
-            taken = list[Record]()
+            taken = list[tuple[Record, Job]]()
             for record in pushed:
                 if record.seq == last + 1:
                     after, last = after.after(record), record.seq
-                    taken.append(record)
+                    taken.append((record, after))
             if taken:
                 _insert(db, job_id, taken)
                 db.execute(update(jobs).where(jobs.c.id == job_id).values(acknowledged=last))
@@ -96,9 +96,9 @@ def _acknowledged(db: Connection, job_id: str) -> int:
     return number
 
 
-def _insert(db: Connection, job_id: str, taken: Sequence[Record]) -> None:
+def _insert(db: Connection, job_id: str, taken: Sequence[tuple[Record, Job]]) -> None:
     sets = _Sets(db, job_id)
-    rows = [{"job_id": job_id} | _row(record, sets) for record in taken]
+    rows = [{"job_id": job_id} | _row(record, after, sets) for record, after in taken]
     # A step that was computed again takes the place of the first one.
     last = {row["step"]: row for row in rows if row["step"] is not None}
     db.execute(delete(records).where(records.c.job_id == job_id, records.c.step.in_(last)))
@@ -146,7 +146,8 @@ class _Sets:
         return self._known[name]
 
 
-def _row(record: Record, sets: _Sets) -> dict[str, Any]:
+def _row(record: Record, after: Job, sets: _Sets) -> dict[str, Any]:
+    """Make the row of a record; `after` is the job as it is then. A step also tells what is derived from it here."""
     data = record.model_dump(mode="json", exclude=set(VECTORS))
     row: dict[str, Any] = {"seq": record.seq, "kind": record.kind, "time": record.time, "data": data}
     row |= dict.fromkeys(("step", "tensor_set", *VECTORS))
@@ -155,6 +156,7 @@ def _row(record: Record, sets: _Sets) -> dict[str, Any]:
         row["tensor_set"] = record.set
     elif isinstance(record, StepRecord):
         row |= {"step": record.step} | record.vectors
+        data["seconds_left"] = after.seconds_left
         if any(packed is not None for packed in record.vectors.values()):
             tensors = sets.of(record)
             if tensors is not None:

@@ -61,6 +61,8 @@ jobs = Table(
     Column("loss", Float),
     Column("lr", Float),
     Column("tokens_per_s", Float),
+    Column("pace_s", Float),
+    Column("seconds_left", Float),
     Column("checkpoint_step", Integer),
     Column("checkpoint_path", Text),
     Column("labels", JSON, nullable=False),

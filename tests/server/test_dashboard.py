@@ -31,7 +31,7 @@ CELL = """([row, step, first, last]) => {
 }"""
 # The colour that the table has for a ratio on the scale which the page shows.
 EXPECTED = """async (ratio) => {
-  const { LogScale, TABLE } = await import("/static/colors.js");
+  const { LogScale, TABLE } = await import("/static/ui/scales.js");
   const [low, high] = document.querySelector(".ramp canvas").ariaLabel.match(/[\\d.]+/g).map(Number);
   return [...TABLE[new LogScale([low, high]).index(ratio)], 255];
 }"""
@@ -81,7 +81,7 @@ def begin(server: Served, steps: int = 10) -> tuple[str, Writer]:
 
 def open_job(server: Served, page: Page, job_id: str) -> None:
     page.goto(f"{server.url}/jobs/{job_id}")
-    expect(page.locator(".link")).to_have_text(re.compile("live|complete"))
+    expect(page.locator(".link")).to_have_text(re.compile("live|ended"))
 
 
 def fact(page: Page, name: str) -> Any:
@@ -123,7 +123,7 @@ def test_every_vendored_package_brings_its_licence() -> None:
 
 def test_an_empty_list_shows_how_to_submit(empty: Page, served: Served) -> None:
     expect(empty.get_by_role("heading", name="No jobs yet")).to_be_visible()
-    expect(empty.get_by_text("bigbatch submit configs/demo.yaml")).to_be_visible()
+    expect(empty.get_by_text(f"configs/demo.yaml --home {served.settings.home}")).to_be_visible()
     expect(empty.get_by_text(f"curl {served.url}/v1/jobs")).to_be_visible()
 
 
@@ -163,7 +163,7 @@ def test_a_job_shows_its_history(page: Page, shared: Served, job: tuple[str, Wri
 
 def test_a_waiting_job_says_what_it_waits_for(page: Page, shared: Served) -> None:
     open_job(shared, page, shared.submit(name="austen")["id"])
-    expect(page.get_by_text("waits for free processors")).to_be_visible()
+    expect(page.get_by_text("waiting for free processors")).to_be_visible()
 
 
 def test_the_matrix_has_the_colours_of_its_ratios(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
@@ -179,7 +179,7 @@ def test_tensors_that_are_not_adapted_have_no_colour_of_the_scale(
 ) -> None:
     open_job(shared, page, job[0])
     settle(page)
-    table = page.evaluate("async () => (await import('/static/colors.js')).TABLE")
+    table = page.evaluate("async () => (await import('/static/ui/scales.js')).TABLE")
     still = cell(page, row=1, step=3, last=10)
     assert still[3] == 255
     assert still[:3] not in table
@@ -349,7 +349,7 @@ def test_a_failed_job_says_why_and_its_stream_ends(page: Page, shared: Served, j
     shared.push(job_id, [writer.end("FAILED", "rank 1 ran out of memory; lower micro_batch_size")])
     expect(page.locator(".status")).to_have_text("failed")
     expect(page.locator(".error")).to_have_text("rank 1 ran out of memory; lower micro_batch_size")
-    expect(page.locator(".link")).to_have_text("complete")
+    expect(page.locator(".link")).to_have_text("ended")
     expect(page.get_by_role("button", name="Cancel job…")).to_be_hidden()
 
 
@@ -401,7 +401,7 @@ def test_text_stands_out_from_what_it_stands_on(page: Page, scheme: Any) -> None
 
 
 def test_the_colour_table_rises_in_lightness_throughout(page: Page) -> None:
-    luminance = """async () => (await import("/static/colors.js")).TABLE.map((channels) => {
+    luminance = """async () => (await import("/static/ui/scales.js")).TABLE.map((channels) => {
       const [r, g, b] = channels.map((c) => (c <= 10 ? c / 3294 : ((c / 255 + 0.055) / 1.055) ** 2.4));
       return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     })"""
@@ -412,7 +412,7 @@ def test_the_colour_table_rises_in_lightness_throughout(page: Page) -> None:
 
 def test_a_long_run_fits_in_bounded_memory_from_its_first_step_to_its_last(page: Page) -> None:
     thinned = """async () => {
-      const { Timeline } = await import("/static/timeline.js");
+      const { Timeline } = await import("/static/data/timeline.js");
       const line = new Timeline(["last", "last"], 64);
       for (let step = 1; step <= 5000; step++) line.put(step, [step, -step]);
       const steps = [...line.steps.subarray(0, line.length)];

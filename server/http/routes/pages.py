@@ -1,22 +1,28 @@
 """What a browser or a supervisor asks for: the dashboard, the API's description, health."""
 
+import html
 from pathlib import Path
 
 from fastapi import APIRouter
-from starlette.responses import FileResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from server.errors import ClusterUnreachableError
 from server.http.context import ServerParts
 
 STATIC = Path(__file__).parents[2] / "static"
+DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
 @router.get("/jobs/{job_id}")
-def dashboard() -> Response:
-    """Serve the dashboard; it reads the path itself."""
-    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+def dashboard(server: ServerParts) -> Response:
+    """Serve the dashboard; it reads the path itself. The commands that it shows need the server's home folder."""
+    page = (STATIC / "index.html").read_text()
+    places = {"{home}": server.settings.home, "{demo}": DEMO}
+    for place, path in places.items():
+        page = page.replace(place, html.escape(str(path)))
+    return HTMLResponse(page)
 
 
 @router.get("/healthz")

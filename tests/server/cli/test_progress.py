@@ -32,19 +32,11 @@ def course() -> Course:
     return Course(100)
 
 
-def test_the_time_left_follows_the_pace_of_the_last_steps(course: Course) -> None:
+def test_the_time_left_is_what_the_server_says(course: Course) -> None:
     course.take(_step(1))
-    assert course.remaining is None
-    for number in range(2, 11):
-        course.take(_step(number))
-    assert course.remaining == timedelta(seconds=2 * 90)
-
-
-def test_the_pace_is_measured_anew_after_a_restart(course: Course) -> None:
-    for number in (1, 2, 3):
-        course.take(_step(number))
-    course.take(_step(2, time=(BEGIN + timedelta(hours=1)).isoformat()))
-    assert (course.step, course.remaining) == (2, None)
+    assert "left" not in course.figures()
+    course.take(_step(2, seconds_left=3725.4))
+    assert course.figures().endswith("1:02:05 left")
 
 
 def test_the_two_losses_are_named(course: Course) -> None:

@@ -20,6 +20,18 @@ def _job(state: JobStatus = JobStatus.QUEUED) -> Job:
     return Job(id="0", name="n", total_steps=20, created_at=NOW, status=state, attempt=1, spec=spec)
 
 
+def test_the_time_left_follows_the_pace_of_the_recent_steps_and_begins_anew_with_an_attempt() -> None:
+    job = _job(JobStatus.RUNNING)
+    for number in range(1, 6):
+        job = job.after(RECORD.validate_python(step(number, number, step_s=2.0)))
+    assert (job.pace_s, job.seconds_left) == (2.0, 30.0)
+    job = job.after(RECORD.validate_python(step(6, 6, step_s=4.0)))
+    assert job.pace_s == pytest.approx(2.1)
+    assert job.become(JobStatus.SUCCEEDED, NOW).seconds_left is None
+    again = job.admit(1, NOW)
+    assert (again.pace_s, again.seconds_left) == (None, None)
+
+
 def test_every_state_has_a_phrase_and_only_the_last_ones_are_terminal() -> None:
     assert all(state.phrase for state in JobStatus)
     assert [state for state in JobStatus if state.is_terminal] == ["SUCCEEDED", "FAILED", "CANCELLED"]

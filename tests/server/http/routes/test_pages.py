@@ -20,7 +20,7 @@ def test_the_dashboard_is_one_page_for_every_path(served: Served, path: str) -> 
 
 
 def test_every_answer_forbids_scripts_of_others(served: Served) -> None:
-    for path in ("/", "/healthz", "/v1/jobs", "/v1/nothing", "/static/app.js"):
+    for path in ("/", "/healthz", "/v1/jobs", "/v1/nothing", "/static/pages/app.js"):
         policy = served.http.get(path).headers["Content-Security-Policy"]
         assert "default-src 'self'" in policy
         assert "unsafe" not in policy
@@ -28,9 +28,9 @@ def test_every_answer_forbids_scripts_of_others(served: Served) -> None:
 
 def test_files_of_the_dashboard_are_open_and_asked_for_again_by_their_tag(served: Served) -> None:
     with httpx.Client(base_url=served.url, trust_env=False) as stranger:
-        answer = stranger.get("/static/app.js")
+        answer = stranger.get("/static/pages/app.js")
         assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
-        again = stranger.get("/static/app.js", headers={"If-None-Match": answer.headers["ETag"]})
+        again = stranger.get("/static/pages/app.js", headers={"If-None-Match": answer.headers["ETag"]})
         assert again.status_code == 304
         assert stranger.get("/static/../app.py").status_code in {401, 404}
         assert stranger.get("/static/%2e%2e/app.py").status_code in {401, 404}

@@ -1,10 +1,10 @@
 // The list of jobs.
 
-import { useEffect, useState } from "./vendor/preact-hooks.js";
-import { followJobs, listJobs } from "./api.js";
-import { compact, count, duration, elapsed, number, when } from "./format.js";
-import { html } from "./html.js";
-import { Bar, Problem, Progress, Status, TERMINAL } from "./parts.js";
+import { useEffect, useRef, useState } from "../vendor/preact-hooks.js";
+import { followJobs, listJobs } from "../data/api.js";
+import { compact, count, duration, elapsed, number, when } from "../ui/formats.js";
+import { html } from "../ui/html.js";
+import { Bar, Problem, Progress, Status, TERMINAL } from "../ui/parts.js";
 
 /** The newest jobs, live, and older ones on demand. */
 function useJobs() {
@@ -60,27 +60,51 @@ function Table({ jobs }) {
   </table>`;
 }
 
-function Snippet({ text }) {
-  const [copied, setCopied] = useState(false);
-  const copy = async () => {
+/** Browsers offer the clipboard only to pages over HTTPS or from the same machine; elsewhere the text is selected. */
+async function copy(text, element) {
+  if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);
-    setCopied(true);
+    return "Copied";
+  }
+  getSelection().selectAllChildren(element);
+  return document.execCommand("copy") ? "Copied" : "Selected";
+}
+
+function Snippet({ text }) {
+  const code = useRef();
+  const [label, setLabel] = useState("Copy");
+  const press = () => copy(text, code.current).then(setLabel, () => setLabel("Not copied"));
+  return html`<div class="snippet"><pre><code ref=${code}>${text}</code></pre>
+    <button type="button" onClick=${press}>${label}</button></div>`;
+}
+
+const quoted = (path) => (/^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
+
+/** Commands for a terminal: on the server's own machine they find its folders, elsewhere they name its address. */
+function commands() {
+  const { home, demo } = document.getElementById("app").dataset;
+  const isHere = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+  const file = isHere ? quoted(demo) : "configs/demo.yaml";
+  const token = isHere ? `$(cat ${quoted(`${home}/admin.token`)})` : "$BIGBATCH_TOKEN";
+  return {
+    note: isHere ? "" : html`<p>Set <code>BIGBATCH_TOKEN</code> to the token in <code>${home}/admin.token</code> on the server first.</p>`,
+    submit: `bigbatch submit ${file} ${isHere ? `--home ${quoted(home)}` : `--url ${location.origin}`}`,
+    curl: `curl ${location.origin}/v1/jobs \\
+  -H "Authorization: Bearer ${token}" \\
+  -H "Content-Type: application/yaml" --data-binary @${file}`,
   };
-  return html`<div class="snippet"><pre><code>${text}</code></pre>
-    <button type="button" onClick=${copy}>${copied ? "Copied" : "Copy"}</button></div>`;
 }
 
 function Empty() {
-  const curl = `curl ${location.origin}/v1/jobs \\
-  -H "Authorization: Bearer $(cat ~/.bigbatch/admin.token)" \\
-  -H "Content-Type: application/yaml" --data-binary @configs/demo.yaml`;
+  const { note, submit, curl } = commands();
   return html`<section class="empty">
     <h2>No jobs yet</h2>
     <p>Submit one from a terminal. The demo trains a small BERT on four novels, in about two minutes on two cores.</p>
-    <${Snippet} text="bigbatch submit configs/demo.yaml" />
+    ${note}
+    <${Snippet} text=${submit} />
     <p>Or send the same file to the REST API:</p>
     <${Snippet} text=${curl} />
-    <p class="dim">The job appears here by itself. The API is described at <a href="/docs">/docs</a>.</p>
+    <p class="dim">The job will appear here without a reload. The API is documented at <a href="/docs">/docs</a>.</p>
   </section>`;
 }
 

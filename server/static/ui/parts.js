@@ -1,7 +1,7 @@
 // Small parts that both pages show.
 
 import { html } from "./html.js";
-import { count } from "./format.js";
+import { count } from "./formats.js";
 
 export const TERMINAL = new Set(["SUCCEEDED", "FAILED", "CANCELLED"]);
 
@@ -25,7 +25,7 @@ export function Progress({ job }) {
 
 function hint(error) {
   if (error.status === 401) return "Open the link with the token that “bigbatch serve” printed; it signs this browser in.";
-  return error.passes ? "The page goes on by itself as soon as the server answers." : "";
+  return error.passes ? "The page reconnects as soon as the server answers." : "";
 }
 
 export function Problem({ error }) {

@@ -1,15 +1,15 @@
 // The page of one job.
 
-import { useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact-hooks.js";
-import { cancelJob } from "./api.js";
-import { Chart } from "./charts.js";
-import { compact, count, duration, elapsed, number, percent, when } from "./format.js";
-import { TrustRatios } from "./heatmap.js";
-import { html } from "./html.js";
+import { useEffect, useMemo, useReducer, useRef, useState } from "../vendor/preact-hooks.js";
+import { cancelJob } from "../data/api.js";
+import { Chart } from "../charts/chart.js";
+import { compact, count, duration, elapsed, number, percent, when } from "../ui/formats.js";
+import { TrustRatios } from "../matrix/matrix.js";
+import { html } from "../ui/html.js";
 import { Notes } from "./notes.js";
-import { Bar, Problem, Progress, Status, TERMINAL } from "./parts.js";
-import { ROW, Run } from "./run.js";
-import { Shared } from "./shared.js";
+import { Bar, Problem, Progress, Status, TERMINAL } from "../ui/parts.js";
+import { ROW, Run } from "../data/run.js";
+import { Shared } from "../data/view.js";
 
 /** The run, and a render for each frame in which it changed. */
 function useRun(id) {
@@ -42,7 +42,7 @@ function Cancel({ run }) {
     <dialog ref=${dialog} aria-labelledby="cancel-title" onClose=${() => dialog.current.returnValue === "cancel-job" && cancel()}>
       <form method="dialog">
         <h2 id="cancel-title">Cancel ${run.job.name}?</h2>
-        <p>The workers write a checkpoint and stop. What was recorded stays.</p>
+        <p>The workers save a checkpoint and stop. Everything recorded so far is kept.</p>
         <div class="choices"><button value="keep" autofocus>Keep running</button>
           <button value="cancel-job" class="danger">Cancel job</button></div>
       </form>
@@ -59,7 +59,7 @@ function Facts({ run }) {
   const last = (name) => run.metrics.at(run.metrics.length - 1, ROW[name]);
   return html`<dl class="facts">
     <${Fact} name="Step">${count(job.step)}<span class="dim"> / ${count(job.total_steps)}</span></${Fact}>
-    <${Fact} name=${over ? "Took" : "Time left"}>${duration(over ? elapsed(job.started_at, job.finished_at) : run.secondsLeft)}</${Fact}>
+    <${Fact} name=${over ? "Duration" : "Time left"}>${duration(over ? elapsed(job.started_at, job.finished_at) : job.seconds_left)}</${Fact}>
     <${Fact} name="Loss">${number(last("loss"))}</${Fact}>
     <${Fact} name="Masked accuracy">${percent(last("mlm_accuracy"))}</${Fact}>
     <${Fact} name="Tokens/s">${compact(last("tokens_per_s"))}</${Fact}>
@@ -89,28 +89,36 @@ function Charts({ run, shared }) {
   const reference = { label: `unigram entropy ${number(entropy)}`, constant: entropy, dash: true, ink: "muted" };
   const small = { ...shared, timeline: run.metrics, height: 118 };
   const spread = { label: "median", row: ROW.trust_ratio_median, band: [ROW.trust_ratio_p10_min, ROW.trust_ratio_p90_max], ink: "line-ratio" };
+  const has = (name) => run.metrics.row(ROW[name]).some((value) => value !== null);
   return html`<section class="panel charts" aria-label="Metrics">
     <div class="tall"><${Chart} title="Loss" unit="nats" ...${small} height=${278} log=${log}
       lines=${[line("loss", "line-loss"), masked, ...(entropy ? [reference] : [])]}>
-      <label class="toggle"><input type="checkbox" checked=${log} onChange=${(event) => setLog(event.target.checked)} /> log</label></${Chart}></div>
+      <label class="toggle"><input type="checkbox" checked=${log} onChange=${(event) => setLog(event.target.checked)} /> logarithmic</label></${Chart}></div>
     <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
     <${Chart} title="Throughput" unit="tokens/s" show=${compact} ...${small} lines=${[line("tokens_per_s", "line-speed")]} />
-    <${Chart} title="Gradient norm" unit="before clipping" log=${true} ...${small} lines=${[line("grad_norm", "line-norm")]} />
-    <${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} show=${(ratio) => number(ratio, 3)} lines=${[spread]} />
+    ${has("grad_norm") && html`<${Chart} title="Gradient norm" unit="before clipping" log=${true} ...${small} lines=${[line("grad_norm", "line-norm")]} />`}
+    ${has("trust_ratio_median") && html`<${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} show=${(ratio) => number(ratio, 3)} lines=${[spread]} />`}
   </section>`;
 }
 
+/** The trust ratio of one tensor over the steps. */
+function Line({ run, row, ratios, ...shared }) {
+  const name = run.names[row];
+  return html`<${Chart} title=${name} unit="trust ratio" show=${(ratio) => number(ratio, 3)} log=${true} height=${170}
+    timeline=${ratios} lines=${[{ label: name, row, ink: "line-ratio" }]} ...${shared} />`;
+}
+
 const WAITING = {
-  QUEUED: "The job waits for free processors.",
-  STARTING: "The workers start and prepare the text. The first step follows.",
-  RUNNING: "The first step is on its way.",
+  QUEUED: "The job is waiting for free processors.",
+  STARTING: "The workers are starting and preparing the text.",
+  RUNNING: "The workers are computing the first step.",
 };
 
 function Waiting({ job }) {
   return html`<section class="panel waiting dim">${WAITING[job.status] ?? "The job recorded no steps."}</section>`;
 }
 
-const LINKS = { live: "live", reconnecting: "reconnecting…", ended: "complete", connecting: "connecting…" };
+const LINKS = { live: "live", reconnecting: "reconnecting…", ended: "ended", connecting: "connecting…" };
 
 export function JobPage({ id }) {
   const run = useRun(id);
@@ -125,6 +133,6 @@ export function JobPage({ id }) {
       ${run.refused && html`<${Problem} error=${run.refused} />`}
       ${job && html`<${Header} run=${run} />
         ${run.metrics.length ? html`<${Charts} run=${run} shared=${shared} />` : html`<${Waiting} job=${job} />`}
-        ${run.names.length > 0 && html`<${TrustRatios} run=${run} ...${shared} />`}<${Notes} run=${run} />`}
+        ${run.names.length > 0 && html`<${TrustRatios} run=${run} ...${shared} line=${(row, ratios) => html`<${Line} run=${run} row=${row} ratios=${ratios} ...${shared} />`} />`}<${Notes} run=${run} />`}
     </main>`;
 }

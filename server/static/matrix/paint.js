@@ -1,6 +1,6 @@
 // The pixels of the trust-ratio matrix.
 
-import { PACKED } from "./colors.js";
+import { PACKED } from "../ui/scales.js";
 
 /** Height of the strip above the matrix that marks steps, in CSS pixels. */
 export const STRIP_PX = 8;

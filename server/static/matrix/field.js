@@ -1,10 +1,11 @@
 // The drawn part of the matrix: canvas, crosshair, tooltip, and what pointer and keyboard do there.
 
-import { useEffect, useRef, useState } from "./vendor/preact-hooks.js";
-import { count, number } from "./format.js";
-import { html } from "./html.js";
+import { useEffect, useRef, useState } from "../vendor/preact-hooks.js";
+import { count, number } from "../ui/formats.js";
+import { html } from "../ui/html.js";
 import { paint, Steps, STRIP_PX } from "./paint.js";
-import { color, useShared, useTheme, useWidth } from "./shared.js";
+import { color, useTheme, useWidth } from "../ui/screen.js";
+import { useShared } from "../data/view.js";
 
 const DRAG_PX = 4;
 const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0], PageDown: [10, 0] };
@@ -108,7 +109,7 @@ export function Field({ run, ratios, busy, version, rows, rowHeight, breaks, sca
   const line = (top, extra) => ({ top: `${STRIP_PX + top * rowHeight}px`, height: `${rowHeight}px`, ...extra });
   return html`<div class="field-column">
     <div class="field" ref=${box} tabindex="0" role="application" aria-busy=${String(busy)} aria-roledescription="heat map"
-      aria-label="Trust ratio by tensor and step. Arrow keys move, Enter draws the tensor's line, Escape clears it."
+      aria-label="Trust ratio by tensor and step. Arrow keys move, Enter plots the tensor, Escape removes the plot."
       style=${{ height: `${height}px` }} onPointerMove=${move} onPointerDown=${down} onPointerUp=${up}
       onPointerLeave=${() => { point(null); }} onBlur=${() => point(null)} onDblClick=${() => window.set(null)} onKeyDown=${key}>
       <div class="hatch" style=${{ top: `${STRIP_PX}px` }}></div>

@@ -1,7 +1,7 @@
 // Which page the address asks for. Links are plain links: each page loads anew and leaves nothing running.
 
-import { render } from "./vendor/preact.js";
-import { html } from "./html.js";
+import { render } from "../vendor/preact.js";
+import { html } from "../ui/html.js";
 import { JobPage } from "./job.js";
 import { JobsPage } from "./jobs.js";
 

@@ -1,11 +1,11 @@
-// What happened: checkpoints, alerts, changes of status, lines of text; the newest first.
+// Checkpoints, alerts, changes of status and lines of text, the newest first.
 
-import { bytes, count, duration, when } from "./format.js";
-import { html } from "./html.js";
+import { bytes, count, duration, when } from "../ui/formats.js";
+import { html } from "../ui/html.js";
 
 const SAY = {
   status: ({ status, attempt, world_size: workers, error }) => [
-    `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} workers` : ""}`, error],
+    `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} ${workers === 1 ? "worker" : "workers"}` : ""}`, error],
   checkpoint: ({ step, size_bytes: size, seconds, path }) => [
     `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, path],
   alert: ({ title, detail }) => [title, detail],
@@ -19,11 +19,12 @@ function Note({ note }) {
     <span class="note-text">${title}${detail && html`<small class="dim">${detail}</small>`}</span></li>`;
 }
 
+/** Shown once there is something to show. */
 export function Notes({ run }) {
+  if (!run.notes.size) return null;
   const notes = [...run.notes.values()].sort((a, b) => b.seq - a.seq);
   return html`<section class="panel" aria-labelledby="notes-title">
     <h2 id="notes-title">Events</h2>
-    ${notes.length ? html`<ol class="notes" tabindex="0" aria-labelledby="notes-title">${notes.map((note) => html`<${Note} key=${note.seq} note=${note} />`)}</ol>`
-      : html`<p class="dim">Checkpoints, alerts and changes of status are listed here.</p>`}
+    <ol class="notes" tabindex="0" aria-labelledby="notes-title">${notes.map((note) => html`<${Note} key=${note.seq} note=${note} />`)}</ol>
   </section>`;
 }

@@ -1,11 +1,12 @@
 // Line charts over steps. All charts of a page share one cursor and one window of steps.
 
-import uPlot from "./vendor/uplot.js";
-import { useEffect, useRef } from "./vendor/preact-hooks.js";
-import { logTicks } from "./colors.js";
-import { missing, number, tick } from "./format.js";
-import { html } from "./html.js";
-import { color, useShared, useTheme, useWidth } from "./shared.js";
+import uPlot from "../vendor/uplot.js";
+import { useEffect, useRef } from "../vendor/preact-hooks.js";
+import { logTicks } from "../ui/scales.js";
+import { missing, number, tick } from "../ui/formats.js";
+import { html } from "../ui/html.js";
+import { color, useTheme, useWidth } from "../ui/screen.js";
+import { useShared } from "../data/view.js";
 
 const AXIS_PX = 52;
 const WHOLE = Array.from({ length: 24 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));

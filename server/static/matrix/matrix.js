@@ -1,12 +1,11 @@
 // The trust-ratio matrix: one row a tensor, one column a step.
 
-import { useEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
-import { Chart } from "./charts.js";
-import { FIXED, logTicks, LogScale, TABLE } from "./colors.js";
+import { useEffect, useMemo, useRef, useState } from "../vendor/preact-hooks.js";
+import { FIXED, logTicks, LogScale, TABLE } from "../ui/scales.js";
 import { Field } from "./field.js";
-import { number, tensorName, tick } from "./format.js";
-import { html } from "./html.js";
-import { useShared } from "./shared.js";
+import { tensorName, tick } from "../ui/formats.js";
+import { html } from "../ui/html.js";
+import { useShared } from "../data/view.js";
 
 const HEIGHT_PX = 620;
 const ROW_PX = [2, 18];
@@ -43,7 +42,7 @@ function Names({ run, rows, groups, rowHeight, selected, onSelect }) {
     </div>`)}</div>`;
 }
 
-function Legend({ scale }) {
+function Legend({ run, scale }) {
   const canvas = useRef();
   useEffect(() => {
     const context = canvas.current.getContext("2d");
@@ -57,7 +56,8 @@ function Legend({ scale }) {
       ${logTicks(scale.low, scale.high).map((value) =>
         html`<span key=${value} style=${{ left: `${100 * scale.fraction(value)}%` }}>${tick(value)}</span>`)}</div>
     <span class="swatch still">not adapted</span><span class="swatch hatch">no data</span>
-    <span class="swatch mark skip">skipped</span><span class="swatch mark save">checkpoint</span>
+    ${run.skipped.size > 0 && html`<span class="swatch mark skip">skipped</span>`}
+    ${[...run.notes.values()].some(({ kind }) => kind === "checkpoint") && html`<span class="swatch mark save">checkpoint</span>`}
   </div>`;
 }
 
@@ -97,7 +97,8 @@ function useRatios(run, window) {
   return [detail ?? run.ratios, busy];
 }
 
-export function TrustRatios({ run, version, cursor, window }) {
+/** `line` draws one row of the ratios below the matrix. */
+export function TrustRatios({ run, version, cursor, window, line }) {
   const [filter, setFilter] = useState("");
   const [choice, setAdaptedOnly] = useState(null);
   const adaptedOnly = choice ?? run.names.length > MANY;
@@ -110,15 +111,14 @@ export function TrustRatios({ run, version, cursor, window }) {
   const controls = { filter, setFilter, adaptedOnly, setAdaptedOnly, fitted, setFitted, window };
 
   return html`<section class="panel matrix" aria-labelledby="matrix-title">
-    <div class="matrix-head"><h2 id="matrix-title">Trust ratios <small class="dim">tensor × step</small></h2><${Legend} scale=${scale} /></div>
+    <div class="matrix-head"><h2 id="matrix-title">Trust ratios <small class="dim">tensor × step</small></h2><${Legend} run=${run} scale=${scale} /></div>
     <${Controls} ...${controls} shown=${layout.rows.length} total=${run.names.length} />
     <div class="matrix-body">
       <${Names} run=${run} ...${layout} selected=${selected} onSelect=${select} />
       <${Field} run=${run} ratios=${ratios} busy=${busy} version=${version} ...${layout} scale=${scale} cursor=${cursor} window=${window} selected=${selected} onSelect=${select} />
     </div>
-    ${selected !== null && run.names[selected] && html`<${Chart} title=${run.names[selected]} unit="trust ratio" show=${(ratio) => number(ratio, 3)} log=${true} height=${170}
-      timeline=${ratios} lines=${[{ label: run.names[selected], row: selected, ink: "line-ratio" }]}
-      version=${version} cursor=${cursor} window=${window} />`}
-    ${selected === null && html`<p class="dim hint">Select a row to draw its line. Drag across steps to zoom in, double-click to zoom out.</p>`}
+    ${selected === null
+      ? html`<p class="dim hint">Click a row to plot its tensor. Drag across steps to zoom in; double-click to zoom out.</p>`
+      : line(selected, ratios)}
   </section>`;
 }

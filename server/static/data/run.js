@@ -13,7 +13,9 @@ export const ROW = Object.fromEntries(
 const KINDS = ["status", "tensors", "step", "checkpoint", "alert", "log"];
 const NOTES = new Set(["status", "checkpoint", "alert", "log"]);
 const MAX_NOTES = 200;
-const PACE_STEPS = 20;
+
+/** What a step's record says of the job. */
+const progress = ({ step, seconds_left }) => ({ step, seconds_left });
 
 export class Run {
   constructor(id) {
@@ -33,7 +35,6 @@ export class Run {
     this.notes = new Map();
     this.skipped = new Set();
     this.latest = null;
-    this.pace = [];
     this.asked = 0;
     this.version = 0;
     this.listeners = new Set();
@@ -103,8 +104,7 @@ export class Run {
     else this.skipped.delete(record.step);
     this.putRatios(record.step, this.column(record));
     this.latest = record;
-    this.pace = [...this.pace.slice(1 - PACE_STEPS), record.step_s];
-    this.job = { ...this.job, step: record.step };
+    this.job = { ...this.job, ...progress(record) };
   }
 
   /** A step's ratios, each in the row of its tensor. Where there is not one for each tensor, none can be trusted. */
@@ -144,21 +144,12 @@ export class Run {
     try {
       const job = await readJob(this.id);
       if (asked !== this.asked) return;
-      this.job = this.latest === latest ? job : { ...job, step: this.latest.step };
+      this.job = this.latest === latest ? job : { ...job, ...progress(this.latest) };
       this.error = null;
       this.changed();
     } catch (error) {
       if (asked === this.asked) this.fail(error);
     }
-  }
-
-  /** Seconds left at the pace of the last steps, or at the pace of the whole run. */
-  get secondsLeft() {
-    const { step, total_steps: total, started_at: started } = this.job;
-    const mean = this.pace.length
-      ? this.pace.reduce((sum, seconds) => sum + seconds, 0) / this.pace.length
-      : (Date.now() - Date.parse(started)) / 1000 / step;
-    return step && Number.isFinite(mean) ? mean * (total - step) : null;
   }
 
   subscribe(listener) {

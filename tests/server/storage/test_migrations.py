@@ -1,0 +1,99 @@
+"""Databases of older versions are opened, and what is in them keeps its meaning."""
+
+import struct
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData, create_engine, insert, text
+
+from server.storage import database as module
+from server.storage.database import Database
+from server.storage.histories import Histories
+from server.storage.jobs import Store
+from server.storage.records import Records
+from tests.serving import TINY
+
+WHEN = datetime(2026, 1, 1)  # noqa: DTZ001 -- as SQLite keeps it
+
+
+class Older:
+    """Writes a database as the first version did."""
+
+    def __init__(self, db: Connection) -> None:
+        self._db, self._tables = db, MetaData()
+        self._tables.reflect(db)
+
+    def job(self, **fields: Any) -> None:
+        defaults = {"created_at": WHEN, "command": "none", "labels": {}, "spec": TINY, "request_sha256": ""}
+        self._insert("jobs", defaults | fields)
+
+    def record(self, seq: int, kind: str, step: int | None = None, ratios: bytes | None = None, **data: Any) -> None:
+        document = {"seq": seq, "kind": kind, "time": "2026-01-01T00:00:00Z"} | data | ({"step": step} if step else {})
+        row = {"job_id": "old", "seq": seq, "kind": kind, "step": step, "time": WHEN, "trust_ratios": ratios}
+        self._insert("records", row | {"data": document})
+
+    def _insert(self, table: str, row: dict[str, Any]) -> None:
+        self._db.execute(insert(self._tables.tables[table]).values(row))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database of the first version: three tensors, a skipped step, then two tensors, and a row of another length."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'bigbatch.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.upgrade(config, "0001")
+        older = Older(db)
+        older.job(id="old", name="old", status="RUNNING", step=5, total_steps=20, attempt=1, acknowledged=7)
+        older.record(1, "tensors", names=["a", "b", "c"], adapted=[True, False, True])
+        older.record(2, "step", 1, struct.pack("<3f", 0.2, 1.0, 0.4), skipped=False)
+        older.record(3, "step", 2, struct.pack("<3f", 1.0, 1.0, 1.0), skipped=True)
+        older.record(4, "tensors", names=["c", "a"], adapted=[True, True])
+        older.record(5, "step", 3, struct.pack("<2f", 0.25, 0.5), skipped=False)
+        older.record(6, "step", 4, struct.pack("<3f", 9.0, 9.0, 9.0), skipped=False)
+        older.record(7, "step", 5, struct.pack("<2f", 0.75, float("nan")), skipped=False)
+    engine.dispose()
+    return tmp_path / "bigbatch.db"
+
+
+def test_ratios_of_an_older_version_get_the_names_that_they_had_and_skipped_steps_none(path: Path) -> None:
+    database = Database(path)
+    matrix = Histories(database).matrix("old", "trust_ratio", start=1, end=None, columns=100)
+    records = Records(database).news("old", 0, 100).records
+    assert Store(database).get("old").step == 5
+    database.close()
+    assert (matrix.names, matrix.steps, matrix.skipped) == (["a", "b", "c"], [1, 2, 3, 4, 5], [2])
+    nan = float("nan")
+    expected = [[0.2, nan, 0.5, nan, nan], [1.0, nan, nan, nan, nan], [0.4, nan, 0.25, nan, 0.75]]
+    np.testing.assert_allclose(matrix.values, expected, rtol=1e-6)
+    assert [record.get("trust_ratio_median") for record in records if record["kind"] == "step"] == pytest.approx(
+        [0.3, None, 0.375, None, 0.75]
+    )
+
+
+def test_norms_that_an_older_version_did_not_store_are_missing(path: Path) -> None:
+    database = Database(path)
+    matrix = Histories(database).matrix("old", "weight_norm", start=1, end=None, columns=100)
+    database.close()
+    assert matrix.steps == [1, 2, 3, 4, 5]
+    assert np.isnan(matrix.values).all()
+
+
+def test_every_migration_can_be_taken_back(path: Path) -> None:
+    Database(path).close()
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.downgrade(config, "0001")
+        kept = db.execute(text("SELECT trust_ratios FROM records WHERE seq = 2")).scalar()
+    engine.dispose()
+    assert kept == struct.pack("<3f", 0.2, 1.0, 0.4)

@@ -1,0 +1,96 @@
+import base64
+import struct
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from workers.contract.records import RECORD, StepRecord, TensorsRecord, tensor_set
+
+WHEN = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+STEP: dict[str, Any] = {
+    "seq": 3,
+    "time": WHEN,
+    "kind": "step",
+    "step": 1,
+    "phase": 0,
+    "loss": 7.5,
+    "mlm_loss": 6.8,
+    "nsp_loss": 0.7,
+    "mlm_accuracy": 0.1,
+    "lr": 0.01,
+    "grad_norm": 1.5,
+    "clip_coef": 0.5,
+    "skipped": False,
+    "tokens_per_s": 1000.0,
+    "step_s": 0.1,
+    "trust_ratio": [0.123, None],
+}
+"""A step as the first version wrote it."""
+
+
+def step(**changes: Any) -> StepRecord:
+    record = RECORD.validate_python(STEP | changes)
+    assert isinstance(record, StepRecord)
+    return record
+
+
+def packed(*numbers: float) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def test_numbers_are_written_as_base64_of_little_endian_float32() -> None:
+    text = packed(0.123, 0.5)
+    document = step(trust_ratio=text).model_dump(mode="json")
+    assert document["trust_ratio"] == text
+    assert RECORD.validate_json(step(trust_ratio=text).model_dump_json()) == step(trust_ratio=text)
+
+
+def test_a_step_of_an_older_version_is_read_with_what_it_meant() -> None:
+    found = step()
+    assert found.trust_ratio == struct.pack("<2f", 0.123, float("nan"))
+    assert (found.set, found.weight_norm, found.attempt, found.rows) == (None, None, None, None)
+
+
+def test_a_skipped_step_of_an_older_version_has_no_ratios_though_it_says_1() -> None:
+    assert step(skipped=True, trust_ratio=[1.0, 1.0]).trust_ratio is None
+
+
+def test_names_of_an_older_version_get_the_set_that_a_newer_one_would_give_them() -> None:
+    older = RECORD.validate_python({"seq": 1, "time": WHEN, "kind": "tensors", "names": ["a"], "adapted": [True]})
+    assert isinstance(older, TensorsRecord)
+    assert older.set == tensor_set(["a"], [True])
+    assert older.set == TensorsRecord(names=["a"], adapted=[True]).set
+    assert older.set != tensor_set(["a"], [False])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"trust_ratio": "no base64"}, "is not base64"),
+        ({"trust_ratio": base64.b64encode(b"12345").decode()}, "no whole number of float32"),
+        ({"trust_ratio": [1.0, "x"]}, "is not a list of numbers"),
+        ({"trust_ratio": packed(1.0), "weight_norm": packed(1.0, 2.0)}, "must be as many as its tensors"),
+        ({"trust_ratio": packed(1.0), "skipped": True}, "a skipped step has no trust_ratio"),
+        ({"loss": float("nan")}, "finite number"),
+        ({"seq": 0}, "has a number"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        step(**changes)
+
+
+@pytest.mark.parametrize(("names", "adapted"), [(["a", "b"], [True]), (["a", "a"], [True, True])])
+def test_every_tensor_has_one_name_and_one_flag(names: list[str], adapted: list[bool]) -> None:
+    with pytest.raises(ValidationError, match=r"names, but|occurs twice"):
+        TensorsRecord(names=names, adapted=adapted)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_set_refuses_a_step_with_another_number_of_tensors(count: int) -> None:
+    tensors = TensorsRecord(names=["a", "b"], adapted=[True, True])
+    tensors.check(step())
+    with pytest.raises(ValueError, match=f"has {count} numbers, but the set {tensors.set} has 2 tensors"):
+        tensors.check(step(trust_ratio=[0.5] * count))
