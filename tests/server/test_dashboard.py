@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +20,7 @@ from tests.browser import browser, browser_page, complaints
 from tests.server.http.routes.test_metrics import unpack
 from tests.server.writer import NAMES, Writer, ratio
 from tests.serving import Served, serving
+from workers.contract.files import write_private
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 
@@ -127,6 +132,34 @@ def test_an_empty_list_shows_how_to_submit(empty: Page, served: Served) -> None:
     expect(empty.get_by_text(f"curl {served.url}/v1/jobs")).to_be_visible()
 
 
+def test_the_commands_of_the_empty_list_work_in_any_folder(empty: Page, served: Served, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    write_private(served.settings.server_file, json.dumps({"url": served.url, "pid": os.getpid()}))  # as serve does
+    expect(empty.locator(".snippet")).to_have_count(2)
+    commands = empty.locator(".snippet code").all_text_contents()
+    assert [command.split()[0] for command in commands] == ["bigbatch", "curl"]
+    for command in commands:
+        submitted = subprocess.run(
+            ["/bin/sh", "-c", f"{command} --fail" if command.startswith("curl") else command],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "NO_PROXY": "*"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert submitted.returncode == 0, submitted.stderr
+    assert len(served.http.get("/v1/jobs").json()["jobs"]) == 2
+
+
+def test_copying_works_where_the_browser_offers_no_clipboard(empty: Page) -> None:
+    empty.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    empty.reload()
+    empty.get_by_role("button", name="Copy").first.click()
+    expect(empty.locator(".snippet button").first).to_have_text(re.compile("Copied|Selected"))
+    assert empty.evaluate("String(getSelection())") == empty.locator(".snippet code").first.text_content()
+
+
 def test_the_list_follows_its_jobs_without_a_reload(empty: Page, served: Served) -> None:
     expect(empty.get_by_role("heading", name="No jobs yet")).to_be_visible()
     job_id, _ = begin(served, steps=7)
@@ -159,6 +192,35 @@ def test_a_job_shows_its_history(page: Page, shared: Served, job: tuple[str, Wri
     expect(fact(page, "Workers")).to_have_text("2")
     expect(page.get_by_text("unigram entropy 6.060")).to_be_visible()
     assert page.locator(".plot canvas").count() == 5
+
+
+def test_nothing_is_promised_before_there_is_a_record_of_it(page: Page, shared: Served) -> None:
+    job_id = shared.submit(name="austen", phases=PHASES)["id"]
+    open_job(shared, page, job_id)
+    sections = page.locator("section.charts, section.matrix, section:has(.notes)")
+    expect(sections).to_have_count(0)
+    writer = Writer()
+    shared.push(job_id, [*writer.begin(), writer.step(1)])
+    expect(sections).to_have_count(3)
+    expect(page.locator(".legend .mark")).to_have_count(0)
+    shared.push(job_id, [writer.step(2, skipped=True), writer.checkpoint(2)])
+    expect(page.locator(".legend .mark")).to_have_text(["skipped", "checkpoint"])
+
+
+def test_the_page_refuses_a_step_with_another_number_of_ratios_than_tensors(page: Page) -> None:
+    take = """async (count) => {
+      const { Run } = await import("/static/data/run.js");
+      const run = new Run("none");
+      run.takeTensors({ set: "s", names: ["a", "b"], adapted: [true, true] });
+      run.takeStep({ step: 1, set: "s", trust_ratio: new Float32Array(count).fill(0.5) });
+      return [run.ratios.cell(1, 0), run.ratios.cell(1, 1), run.refused?.message ?? null];
+    }"""
+    assert page.evaluate(take, 2) == [0.5, 0.5, None]
+    for count in (0, 1, 3):
+        first, second, message = page.evaluate(take, count)
+        assert math.isnan(first)
+        assert math.isnan(second)
+        assert message == f"Step 1 has {count} trust ratios for 2 tensors. They are not drawn."
 
 
 def test_a_waiting_job_says_what_it_waits_for(page: Page, shared: Served) -> None:
@@ -424,6 +486,45 @@ def test_a_long_run_fits_in_bounded_memory_from_its_first_step_to_its_last(page:
     gaps = [after - before for before, after in pairwise([0, *found["steps"]])]
     assert 0 < min(gaps) <= max(gaps) == 128  # evenly, in buckets of a power of two
     assert 32 <= len(found["steps"]) <= 64
+
+
+def test_pooling_hides_no_spike_and_no_value_behind_a_missing_one(page: Page) -> None:
+    pooled = """async () => {
+      const { Timeline } = await import("/static/data/timeline.js");
+      const line = new Timeline(["last", "min", "max"], 64);
+      const value = (step) => (step === 777 ? 1e6 : step === 778 ? -1000 : step % 2 ? step : NaN);
+      for (let step = 1; step <= 5000; step++) line.put(step, Array(3).fill(value(step)));
+      return [line.row(0), line.row(1), line.row(2)].map((row) =>
+        ({ missing: row.includes(null), least: Math.min(...row), most: Math.max(...row) }));
+    }"""
+    last, least, most = page.evaluate(pooled)
+    assert not last["missing"]
+    assert (least["least"], most["most"]) == (-1000, 1e6)
+
+
+def test_a_step_that_nobody_reported_is_drawn_as_missing(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
+    job_id, writer = job
+    shared.push(job_id, writer.steps(13, 15))
+    open_job(shared, page, job_id)
+    settle(page)
+    for step in (11, 12):
+        assert cell(page, row=0, step=step, last=15)[3] == 0
+    expect_cell(page, half(ratio(13, 0)), row=0, step=13, last=15)
+    shared.push(job_id, [writer.step(12, [0.5, 1.0, 0.25, 1.0, 0.5]), writer.alert("again")])
+    expect(page.locator(".notes")).to_contain_text("again")
+    settle(page)
+    expect_cell(page, 0.25, row=2, step=12, last=15)
+
+
+def test_the_rooms_of_the_page_need_only_those_below_them() -> None:
+    below = {"ui": {"ui"}, "data": {"ui", "data"}, "charts": {"ui", "data", "charts"}}
+    below |= {"matrix": {"ui", "data", "matrix"}, "pages": {"ui", "data", "charts", "matrix", "pages"}}
+    for room, allowed in below.items():
+        files = list((VENDOR.parent / room).glob("*.js"))
+        assert files
+        for file in files:
+            needed = re.findall(r'from "(\.{1,2})/(?:(\w+)/)?[\w-]+\.js"', file.read_text())
+            assert {folder or room for _, folder in needed} <= allowed | {"vendor"}, file.name
 
 
 def test_an_unknown_job_is_said_to_be_unknown(page: Page, shared: Served, complaints: list[str]) -> None:

@@ -101,6 +101,37 @@ def test_packed_ratios_are_those_of_the_document(served: Served, job_id: str) ->
     np.testing.assert_allclose(values, expected, rtol=1e-3)
 
 
+def test_skipped_steps_are_told_also_where_their_column_shows_another_step(served: Served) -> None:
+    job_id = served.submit()["id"]
+    skipped: dict[str, Any] = {"skipped": True, "trust_ratio": None, "weight_norm": None, "update_norm": None}
+    taken = [step(n + 1, n, **(skipped if n in {4, 5, 6, 8} else {})) for n in range(1, 9)]
+    served.push(job_id, [tensors(1), *taken])
+    whole = served.http.get(f"/v1/jobs/{job_id}/trust-ratios").json()
+    assert (whole["steps"], whole["skipped"]) == ([1, 2, 3, 4, 5, 6, 7, 8], [4, 5, 6, 8])
+    assert whole["values"][0] == [0.1, 0.2, 0.3, None, None, None, 0.7, None]
+    thinned = served.http.get(f"/v1/jobs/{job_id}/trust-ratios?columns=4").json()
+    assert (thinned["steps"], thinned["skipped"]) == ([2, 3, 6, 7], [4, 5, 6, 8])
+    assert thinned["values"][0] == [0.2, 0.3, None, 0.7]
+
+
+@pytest.mark.parametrize(("what", "first"), [("trust_ratio", 0.1), ("weight_norm", 1.0), ("update_norm", 0.01)])
+def test_each_of_the_three_numbers_has_its_history(served: Served, job_id: str, what: str, first: float) -> None:
+    found = served.http.get(f"/v1/jobs/{job_id}/trust-ratios?what={what}").json()
+    assert (found["what"], found["values"][0][0]) == (what, first)
+
+
+def test_names_of_all_sets_come_in_order_of_first_appearance_with_nulls_where_a_step_has_none(served: Served) -> None:
+    job_id = served.submit()["id"]
+    other = tensors(3, names=["new", "layer.0.weight"], adapted=[True, True])
+    served.push(job_id, [tensors(1), step(2, 1), other, step(4, 2, ratios=[5.0, 6.0], set=other["set"]), step(5, 3)])
+    found = served.http.get(f"/v1/jobs/{job_id}/trust-ratios").json()
+    assert found["names"] == [*NAMES, "new"]
+    assert found["values"] == [[0.1, None, 0.3], [1.0, None, 1.0], [None, 6.0, None], [None, 5.0, None]]
+    assert found["sets"] == {tensors(1)["set"]: [0, 1, 2], other["set"]: [3, 2]}
+    packed = served.http.get(f"/v1/jobs/{job_id}/trust-ratios", headers={"Accept": "application/octet-stream"})
+    assert unpack(packed.content)[0]["names"] == found["names"]
+
+
 def test_a_step_that_was_taken_again_shows_its_second_values(served: Served) -> None:
     job_id = served.submit()["id"]
     first = [status(1, "RUNNING"), tensors(2), step(3, 1), step(4, 2)]
