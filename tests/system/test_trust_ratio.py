@@ -15,7 +15,9 @@ from tests.server.test_dashboard import cell, expect_cell, half, open_job, settl
 from tests.serving import Served
 from workers.contract.run_folder import RunFolder
 from workers.training import telemetry
+from workers.training.health import Health
 from workers.training.reporter import Reporter
+from workers.training.signals import StopRequest
 from workers.training.telemetry import Sums, Telemetry
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
@@ -38,7 +40,7 @@ def train(folder: Path) -> None:
     tensors = {name: torch.nn.Parameter(torch.tensor([weight])) for name, weight in WEIGHTS.items()}
     optimizer = Lamb(tensors.items(), lr=0.0, weight_decay=0.0)
     reporter = Reporter(RunFolder(folder))
-    collected = Telemetry(optimizer, torch.device("cpu"), reporter, attempt=1)
+    collected = Telemetry(optimizer, torch.device("cpu"), reporter, 1, Health(), StopRequest())
     sums = torch.tensor(Sums(7.0, 7.0, 1.0, 10.0, 100.0, 10.0), dtype=torch.float64)
     for number, names in enumerate(GRADIENTS, start=1):
         for name, tensor in tensors.items():

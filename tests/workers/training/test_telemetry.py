@@ -14,7 +14,9 @@ from optim import Lamb
 from workers.contract.records import RECORD, Record, StepRecord, TensorsRecord
 from workers.contract.run_folder import RunFolder
 from workers.training import telemetry
+from workers.training.health import Health
 from workers.training.reporter import Reporter
+from workers.training.signals import StopRequest
 from workers.training.telemetry import Sums, Telemetry
 
 CPU = torch.device("cpu")
@@ -34,7 +36,7 @@ class Job:
         ]
         self.optimizer = Lamb(groups, lr=0.01)
         self.reporter = Reporter(self.folder)
-        self.telemetry = Telemetry(self.optimizer, CPU, self.reporter, attempt=1)
+        self.telemetry = Telemetry(self.optimizer, CPU, self.reporter, 1, Health(), StopRequest())
         self.told: list[tuple[tuple[str, ...], list[list[float]]]] = []
 
     def step(self, number: int, names: str, gradient: float = 0.1) -> None:
