@@ -29,7 +29,8 @@ def training_environment(spec: JobSpec) -> dict[str, str]:
     return {
         # A folder named workers or torch where the user stands is not the package.
         "PYTHONSAFEPATH": "1",
-        # As for this process: a terminal that lacks a character is no reason to fail.
+        # Names of files and what is in them are UTF-8 whatever the locale; what the terminal cannot show is escaped.
+        "PYTHONUTF8": "1",
         "PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace",
         # Two threads of a worker that wait for each other on a busy machine are slower than one.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(spec.parallel.cpus_per_worker)),

@@ -150,6 +150,8 @@ class ClusterProcess:
             _MARK: str(self._folder),
             # A folder named workers or ray where a process stands is not the package.
             "PYTHONSAFEPATH": "1",
+            # Names of files and what is in them are UTF-8, whatever the locale of the server.
+            "PYTHONUTF8": "1",
             # Actors that look for "the" cluster of this machine must find this one, and no other that runs beside it.
             "RAY_ADDRESS": f"{_NODE_IP}:{gcs}",
             "RAY_AUTH_MODE": "token",

@@ -49,7 +49,7 @@ def sync_folder(folder: Path) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is no such file or it holds something else."""
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     return document if isinstance(document, dict) else None
@@ -59,4 +59,4 @@ def secret(path: Path) -> str:
     """Read the token in a file, made at the first call."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(32) + "\n")
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()

@@ -53,7 +53,7 @@ def _folder() -> Path:
 
 
 def _key(compiler: str, target: str) -> str:
-    sources = [path.read_text() for path in sorted(SOURCES.iterdir())]
+    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
     return hashlib.sha256("\0".join([*sources, *FLAGS, compiler, target, torch.__version__]).encode()).hexdigest()[:16]
 
 

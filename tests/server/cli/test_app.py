@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.cli.command import run_bigbatch
+from tests.server.cli.command import ASCII, run_bigbatch
 from tests.serving import Served, status
 
 COMMANDS = ["serve", "submit", "train", "jobs", "show", "watch", "cancel", "demo", "doctor"]
@@ -59,7 +59,7 @@ def test_a_terminal_that_knows_only_ascii_ends_no_command(
         [script, *(each.format(id=job_id) for each in arguments), *options],
         capture_output=True,
         check=False,
-        env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        env=os.environ | ASCII,
     )
     assert done.returncode == (1 if "watch" in arguments else 0), done.stderr
     assert b"Traceback" not in done.stderr

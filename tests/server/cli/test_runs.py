@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.server.cli.command import ASCII
 from tests.serving import TINY
 
 
@@ -14,7 +15,7 @@ def test_training_in_a_folder_with_packages_of_the_same_names_and_an_ascii_termi
     data = {"corpus": [str(text)], "vocab": 60}
     job = TINY | {"data": data, "phases": [phase], "parallel": {"workers": 2}}
     (foreign_folder / "job.yaml").write_text(json.dumps(job))
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "BIGBATCH_HOME": str(foreign_folder / "home")}
+    environment = os.environ | ASCII | {"BIGBATCH_HOME": str(foreign_folder / "home")}
     command = [str(Path(sys.executable).with_name("bigbatch")), "train", "job.yaml", "--run", "run-é"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=foreign_folder, env=environment, timeout=200

@@ -29,7 +29,8 @@ def test_a_cluster_has_the_processors_that_it_was_given(cluster: LocalCluster) -
 def test_a_submitted_command_runs_in_its_folder_and_its_log_can_be_read(cluster: LocalCluster, tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()
-    script = "import os; print('ran in', os.getcwd()); open('proof', 'w').write(os.environ['RAY_ADDRESS'])"
+    (folder / "json.py").write_text("raise SystemExit('a module of the folder was imported')")
+    script = "import json, os; print('ran in', os.getcwd()); open('proof', 'w').write(os.environ['RAY_ADDRESS'])"
     cluster.submit("first-a1", [PYTHON, "-c", script], folder)
     _wait_for_end(cluster, "first-a1")
     assert f"ran in {folder}" in cluster.log_tail("first-a1")
