@@ -19,8 +19,8 @@ from .schema import jobs, records
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What a stream tells next: the records behind a number, and the job as it is after the last of all records."""
+class NextRecords:
+    """What a stream sends next: the records after a number, and the job as it is after the last of all records."""
 
     job: Job
     records: list[dict[str, Any]]
@@ -75,12 +75,12 @@ class Records:
             self.on_change(job_id)
         return PushReply(acknowledged=last, command=Command.STOP if after.status.is_terminal else after.command)
 
-    def news(self, job_id: str, after: int, limit: int) -> News:
+    def read_after(self, job_id: str, after: int, limit: int) -> NextRecords:
         """Read at most `limit` records behind number `after`, and the job, from one snapshot."""
         query = select(records).where(records.c.job_id == job_id, records.c.seq > after)
         with self._database.read() as db:
             found = [_whole(row) for row in db.execute(query.order_by(records.c.seq).limit(limit)).mappings()]
-            return News(read_job(db, job_id), found, is_all=len(found) < limit)
+            return NextRecords(read_job(db, job_id), found, is_all=len(found) < limit)
 
     def newest(self, job_id: str, kinds: Sequence[str], limit: int) -> Newest:
         """Read the last records of some kinds, and the number of the last record of any kind."""

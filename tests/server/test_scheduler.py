@@ -81,7 +81,7 @@ def test_a_job_whose_records_never_arrived_is_settled_from_its_file(house: House
     job = house.job()
     done = house.turn_until(house.program(SUCCEEDS), job, JobStatus.SUCCEEDED, JobStatus.FAILED)
     assert (done.status, done.step, done.attempt, done.world_size) == (JobStatus.SUCCEEDED, 5, 1, 1)
-    assert len(house.records.news(job.id, 0, 100).records) == 8
+    assert len(house.records.read_after(job.id, 0, 100).records) == 8
 
 
 def test_a_run_that_ends_without_a_report_fails_with_the_end_of_its_log(house: House) -> None:

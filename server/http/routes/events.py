@@ -89,16 +89,16 @@ async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[b
     with server.bell.listen(job_id) as listener:
         while not server.bell.is_closed:
             listener.take()
-            news = await run_in_threadpool(server.records.news, job_id, sent, _BATCH)
-            if news.records:
-                yield b"".join(_event(record["kind"], record, record["seq"]) for record in news.records)
-                sent = news.records[-1]["seq"]
-                told = _last_status(news.records) or told
-            if not news.is_all:
+            read = await run_in_threadpool(server.records.read_after, job_id, sent, _BATCH)
+            if read.records:
+                yield b"".join(_event(record["kind"], record, record["seq"]) for record in read.records)
+                sent = read.records[-1]["seq"]
+                told = _last_status(read.records) or told
+            if not read.is_all:
                 continue
-            if told is not news.job.status:
-                told = news.job.status
-                yield _event("status", _status_of(news.job))
+            if told is not read.job.status:
+                told = read.job.status
+                yield _event("status", _status_of(read.job))
             if told.is_terminal:
                 yield _event("end", {"status": told})
                 return
@@ -119,7 +119,7 @@ async def _overview(server: Server) -> AsyncIterator[bytes]:
 
 
 async def _heartbeat(listener: Listener) -> AsyncIterator[bytes]:
-    """Wait for news; yield a comment whenever there was none for long, so that nobody takes the stream for dead."""
+    """Wait for a change; yield a comment after each long silence, so that the stream is not taken for dead."""
     while True:
         try:
             await asyncio.wait_for(listener.wait(), _KEEP_ALIVE_S)

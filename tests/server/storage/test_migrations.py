@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Path:
 def test_ratios_of_an_older_version_get_the_names_that_they_had_and_skipped_steps_none(path: Path) -> None:
     database = Database(path)
     matrix = Histories(database).matrix("old", "trust_ratio", start=1, end=None, columns=100)
-    records = Records(database).news("old", 0, 100).records
+    records = Records(database).read_after("old", 0, 100).records
     assert Store(database).get("old").step == 5
     database.close()
     assert (matrix.names, matrix.steps, matrix.skipped) == (["a", "b", "c"], [1, 2, 3, 4, 5], [2])

@@ -39,7 +39,7 @@ class House:
         return self.store.get(self.job.id)
 
     def stored(self) -> list[dict[str, Any]]:
-        return self.records.news(self.job.id, 0, 10_000).records
+        return self.records.read_after(self.job.id, 0, 10_000).records
 
 
 @pytest.fixture
@@ -170,11 +170,11 @@ def test_the_reply_carries_the_command_and_a_cancelled_job_stays_told_to_stop(ho
     assert house.records.ingest(house.job.id, read(status(2, "CANCELLED"))).command is Command.STOP
 
 
-def test_news_say_when_there_is_more(house: House) -> None:
+def test_what_is_read_says_when_there_is_more(house: House) -> None:
     house.ingest(*run_records(5))
-    first = house.records.news(house.job.id, 0, 3)
+    first = house.records.read_after(house.job.id, 0, 3)
     assert ([record["seq"] for record in first.records], first.is_all) == ([1, 2, 3], False)
-    assert house.records.news(house.job.id, 6, 3).is_all
+    assert house.records.read_after(house.job.id, 6, 3).is_all
 
 
 def begin(served: Served) -> tuple[str, Writer]:

@@ -64,7 +64,7 @@ def test_a_training_that_succeeded_is_settled_as_such_whatever_became_of_one_lin
     (folders.folder(job.id) / "events.jsonl").write_bytes(b"".join(written))
     folders.read_rest(job.id)
     assert store.get(job.id).status is JobStatus.SUCCEEDED
-    found = records.news(job.id, 0, 100).records
+    found = records.read_after(job.id, 0, 100).records
     assert [record["seq"] for record in found] == list(range(1, 10))
     assert found[place]["kind"] == "alert"
 
@@ -80,7 +80,7 @@ def test_settling_goes_on_behind_what_was_pushed(tmp_path: Path, database: Datab
     journal.write_bytes(b"rotten\n" * 4 + b"".join(lines(steps=6)[4:]))
     folders.read_rest(job.id)
     assert store.get(job.id).status is JobStatus.SUCCEEDED
-    assert "alert" not in {record["kind"] for record in records.news(job.id, 0, 100).records}
+    assert "alert" not in {record["kind"] for record in records.read_after(job.id, 0, 100).records}
 
 
 @pytest.mark.parametrize("lost", [False, True])
