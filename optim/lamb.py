@@ -13,7 +13,6 @@ from .calls import Call, Calls, Ready, Step, settings_of
 from .gradients import placed_gradients
 from .kernels.operators import BACKENDS
 from .last_step import LastStep
-from .masters import follow
 from .sharding import distinct, shard_groups, sum_over_shards, total_over_shards
 from .state.dicts import loaded_form, saved_form
 from .state.parameter import new_state
@@ -151,9 +150,6 @@ class Lamb(Optimizer):
         calls = self._present_calls()
         if calls:
             clip = self._clip(calls)
-            for call in calls:
-                if call.operands.copies:
-                    follow(call.operands.weights, call.operands.copies, clip[2] != 0)
             local, sharded = ([call for call in calls if bool(call.groups) is which] for which in (False, True))
             norms = [call.kernels.lamb_step(call.operands, clip, call.lr) for call in local]
             norms += self._step_sharded(sharded, clip)

@@ -58,7 +58,10 @@ def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
     norms_2T = []
     for t, s in enumerate(passes.settings):
         parts = []
-        for (grad_B, w_B), first, second in passes.blocks(t, operands.grads[t], operands.weights[t]):
+        copies = operands.copies[t : t + 1]
+        for (grad_B, w_B, *copy_B), first, second in passes.blocks(t, operands.grads[t], operands.weights[t], *copies):
+            for c_B in copy_B:  # one that is not its weight's rounding was written by somebody else
+                w_B.copy_(torch.where(skip | (c_B == w_B.to(c_B.dtype)), w_B, c_B))
             g_B = grad_B.to(passes.wide) * factor
             first.store((first.load() * s.beta1).add_(g_B, alpha=s.beta3), skip)
             second.store((second.load() * s.beta2).addcmul_(g_B, g_B, value=1 - s.beta2), skip)

@@ -139,6 +139,11 @@ class Operands:
         return tuple([tuple(map(Tensor.data_ptr, each)) or nothing for each in (weights, *others)])
 
     @property
+    def masters(self) -> list[Tensor]:
+        """The weights that have copies."""
+        return self.weights if self.copies else []
+
+    @property
     def state(self) -> list[Tensor]:
         """All that the first pass writes to."""
         return [*self.exp_avgs, *self.exp_avg_sqs, *self.first_scales, *self.second_scales, *self.steps]

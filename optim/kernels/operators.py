@@ -46,7 +46,8 @@ class Kernels(Protocol):
     def lamb_update(self, operands: Operands, clip: Tensor, /) -> Tensor:
         """Advance steps and moments in place; return Σw² and Σu² of what this rank holds, float64 [2, T].
 
-        Where `clip` says to skip, nothing changes, to the bit.
+        A copy is its weight rounded; one that is not was written by somebody else, and becomes the weight first. Where
+        `clip` says to skip, nothing changes, to the bit.
         """
 
     def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor, /) -> Tensor:
@@ -123,7 +124,7 @@ class Dispatched:
 
     def lamb_update(self, operands: Operands, clip: Tensor) -> Tensor:
         """Flatten, and call the operator."""
-        lists = operands.grads, operands.weights, *_flat_moments(operands)
+        lists = operands.grads, operands.weights, operands.copies, *_flat_moments(operands)
         return cast(Tensor, _OPS.lamb_update(*lists, clip, operands.settings))
 
     def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor) -> Tensor:
@@ -202,13 +203,13 @@ def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Te
 
 
 @_operator(
-    f"(Tensor[] grads, Tensor[] weights, {_MOMENTS}, Tensor clip, Tensor settings) -> Tensor",
+    f"(Tensor[] grads, Tensor(e!)[] weights, Tensor[] copies, {_MOMENTS}, Tensor clip, Tensor settings) -> Tensor",
     lambda grads, *_: _float64(grads[0], 2, len(grads)),
 )
-def lamb_update(grads: list[Tensor], weights: list[Tensor], *rest: Any) -> Tensor:
+def lamb_update(grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: Any) -> Tensor:
     """Advance steps and moments in place; return Σw² and Σu², float64 [2, T]."""
     *moments, clip, settings = rest
-    kernels, operands = _operands(grads, weights, [], *moments, settings=settings)
+    kernels, operands = _operands(grads, weights, copies, *moments, settings=settings)
     return kernels.lamb_update(operands, clip)
 
 

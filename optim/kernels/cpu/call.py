@@ -87,7 +87,7 @@ def sum_squares(operands: Operands) -> Tensor:
 def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
     sums_2T = _run("bigbatch_update", _call(operands, clip), _step_table(operands), _empty(2, len(operands)))
-    torch.autograd.graph.increment_version(operands.state)
+    torch.autograd.graph.increment_version([*operands.masters, *operands.state])
     return sums_2T
 
 

@@ -113,7 +113,7 @@ def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
     sums_2T = _empty(clip, 2, len(operands))
     arguments = (call.layout, call.addresses, clip, partials, sums_2T, *call.counts)
     _launch(totals.finish_update, len(operands), *arguments, CHUNK=CHUNK)
-    torch.autograd.graph.increment_version(operands.state)
+    torch.autograd.graph.increment_version([*operands.masters, *operands.state])
     return sums_2T
 
 
@@ -157,12 +157,13 @@ class _Call:
 
     def update(self, clip: Tensor) -> Tensor:
         """Move the moments; return Σw² and Σu² of each chunk, float64 [2, chunks]."""
-        grads = self._operands.grads
+        grads, copies = self._operands.grads, self._operands.copies
         own = tables.gradients(self._operands)
         partials = _empty(clip, 2, self.counts[1])
         arguments = (self.layout, self.addresses, own.table, self.settings, self._maps, clip, partials, *self.counts)
-        constants = self._constants(aligned=self._aligned and own.aligned)
-        _launch(streaming.update, self.counts[1], *arguments, GRAD_TYPE=_type(grads[0]), **constants)
+        types = {"GRAD_TYPE": _type(grads[0]), "COPY_TYPE": _type(copies[0]) if copies else None}
+        constants = self._constants(aligned=self._aligned and own.aligned) | types
+        _launch(streaming.update, self.counts[1], *arguments, **constants)
         return partials
 
     def apply(self, scale_T: Tensor) -> None:

@@ -6,7 +6,7 @@ alignment alone: replicas agree to the bit.
 
 Bytes a parameter in float32: `squares` 4; `update` 24 (reads g, w, m, v, writes m, v); `apply` 16 (reads w, m, v,
 writes w). u is stored nowhere, so a step moves 40, or 44 where the gradients' norm is asked for, and the floor of AdamW
-is 28. With half-precision gradients and copies these are 2, 22 and 18; with moments of bfloat16 4, 16 and 12, and of 8
+is 28. With half-precision gradients and copies these are 2, 24 and 18; with moments of bfloat16 4, 16 and 12, and of 8
 bits 4, 12 and 10. Of float64 an element of `update` needs two conversions and two multiply-adds, far fewer than a GPU
 for training does in the time that 24 bytes take it.
 
@@ -79,6 +79,7 @@ def update(
     TYPE: tl.constexpr,  # of weights
     MOMENT_TYPE: tl.constexpr,
     GRAD_TYPE: tl.constexpr,
+    COPY_TYPE: tl.constexpr,  # None if there are no copies
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -91,6 +92,9 @@ def update(
     t, start, count = _extent(layout, T, chunk, CHUNK)
     g_ptr = pointer(grads, 0, t, T, start, GRAD_TYPE, VECTOR)
     w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
+    c_ptr = w_ptr
+    if COPY_TYPE is not None:
+        c_ptr = pointer(addresses, COPIES, t, T, start, COPY_TYPE, VECTOR)
     keep = tl.load(clip + 2) == 0
     step = tl.load(step_pointer(addresses, t, T)) + tl.where(keep, 1.0, 0.0)
     first = moments.place(addresses, 0, t, T, start, step, MOMENT_TYPE, VECTOR)
@@ -110,12 +114,16 @@ def update(
     w_total = tl.zeros([THREADS], tl.float64)
     u_total = tl.zeros([THREADS], tl.float64)
     for i in range(count // BLOCK):
-        w, u = _update_block(g_ptr, w_ptr, first, second, maps, i, count, keep, averages, terms, BLOCK, False)
+        w, u = _update_block(
+            g_ptr, w_ptr, c_ptr, first, second, maps, i, count, keep, averages, terms, COPY_TYPE, BLOCK, False
+        )
         w_total += _squares(w, BLOCK, VECTOR)
         u_total += _squares(u, BLOCK, VECTOR)
     if count % BLOCK != 0:
         i = count // BLOCK
-        w, u = _update_block(g_ptr, w_ptr, first, second, maps, i, count, keep, averages, terms, BLOCK, True)
+        w, u = _update_block(
+            g_ptr, w_ptr, c_ptr, first, second, maps, i, count, keep, averages, terms, COPY_TYPE, BLOCK, True
+        )
         w_total += _squares(w, BLOCK, VECTOR)
         u_total += _squares(u, BLOCK, VECTOR)
     tl.store(partials + chunk, tl.sum(w_total, axis=0))
@@ -164,6 +172,7 @@ def apply(
 def _update_block(
     g_ptr,
     w_ptr,
+    c_ptr,
     first,
     second,
     maps,
@@ -172,10 +181,14 @@ def _update_block(
     keep,
     averages,
     terms,
+    COPY_TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Move the moments of block i; return w and u in the width that is computed in, 0 beyond `count`."""
+    """Move the moments of block i; return w and u in the width that is computed in, 0 beyond `count`.
+
+    A copy that is not its weight's rounding was written by somebody else, and becomes the weight.
+    """
     clip, beta1, beta3, beta2, rest2 = averages
     wide: tl.constexpr = clip.dtype
     weight: tl.constexpr = w_ptr.dtype.element_ty
@@ -183,6 +196,12 @@ def _update_block(
     mask = (offsets < count) if MASKED else None
     g = tl.load(g_ptr + offsets, mask=mask).to(wide) * clip
     w = tl.load(w_ptr + offsets, mask=mask, other=0.0 if MASKED else None).to(wide)
+    if COPY_TYPE is not None:
+        rounded = w.to(COPY_TYPE).to(wide)
+        c = tl.load(c_ptr + offsets, mask=mask, other=0.0 if MASKED else None).to(wide)
+        written = tl.where(keep, rounded != c, False)
+        w = tl.where(written, c, w)
+        tl.store(w_ptr + offsets, w.to(weight), mask=(written & mask) if MASKED else written)
     m = beta1 * moments.load(first, offsets, rows, mask, maps, 0, wide) + beta3 * g
     v = beta2 * moments.load(second, offsets, rows, mask, maps, 1, wide) + rest2 * g * g
     m = moments.store(first, m, offsets, rows, mask, keep, maps, 0, weight)

@@ -47,6 +47,21 @@ def test_a_scale_of_zero_keeps_every_bit_whatever_the_update() -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
+def test_copies_that_somebody_else_wrote_become_the_weights_unless_the_step_is_skipped(transposed: bool) -> None:
+    operands = make_operands((300, 401), torch.float32, transposed=transposed)
+    (weight,) = operands.weights
+    operands.copies = [weight.bfloat16()]
+    operands.copies[0][::3] += 1
+    skipped, before = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), weight.clone()
+    eager.lamb_update(operands, skipped)
+    assert torch.equal(weight, before)
+    before[::3] = operands.copies[0][::3].float()
+    sums_2T = eager.lamb_update(operands, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    assert torch.equal(weight, before)
+    assert sums_2T[0].item() == pytest.approx(before.double().square().sum().item())
+
+
+@pytest.mark.parametrize("transposed", [False, True])
 def test_a_tensor_of_several_blocks_follows_the_oracle(transposed: bool) -> None:
     operands = make_operands((300, 401), transposed=transposed)
     assert operands.numels[0] > eager.CPU_BLOCK

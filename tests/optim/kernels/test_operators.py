@@ -49,7 +49,7 @@ def arguments(name: str, lists: dict[str, list[Tensor]]) -> tuple[Any, ...]:
     return {
         "sum_squares": (lists["grads"],),
         "lamb_clip": (sums.view(-1), 1.0, True),
-        "lamb_update": (lists["grads"], lists["weights"], *moments, CLIP, SETTINGS),
+        "lamb_update": (lists["grads"], lists["weights"], lists["copies"], *moments, CLIP, SETTINGS),
         "lamb_ratio": (sums, CLIP, RATES, SETTINGS),
         "lamb_apply": (lists["weights"], lists["copies"], *moments, sums[0], SETTINGS),
         "lamb_step": (lists["grads"], lists["weights"], lists["copies"], *moments, CLIP, RATES, SETTINGS),

@@ -95,6 +95,10 @@ struct Mixed : Alike<Native<float>> {
    private:
     Squares first_of(const Block& piece, float* kept) const {
         const int64_t n = piece.end - piece.begin;
+        if (const uint16_t* const copy = half(COPY, piece)) {
+            if (call.grads == BFLOAT16) follow<BFloat16>(copy, at(WEIGHT, piece), n);
+            if (call.grads == FLOAT16) follow<Float16>(copy, at(WEIGHT, piece), n);
+        }
         const auto& decay = decays[piece.tensor];
         const auto& direction = directions[piece.tensor];
         float room[STAGE], m[STAGE], v[STAGE];

@@ -160,3 +160,14 @@ template <class N>
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) to[i] = N::store(from[i]);
 }
+
+// Copies are their weights in half precision. One that is not was written by somebody else, and becomes the weight.
+template <class N>
+[[gnu::noinline]] void follow(const typename N::Stored* __restrict copies, float* __restrict weights, int64_t n) {
+    int32_t written = 0;
+#pragma omp simd reduction(| : written)
+    for (int64_t i = 0; i < n; ++i) written |= N::store(weights[i]) != copies[i];
+    if (!written) return;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) weights[i] = N::store(weights[i]) == copies[i] ? weights[i] : N::load(copies[i]);
+}

@@ -161,6 +161,22 @@ def test_a_step_at_once_is_that_in_two_passes(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("take", [whole_step, both_passes])
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_copies_that_somebody_else_wrote_become_the_weights(half: torch.dtype, take: Any) -> None:
+    case, expected = (make_operands([(2, 8), (1030,), (0,)], torch.float32) for _ in range(2))
+    for operands in (case, expected):
+        operands.grads = [grad.to(half) for grad in operands.grads]
+        operands.copies = [weight.to(half) for weight in operands.weights]
+    for i, copy in enumerate(case.copies):
+        copy.view(-1)[::3] += 1
+        expected.copies[i].copy_(copy)
+        expected.weights[i].view(-1)[::3] = copy.view(-1)[::3].float()
+    assert torch.equal(take(case, clip_of()), take(expected, clip_of()))
+    for got, wanted in zip(case.lists, expected.lists, strict=True):
+        assert all(map(torch.equal, got, wanted))
+
+
+@pytest.mark.parametrize("take", [whole_step, both_passes])
 def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(take: Any) -> None:
     operands = make_operands([(2, 8), (9,)], torch.float32)
     operands.grads[0].fill_(float("nan"))

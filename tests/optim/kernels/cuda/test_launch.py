@@ -234,6 +234,21 @@ def test_eight_bit_moments_are_left_to_plain_pytorch_under_a_triton_that_compile
 
 
 @pytest.mark.parametrize("take", [whole_step, both_passes])
+@pytest.mark.parametrize("half", HALF)
+@on_device
+def test_copies_that_somebody_else_wrote_become_the_weights(half: torch.dtype, take: Any) -> None:
+    shapes = [(2, 8), (launch.CHUNK + 9,), (0,)]
+    case, expected = (make_operands(shapes, torch.float32, half) for _ in range(2))
+    for i, copy in enumerate(case.copies):
+        copy.view(-1)[::3] += 1
+        expected.copies[i].copy_(copy)
+        expected.weights[i].view(-1)[::3] = copy.view(-1)[::3].float()
+    clip = clip_of(case, 1.0)
+    assert torch.equal(take(case, clip), take(expected, clip))
+    assert as_bits(written(case)) == as_bits(written(expected))
+
+
+@pytest.mark.parametrize("take", [whole_step, both_passes])
 @pytest.mark.parametrize("half", [None, *HALF])
 @on_device
 def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(half: torch.dtype | None, take: Any) -> None:
