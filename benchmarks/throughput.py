@@ -79,7 +79,7 @@ def ours(spec: JobSpec, home: Path, folder: Path) -> list[float]:
     run_folder = RunFolder(folder)
     reporter = Reporter(run_folder)
     with process_group(spec):
-        loop.train(spec, run_folder, home, reporter=reporter)
+        loop.train(spec, run_folder, home / "data", reporter=reporter)
     reporter.close()
     return counted(run_folder.journal)
 

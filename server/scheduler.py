@@ -110,7 +110,9 @@ class Scheduler:
 
     def _submit(self, job: Job) -> None:
         folder = self._folders.folder(job.id)
-        entrypoint = [*self._program, str(folder), "--attempt", str(job.attempt)]
+        workers = job.world_size or max(job.valid_spec.world_sizes())
+        options = {"--attempt": job.attempt, "--workers": workers, "--data": self._folders.data}
+        entrypoint = [*self._program, str(folder), *(str(part) for option in options.items() for part in option)]
         since = self._submitting_since.setdefault(job.submission_id, time.monotonic())
         try:
             self._cluster.submit(job.submission_id, entrypoint, folder)

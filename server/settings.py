@@ -62,6 +62,11 @@ class Settings:
         """Locked by a running server, so that a home has one."""
         return self.home / "server.lock"
 
+    @property
+    def data(self) -> Path:
+        """Text prepared for training, once for each content."""
+        return self.home / "data"
+
     def run_folder(self, job_id: str) -> Path:
         """Return the one folder of all attempts of a job."""
         return self.home / "runs" / job_id

@@ -1,4 +1,6 @@
-"""`python -m workers.launch RUN_DIR --attempt N`: the driver of one job on a Ray cluster. Only this file imports Ray.
+"""`python -m workers.launch RUN --attempt N --workers W --data DIR`: the driver of one job on a Ray cluster.
+
+Only this file imports Ray.
 
 Ray starts the worker group and starts it again when a worker dies; the loop finds its newest checkpoint by itself.
 `ray.train.report` is never called: it is a barrier over all workers that takes seconds.
@@ -6,6 +8,7 @@ Ray starts the worker group and starts it again when a worker dies; the loop fin
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from .contract.lock import LockedError, SupersededError
+from .contract.problems import SpecError
 from .contract.records import RunStatus, StatusRecord
 from .contract.run_folder import RunFolder
 from .contract.spec.job import JobSpec
+from .planning.size import check_size
 from .training.reporter import Reporter
 
 COLLECTIVE_TIMEOUT_S = 300
@@ -25,36 +31,69 @@ COLLECTIVE_TIMEOUT_S = 300
 
 def main() -> int:
     """Drive the job of a run folder to its end; return the exit code."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--attempt", type=int, default=1)
-    arguments = parser.parse_args()
-    folder = RunFolder(arguments.run_dir)
-    spec = folder.spec()
+    order = _read_order()
+    folder = RunFolder(order.run)
     try:
+        folder.take_over(order.attempt)
+        return _drive(folder, order)
+    except (SupersededError, LockedError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    finally:
+        folder.lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the scheduler has decided."""
+
+    run: Path
+    attempt: int
+    workers: int
+    data: Path
+    """The folder that prepared text is kept in."""
+
+
+def _read_order() -> Order:
+    parser = argparse.ArgumentParser(prog="python -m workers.launch", description="Drive one attempt of a job on Ray.")
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--attempt", type=int, required=True, help="number of the attempt, from 1")
+    parser.add_argument("--workers", type=int, required=True, help="on how many workers")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that prepared text is kept in")
+    return Order(**vars(parser.parse_args()))
+
+
+def _drive(folder: RunFolder, order: Order) -> int:
+    try:
+        spec = folder.spec()
+        check_size(spec, order.workers)
         ray.init(log_to_driver=True)
-        outcome, error = _fit(spec, folder, arguments.attempt), None
+        outcome, error = _fit(spec, order), None
     except TrainingFailedError as failure:
         outcome, error = RunStatus.FAILED, _failures(failure)
-    if outcome is RunStatus.FAILED:
-        _say_failed(folder, arguments.attempt, error)
+    except SpecError as problem:
+        outcome, error = RunStatus.FAILED, str(problem)
+    if error is not None:  # else the worker said it already
+        reporter = Reporter(folder, order.attempt)
+        reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=order.attempt, error=error))
+        reporter.close()
     return 0 if outcome is not RunStatus.FAILED else 1
 
 
-def _fit(spec: JobSpec, folder: RunFolder, attempt: int) -> RunStatus:
+def _fit(spec: JobSpec, order: Order) -> RunStatus:
     parallel = spec.parallel
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"run_dir": str(folder.path), "attempt": attempt},
+        train_loop_config={"spec": spec, "order": order},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
-            num_workers=_world_size(spec),
+            num_workers=order.workers,
             use_gpu=parallel.gpus_per_worker > 0,
             resources_per_worker={"CPU": parallel.cpus_per_worker, "GPU": parallel.gpus_per_worker},
         ),
         run_config=RunConfig(
-            name=f"attempt-{attempt}",
-            storage_path=str(folder.ray),
+            name=f"attempt-{order.attempt}",
+            storage_path=str(RunFolder(order.run).ray),
             failure_config=FailureConfig(max_failures=spec.failures.max_restarts),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parallel.cpus_per_worker)}},
         ),
@@ -69,45 +108,28 @@ def _worker(config: dict[str, Any]) -> str:
     from .contract.sources import CorpusError
     from .training import loop
 
-    folder = RunFolder(Path(config["run_dir"]))
-    spec = folder.spec()
-    reporter = Reporter(folder) if ranks.rank() == 0 else None
-    home = folder.path.parent.parent
+    spec: JobSpec = config["spec"]
+    order: Order = config["order"]
+    folder = RunFolder(order.run)
+    if ranks.world_size() != order.workers:
+        raise RuntimeError(f"Ray started {ranks.world_size()} workers instead of {order.workers}")
+    reporter = Reporter(folder, order.attempt) if ranks.rank() == 0 else None
     try:
-        return loop.train(spec, folder, home, reporter=reporter, attempt=config["attempt"]).value
-    except (CorpusError, CheckpointError, loop.DivergedError) as error:
+        return loop.train(spec, folder, order.data, reporter=reporter, attempt=order.attempt).value
+    except (SpecError, CorpusError, CheckpointError, loop.DivergedError) as error:
         # Ray would start the group again for an exception; these would fail again.
         if reporter:
-            reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=config["attempt"], error=str(error)))
+            reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=order.attempt, error=str(error)))
         return RunStatus.FAILED.value
     finally:
         if reporter:
             reporter.close()
 
 
-def _world_size(spec: JobSpec) -> int:
-    """Return the most workers that the cluster holds, of those over which the batch divides."""
-    have, each = ray.cluster_resources(), spec.parallel
-    fits = [
-        size
-        for size in spec.world_sizes()
-        if size * each.cpus_per_worker <= have.get("CPU", 0) and size * each.gpus_per_worker <= have.get("GPU", 0)
-    ]
-    return max(fits, default=min(spec.world_sizes()))
-
-
 def _failures(failure: TrainingFailedError) -> str:
     """Say what every failing rank said: one has the cause, the others' collective errors are its echo."""
     ranks: dict[int, Exception] = getattr(failure, "worker_failures", {})
     return "\n".join(f"rank {rank}: {ranks[rank]}" for rank in sorted(ranks)) or str(failure)
-
-
-def _say_failed(folder: RunFolder, attempt: int, error: str | None) -> None:
-    if error is None:  # the worker said it already
-        return
-    reporter = Reporter(folder)
-    reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=attempt, error=error))
-    reporter.close()
 
 
 if __name__ == "__main__":

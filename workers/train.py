@@ -3,50 +3,59 @@
 Started by torchrun it is one rank of many; started alone it is the only one.
 """
 
-import argparse
+import io
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from . import ranks
 from .checkpoints.errors import CheckpointError
-from .contract.documents import parse_spec, read_file
-from .contract.problems import Problem, SpecError
-from .contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+from .contract.arguments import TrainArguments, read_arguments
+from .contract.attempts import Begun, begin
+from .contract.problems import SpecError
+from .contract.records import AlertRecord, CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
 from .contract.run_folder import RunFolder
-from .contract.sources import CorpusError, check_files
+from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
-from .ranks import process_group, rank
+from .planning.size import check_size
 from .training import loop
 from .training.reporter import Reporter
 from .training.signals import InterruptedBeforeTrainingError, StopRequest, stop_on_signals
 
 
-def main() -> int:
-    """Train the job that the command line names; return the exit code."""
-    arguments = _parser().parse_args()
+class _RefusedError(Exception):
+    """Rank 0 may not begin, and has said why."""
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Train the job that the command line names, this process's own where none is given; return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a character of a name or a message
+            stream.reconfigure(errors="backslashreplace")
     with stop_on_signals() as stop:
         try:
-            return _run(arguments, stop)
+            return _run(command_line, stop)
         except InterruptedBeforeTrainingError as interruption:
             sys.stderr.write(f"ended by {interruption} before the first step\n")
             return stop.exit_code
 
 
-def _run(arguments: argparse.Namespace, stop: StopRequest) -> int:
+def _run(command_line: Sequence[str] | None, stop: StopRequest) -> int:
     try:
-        spec = parse_spec(read_file(arguments.file))
-        check_files(spec.data)
-        folder = (arguments.run or Path("runs") / spec.name).resolve()
-        claim(folder, spec)
-        with process_group(spec):
-            return _train(spec, folder, stop, as_json=arguments.json)
+        arguments = read_arguments(command_line)
+        with ranks.process_group(arguments.spec):
+            return _train(arguments, stop)
     except (SpecError, CorpusError) as error:
         sys.stderr.write(f"{error}\n")
+        return 2
+    except _RefusedError:
         return 2
     except loop.DivergedError as error:
         sys.stderr.write(f"diverged: {error}\n")
@@ -56,59 +65,59 @@ def _run(arguments: argparse.Namespace, stop: StopRequest) -> int:
         return 1
 
 
-def claim(folder: Path, spec: JobSpec) -> None:
-    """Make the run folder this specification's own, so that no other run is resumed by mistake.
-
-    Raises:
-        SpecError: the folder belongs to another specification.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"cannot be made: {error.strerror}"
-        raise SpecError([Problem("--run", repr(str(folder)), problem, "name another folder with --run")]) from None
-    run = RunFolder(folder)
-    if run.has_spec() and not _is_of(run, spec):
-        remedy = "name another folder with --run, or remove this one"
-        raise SpecError([Problem("--run", repr(str(folder)), "holds a run of another specification", remedy)])
-    run.put_spec(spec)
-
-
-def _is_of(run: RunFolder, spec: JobSpec) -> bool:
-    try:
-        return run.spec() == spec
-    except SpecError:
-        return False
-
-
 def home() -> Path:
     """Return the folder that prepared text is kept in: BIGBATCH_HOME, else ~/.bigbatch."""
     return Path(os.environ.get("BIGBATCH_HOME") or Path.home() / ".bigbatch")
 
 
-def _train(spec: JobSpec, folder: Path, stop: StopRequest, *, as_json: bool) -> int:
-    run = RunFolder(folder)
-    if rank() != 0:
-        return _exit_code(loop.train(spec, run, home(), reporter=None, stop=stop), stop)
-    with _show(spec, as_json=as_json) as on_record:
-        reporter = Reporter(run, on_record=on_record)
-        try:
-            outcome = loop.train(spec, run, home(), reporter=reporter, stop=stop)
-        except InterruptedBeforeTrainingError:
-            reporter.emit(StatusRecord(status=RunStatus.PAUSED, attempt=1))
-            raise
-        except Exception as error:
-            reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=1, error=str(error)))
-            raise
-        finally:
-            reporter.close()
-    return _exit_code(outcome, stop)
-
-
-def _exit_code(outcome: RunStatus, stop: StopRequest) -> int:
+def _train(arguments: TrainArguments, stop: StopRequest) -> int:
+    spec, folder = arguments.spec, RunFolder(arguments.run)
+    check_size(spec, ranks.world_size())  # before the folder is made
+    begun = _begin(folder, spec)
+    try:
+        if ranks.rank() != 0:
+            outcome = loop.train(spec, folder, home() / "data", reporter=None, attempt=begun.attempt, stop=stop)
+        else:
+            outcome = _train_and_report(arguments, folder, begun, stop)
+    finally:
+        folder.lock.release()
     if outcome is RunStatus.SUCCEEDED:
         return 0
     return stop.exit_code if stop.is_asked else 1
+
+
+def _begin(folder: RunFolder, spec: JobSpec) -> Begun:
+    """Begin the next attempt, on rank 0 for all."""
+    begun: Begun | None = None
+    error: SpecError | None = None
+    if ranks.rank() == 0:
+        try:
+            begun = begin(folder, spec)
+        except SpecError as problem:
+            error = problem
+    begun = ranks.as_rank_0_says(begun)
+    if begun is None:
+        raise error or _RefusedError
+    return begun
+
+
+def _train_and_report(arguments: TrainArguments, folder: RunFolder, begun: Begun, stop: StopRequest) -> RunStatus:
+    spec, attempt = arguments.spec, begun.attempt
+    with _show(spec, as_json=arguments.as_json) as on_record:
+        reporter = Reporter(folder, attempt, on_record=on_record)
+        if begun.changes:
+            detail = "; ".join(map(str, begun.changes))
+            reporter.emit(AlertRecord(level="info", title="The specification has changed", detail=detail))
+        try:
+            return loop.train(spec, folder, home() / "data", reporter=reporter, attempt=attempt, stop=stop)
+        except InterruptedBeforeTrainingError:
+            reporter.emit(StatusRecord(status=RunStatus.PAUSED, attempt=attempt))
+            raise
+        except Exception as error:
+            reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=attempt, error=str(error)))
+            raise
+        finally:
+            reporter.close()
 
 
 @contextmanager
@@ -130,22 +139,19 @@ def _show(spec: JobSpec, *, as_json: bool) -> Iterator[Callable[[Record], None]]
 
         def on_record(record: Record) -> None:
             if isinstance(record, StepRecord):
-                numbers = (
-                    f"step {record.step}  loss {record.loss or float('nan'):.3f}  {record.tokens_per_s:,.0f} tokens/s"
-                )
-                progress.update(task, completed=record.step, numbers=numbers)
+                progress.update(task, completed=record.step, numbers=_numbers(record))
             elif isinstance(record, CheckpointRecord):
-                console.print(f"checkpoint of step {record.step} in {record.path}")
+                console.print(f"checkpoint of step {record.step} in {escape(record.path)}", soft_wrap=True)
+            elif isinstance(record, AlertRecord):
+                console.print(f"{record.level}: {escape(record.title)}: {escape(record.detail)}", soft_wrap=True)
 
         yield on_record
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bigbatch train", description="Train without a server and without Ray.")
-    parser.add_argument("file", type=Path, help="a job file, e.g. configs/demo.yaml")
-    parser.add_argument("--run", type=Path, help="run folder, resumed if it has checkpoints (default: runs/NAME)")
-    parser.add_argument("--json", action="store_true", help="print every record as a line of JSON")
-    return parser
+def _numbers(record: StepRecord) -> str:
+    """Name both losses: the total is what is minimized, and the masked words' is what papers show."""
+    loss, mlm_loss = (math.nan if loss is None else loss for loss in (record.loss, record.mlm_loss))
+    return f"step {record.step}  loss {loss:.3f} (MLM {mlm_loss:.3f})  {record.tokens_per_s:,.0f} tokens/s"
 
 
 if __name__ == "__main__":

@@ -60,7 +60,6 @@ for command in (
     server.serve,
     server.demo,
     jobs.submit,
-    runs.train,
     jobs.jobs,
     jobs.show,
     jobs.watch,
@@ -68,6 +67,10 @@ for command in (
     server.doctor,
 ):
     app.command()(command)
+
+# Its arguments are read, and its help is printed, by the program that it becomes.
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command(context_settings=_PASSED_ON)(runs.train)
 
 
 def main() -> None:

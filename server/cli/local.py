@@ -2,26 +2,36 @@
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NoReturn
 
+from workers.contract.arguments import read_arguments
+from workers.contract.attempts import check, check_is_free
+from workers.contract.run_folder import RunFolder
 from workers.contract.spec.job import JobSpec
 
 
-def train(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> NoReturn:
-    """Become the training process, so that signals and the exit code are its own."""
+def train(arguments: Sequence[str]) -> NoReturn:
+    """Become the training process that these arguments ask for, so that signals and the exit code are its own.
+
+    Raises:
+        SpecError: the job file or the run folder cannot be used; nothing was started.
+    """
+    read = read_arguments(arguments)
+    folder = RunFolder(read.run)
+    check_is_free(folder)
+    check(folder, read.spec)
     sys.stdout.flush()
-    command = training_command(file, spec, run, as_json=as_json)
-    os.execve(sys.executable, command, os.environ | training_environment(spec))  # noqa: S606 -- a list, no shell
+    command = training_command(arguments, read.spec)
+    os.execve(sys.executable, command, os.environ | training_environment(read.spec))  # noqa: S606 -- a list, no shell
 
 
-def training_command(file: Path, spec: JobSpec, run: Path | None, *, as_json: bool) -> list[str]:
+def training_command(arguments: Sequence[str], spec: JobSpec) -> list[str]:
     """Return the command that trains `spec` on as many workers as it allows."""
     workers = max(spec.world_sizes())
     # The -- keeps torchrun from reading --run as the beginning of an option of its own.
     torchrun = f"torch.distributed.run --standalone --nproc-per-node {workers} -m --".split()
-    options = [*(["--run", str(run)] if run else []), *(["--json"] if as_json else [])]
-    return [sys.executable, "-m", *(torchrun if workers > 1 else []), "workers.train", str(file), *options]
+    return [sys.executable, "-m", *(torchrun if workers > 1 else []), "workers.train", *arguments]
 
 
 def training_environment(spec: JobSpec) -> dict[str, str]:

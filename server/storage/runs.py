@@ -36,6 +36,11 @@ class RunFolders:
         """Return the folder of a job."""
         return self._settings.run_folder(job_id)
 
+    @property
+    def data(self) -> Path:
+        """The folder that prepared text is kept in."""
+        return self._settings.data
+
     def prepare(self, job: Job) -> None:
         """Write what the run needs: its specification, and where and with which token to report.
 

@@ -61,6 +61,10 @@ class Lock:
         except (FileNotFoundError, ValidationError):
             return None
 
+    def held_by(self) -> Holder | None:
+        """Read who has the lock now; None where nobody has it."""
+        return self.holder() if self._path.exists() and self._is_held() else None
+
     def acquire(self, count: Callable[[int], int]) -> int:
         """Lock the folder for a new attempt; `count` makes its number of the last holder's. Return the number.
 
@@ -74,8 +78,7 @@ class Lock:
             except BlockingIOError:
                 raise self._locked() from None
             except OSError as error:
-                reason = f"files cannot be locked in {self._path.parent}: {error.strerror}"
-                raise LockedError(f"{reason}; name a folder on another file system with --run") from None
+                raise LockedError(f"is on a file system that cannot lock files: {error.strerror}") from None
             if not self._is(file):  # somebody else replaced it since it was opened
                 raise self._locked()
             last = self.holder()
@@ -179,10 +182,7 @@ class Lock:
         return False
 
     def _locked(self) -> LockedError:
-        return LockedError(
-            f"{self._path.parent} is in use by {self.holder() or 'another process'}; wait for its end or stop it, or "
-            "name another folder with --run"
-        )
+        return LockedError(f"is in use by {self.holder() or 'another process'}; wait for its end or stop it")
 
 
 def _draft(path: Path, attempt: int) -> Path:

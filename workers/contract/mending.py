@@ -12,7 +12,8 @@ from .records import RECORD, AlertRecord, Record
 _SHORTEST_LINE = 60
 """No record is shorter, in bytes: so many numbers at most can be lost in a piece that cannot be read."""
 
-_NUMBER = re.compile(rb'\{"seq":(\d{1,18}),')
+_BEGIN = b'{"seq":'
+_NUMBER = re.compile(_BEGIN + rb"(\d{1,18}),")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,19 @@ def read_entries(lines: Iterable[bytes], after: int = 0) -> Iterator[Entry]:
     """
     reader = _Reader(after)
     for line in _behind(lines, after):
-        yield from reader.take(line)
+        for piece in _pieces(line):
+            yield from reader.take(piece)
     yield from reader.end()
+
+
+def _pieces(line: bytes) -> Iterator[bytes]:
+    """Part a record from what was left before it without an end: a torn line, or the NULs of a lost block."""
+    start = line.rfind(_BEGIN)
+    if start > 0 and _parse(line) is None:
+        yield line[:start] + b"\n"
+        yield line[start:]
+    else:
+        yield line
 
 
 def _behind(lines: Iterable[bytes], after: int) -> Iterator[bytes]:

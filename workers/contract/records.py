@@ -99,6 +99,12 @@ class StatusRecord(_Record):
     error: str | None = None
     unigram_entropy_nats: float | None = None
     """Loss of the best guess that ignores the context: a model that learns gets below it."""
+    versions: dict[str, str] | None = None
+    """Of bigbatch, python, torch, cuda, driver, nccl and ray, as far as the attempt uses them. This and the next two
+    stand in an attempt's RUNNING record, and are absent in older ones."""
+    hosts: list[str] | None = None
+    devices: dict[str, int] | None = None
+    """How many workers compute on a device of this name."""
 
 
 def tensor_set(names: Sequence[str], adapted: Sequence[bool]) -> str:

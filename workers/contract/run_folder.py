@@ -129,7 +129,24 @@ class RunFolder:
         """
         manifest = self.manifest()
         take_over(self.journal, self.lock, attempt)
+        self.lock.check(attempt)
         self.put_manifest(manifest.model_copy(update={"attempt": attempt}))
+
+    def begin_on(self, attempt: int, identity: str) -> str | None:
+        """Return what the run was begun on; where that is not known, write `identity` down and return None.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+        """
+        manifest = self.manifest()
+        if manifest.identity is None:
+            self.lock.check(attempt)
+            self.put_manifest(manifest.model_copy(update={"identity": identity}))
+        return manifest.identity
+
+    def steps_done(self) -> int:
+        """Return the step of the newest checkpoint that was finished; 0 where there is none."""
+        return max((name.step for name in self.checkpoints() if self.store.has(name.manifest)), default=0)
 
     def has_spec(self) -> bool:
         """Whether the folder is some run's already."""

@@ -20,12 +20,11 @@ from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
 from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord
 from workers.contract.run_folder import CheckpointName, RunFolder
-from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
-from workers.corpus.prepare import prepare
 from workers.samples.dataset import PreTrainingData
 
+from .admission import admit, environment
 from .health import Health
 from .optimizer import reset_step
 from .reporter import Reporter
@@ -43,6 +42,8 @@ class Run:
 
     folder: RunFolder
     attempt: int
+    identity: str
+    """Of the text: sha256 of the prepared corpus's manifest."""
     worker: Worker
     health: Health
     telemetry: Telemetry
@@ -58,7 +59,7 @@ class DivergedError(RuntimeError):
 def train(
     spec: JobSpec,
     folder: RunFolder,
-    home: Path,
+    data: Path,
     *,
     reporter: Reporter | None,
     attempt: int = 1,
@@ -69,7 +70,7 @@ def train(
     Args:
         spec: the job.
         folder: the run folder, shared by all ranks and all attempts.
-        home: where prepared text is kept, under `data/`.
+        data: where prepared text is kept.
         reporter: where records go; on rank 0 alone.
         attempt: how often the control plane has launched the job.
         stop: whether this process was told to end. If any rank was, all of them end after the same step.
@@ -78,37 +79,27 @@ def train(
         SUCCEEDED; CANCELLED or PAUSED if the control plane asked for it; PAUSED if a process was told to end.
 
     Raises:
-        CorpusError: there is no text to train on.
+        SpecError: the batches do not divide over so many workers, or the job does not allow so many.
+        CorpusError: there is no text to train on, or it is not the one that the run was begun on.
+        SupersededError: a newer attempt has begun.
         CheckpointError: there are checkpoints, and all of them are damaged.
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
-    corpus = _prepare(spec, home)
-    shards = read_shards(corpus)
+    text = admit(spec, folder, data, attempt, reporter)
+    shards = read_shards(text.folder)
     worker, health, stop = set_up(spec, shards), Health(), StopRequest() if stop is None else stop
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
-    run = Run(folder, attempt, worker, health, telemetry, reporter, stop)
+    run = Run(folder, attempt, text.identity, worker, health, telemetry, reporter, stop)
     done = _resume(run)
     _announce(run, shards.unigram_entropy_nats)
     outcome = RunStatus.SUCCEEDED
     with stop.while_training():
         for window in phase_windows(spec.phases):
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
-                outcome = _train_phase(run, window, done, _data(spec, window.phase, corpus))
+                outcome = _train_phase(run, window, done, _data(spec, window.phase, text.folder))
         if reporter:
             reporter.emit(StatusRecord(status=outcome, attempt=attempt))
     return outcome
-
-
-def _prepare(spec: JobSpec, home: Path) -> Path:
-    """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
-    corpus, error = Path(), None
-    try:
-        corpus = prepare(spec.data, home / "data")
-    except CorpusError as problem:
-        error = str(problem)
-    if errors := ranks.gather_errors(error):
-        raise CorpusError(errors[0])
-    return corpus
 
 
 def _data(spec: JobSpec, phase: Phase, corpus: Path) -> PreTrainingData:
@@ -129,6 +120,7 @@ def _resume(run: Run) -> int:
 
 
 def _announce(run: Run, entropy: float) -> None:
+    ran_on = environment(run.worker.device)
     if run.reporter is None:
         return
     run.reporter.emit(
@@ -137,6 +129,7 @@ def _announce(run: Run, entropy: float) -> None:
             attempt=run.attempt,
             world_size=ranks.world_size(),
             unigram_entropy_nats=entropy,
+            **ran_on,
         )
     )
 
@@ -208,6 +201,8 @@ def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]
 
 
 def _checkpoint(run: Run, step: int) -> None:
+    if run.reporter:
+        run.reporter.sync()  # what a checkpoint holds is never computed again, so no record of it may be lost
     name = CheckpointName(step, run.attempt)
     saved = save(
         run.folder,
@@ -216,6 +211,7 @@ def _checkpoint(run: Run, step: int) -> None:
         run.worker.optimizer,
         is_sound=run.health.close_window(),
         best_loss=run.health.best_loss,
+        identity=run.identity,
     )
     ranks.as_rank_0_does(lambda: _report_and_retire(run, name, saved))
     run.telemetry.restart_clock()

@@ -53,6 +53,10 @@ class Reporter:
         if self._on_record:
             self._on_record(written)
 
+    def sync(self) -> None:
+        """Have every record so far survive a loss of power."""
+        self._journal.sync()
+
     def close(self, *, wait_s: float = 10.0) -> None:
         """Give the control plane `wait_s` seconds to take the rest; it can read the file itself afterwards."""
         if self._pusher:

@@ -1,10 +1,6 @@
-from pathlib import Path
-
 from server.cli.local import training_command
 from workers.contract.documents import parse_spec
 from workers.contract.spec.job import JobSpec
-
-FILE = Path("job.yaml")
 
 
 def _spec(workers: object) -> JobSpec:
@@ -14,16 +10,16 @@ def _spec(workers: object) -> JobSpec:
 
 
 def test_one_worker_trains_in_one_process() -> None:
-    command = training_command(FILE, _spec(1), None, as_json=False)
+    command = training_command(["job.yaml"], _spec(1))
     assert command[1:] == ["-m", "workers.train", "job.yaml"]
 
 
 def test_several_workers_are_started_by_torchrun() -> None:
-    command = training_command(FILE, _spec(2), Path("runs/t"), as_json=True)
+    command = training_command(["job.yaml", "--run", "runs/t", "--json"], _spec(2))
     assert command[command.index("--nproc-per-node") + 1] == "2"
     assert command[-6:] == ["--", "workers.train", "job.yaml", "--run", "runs/t", "--json"]
 
 
 def test_a_range_of_workers_trains_on_the_most_that_divide_the_batch() -> None:
-    command = training_command(FILE, _spec({"min": 1, "max": 3}), None, as_json=False)
+    command = training_command(["job.yaml"], _spec({"min": 1, "max": 3}))
     assert command[command.index("--nproc-per-node") + 1] == "2"

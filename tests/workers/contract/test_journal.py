@@ -65,6 +65,14 @@ def test_a_line_in_the_middle_that_cannot_be_read_is_replaced_by_an_alert(garbag
     assert folder.rejected.read_bytes() == garbage
 
 
+@pytest.mark.parametrize("remains", [b"\0" * 300, b'{"seq":3,"time":"2026-', b"garbage"])
+def test_a_record_behind_what_has_no_end_of_line_is_read(remains: bytes, folder: RunFolder) -> None:
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join([*lines[:2], remains, *lines[3:]]))
+    write(folder)
+    assert contents(folder) == [(1, "1"), (2, "2"), (3, "alert"), (4, "4"), (5, "5")]
+
+
 def test_several_lines_that_power_loss_made_one_are_replaced_one_by_one(folder: RunFolder) -> None:
     lines = folder.journal.read_bytes().splitlines(keepends=True)
     folder.journal.write_bytes(lines[0] + b"\0" * len(b"".join(lines[1:4])) + b"\n" + lines[4])

@@ -25,7 +25,7 @@ def train(
     with nullcontext() if dist.is_initialized() else process_group(spec):
         reporter = Reporter(RunFolder(folder), attempt) if dist.get_rank() == 0 else None
         try:
-            return loop.train(spec, RunFolder(folder), home, reporter=reporter, attempt=attempt, stop=stop)
+            return loop.train(spec, RunFolder(folder), home / "data", reporter=reporter, attempt=attempt, stop=stop)
         finally:
             if reporter:
                 reporter.close()

@@ -1,0 +1,45 @@
+"""The command line of a training without a server: that of `bigbatch train` and of `python -m workers.train`."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .documents import parse_spec, read_file
+from .sources import check_files
+from .spec.job import JobSpec
+
+_EXAMPLE = "Example: bigbatch train configs/demo.yaml --run runs/demo"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainArguments:
+    """What is to be trained, where, and how it is shown."""
+
+    spec: JobSpec
+    run: Path
+    """The run folder."""
+    as_json: bool
+
+
+def read_arguments(arguments: Sequence[str] | None = None) -> TrainArguments:
+    """Read the command line, this process's own where none is given, and the job file that it names.
+
+    Raises:
+        SpecError: the file, or a text that it names, cannot be read or is not valid.
+        SystemExit: help was asked for, or the command line is not valid.
+    """
+    given = _parser().parse_args(arguments)
+    spec = parse_spec(read_file(given.file))
+    check_files(spec.data)
+    return TrainArguments(spec, (given.run or Path("runs") / spec.name).resolve(), given.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bigbatch train", description="Train on this machine without server and Ray.", epilog=_EXAMPLE
+    )
+    parser.add_argument("file", type=Path, help="a job file, e.g. configs/demo.yaml")
+    parser.add_argument("--run", type=Path, help="run folder, resumed if it has checkpoints (default: runs/NAME)")
+    parser.add_argument("--json", action="store_true", help="print every record as a line of JSON")
+    return parser

@@ -1,0 +1,76 @@
+"""How a run that nobody else counts for begins its next attempt, on its own folder and on nobody else's."""
+
+from dataclasses import dataclass
+
+from .changes import Change, allowed_changes
+from .lock import LockedError
+from .manifests import UnknownFormatError
+from .problems import Problem, SpecError
+from .run_folder import RunFolder, RunFolderError
+from .spec.job import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that has begun."""
+
+    attempt: int
+    changes: tuple[Change, ...]
+    """How the specification differs from that of the attempt before."""
+
+
+def begin(folder: RunFolder, spec: JobSpec) -> Begun:
+    """Lock a folder for the next attempt, and make it this specification's own.
+
+    Raises:
+        SpecError: the folder cannot be made or read, another process is at work in it, or it holds a run of another
+            specification.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        attempt = folder.begin()
+    except OSError as error:
+        raise _unusable(folder, f"cannot be made: {error.strerror}") from None
+    except (LockedError, RunFolderError, UnknownFormatError) as error:
+        raise _unusable(folder, str(error)) from None
+    try:
+        changes = check(folder, spec)
+        folder.put_spec(spec)
+    except BaseException:
+        folder.lock.release()
+        raise
+    return Begun(attempt, tuple(changes))
+
+
+def check(folder: RunFolder, spec: JobSpec) -> list[Change]:
+    """Return how the specification differs from that of the run in a folder; nothing where there is none yet.
+
+    Raises:
+        SpecError: a field has changed that changes the result, or the run's own specification cannot be read.
+    """
+    if not folder.has_spec():
+        return []
+    try:
+        before = folder.spec()
+    except (SpecError, UnicodeDecodeError) as error:
+        reason = f"holds a run of another specification, which cannot be read: {error}".replace("\n", " ")
+        raise _unusable(folder, reason) from None
+    try:
+        return allowed_changes(before, spec, folder.steps_done())
+    except SpecError as error:
+        other = _unusable(folder, "holds a run of another specification")
+        raise SpecError([*other.problems, *error.problems]) from None
+
+
+def check_is_free(folder: RunFolder) -> None:
+    """Check that no process is at work in a folder.
+
+    Raises:
+        SpecError: one is; says which.
+    """
+    if (holder := folder.lock.held_by()) is not None:
+        raise _unusable(folder, f"is in use by {holder}")
+
+
+def _unusable(folder: RunFolder, problem: str) -> SpecError:
+    return SpecError([Problem("--run", repr(str(folder.path)), problem, "name another folder with --run")])

@@ -1,0 +1,84 @@
+"""What may change in a specification between two attempts of one run: what does not change the result, and no more."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .problems import Problem, SpecError
+from .spec.job import JobSpec
+from .spec.phase import Phase
+
+_FREE = re.compile(r"(labels|checkpoint|failures)\b.*|parallel\.(workers|cpus_per_worker)\b.*")
+_OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(steps|warmup))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A field that differs; None where it is absent."""
+
+    field: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        """Read as a part of a message."""
+        return f"{self.field}: {self.before!r} → {self.after!r}"
+
+
+def allowed_changes(before: JobSpec, after: JobSpec, done: int) -> list[Change]:
+    """Return what differs, if a run that has taken `done` steps may go on with it.
+
+    Labels, checkpoints, restarts and the numbers of workers and processors are free. Phases may be added at the end. A
+    phase of constant rate may get more steps until the phase after it begins, unless a step that was taken would have
+    another rate.
+
+    Raises:
+        SpecError: with a problem for each field that may not change.
+    """
+    changes = list(_differences("", before.model_dump(mode="json"), after.model_dump(mode="json")))
+    refused = [change for change in changes if not _is_allowed(change, before, after, done)]
+    if refused:
+        raise SpecError([_problem(change) for change in refused])
+    return changes
+
+
+def _differences(field: str, before: Any, after: Any) -> Iterator[Change]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before | after:
+            yield from _differences(f"{field}.{key}" if field else str(key), before.get(key), after.get(key))
+    elif field == "phases":
+        for number in range(max(len(before), len(after))):
+            yield from _differences(f"phases[{number}]", *(_at(phases, number) for phases in (before, after)))
+    elif before != after:
+        yield Change(field, before, after)
+
+
+def _at(phases: list[Any], number: int) -> Any:
+    return phases[number] if number < len(phases) else None
+
+
+def _is_allowed(change: Change, before: JobSpec, after: JobSpec, done: int) -> bool:
+    if _FREE.fullmatch(change.field):
+        return True
+    phase = _OF_A_PHASE.fullmatch(change.field)
+    if phase is None:
+        return False
+    number = int(phase[1])
+    if phase[2] is None:
+        return change.before is None
+    taken = done - sum(earlier.steps for earlier in before.phases[:number])
+    return _is_longer(before.phases[number], after.phases[number], taken)
+
+
+def _is_longer(before: Phase, after: Phase, taken: int) -> bool:
+    """Whether a phase got more steps, and nothing that it computed in `taken` steps would be computed otherwise."""
+    is_longer = before.decay.kind == after.decay.kind == "constant" and after.steps > before.steps
+    same_warmup = math.isclose(before.steps * before.warmup, after.steps * after.warmup)
+    return is_longer and taken <= before.steps and (taken <= 0 or same_warmup)
+
+
+def _problem(change: Change) -> Problem:
+    remedy = f"write {change.before!r} as before, or begin another run"
+    return Problem(change.field, repr(change.after), f"was {change.before!r} in this run, and would change it", remedy)
