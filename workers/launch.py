@@ -18,9 +18,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from .contract.lock import LockedError, SupersededError
+from .contract.manifests import UnknownFormatError
 from .contract.problems import SpecError
 from .contract.records import RunStatus, StatusRecord
-from .contract.run_folder import RunFolder
+from .contract.run_folder import RunFolder, RunFolderError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
 from .training.reporter import Reporter
@@ -36,7 +37,10 @@ def main() -> int:
     try:
         folder.take_over(order.attempt)
         return _drive(folder, order)
-    except (SupersededError, LockedError) as error:
+    except LockedError as error:
+        sys.stderr.write(f"{order.run} {error}\n")
+        return 1
+    except (SupersededError, RunFolderError, UnknownFormatError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     finally:

@@ -146,7 +146,8 @@ class RunFolder:
 
     def steps_done(self) -> int:
         """Return the step of the newest checkpoint that was finished; 0 where there is none."""
-        return max((name.step for name in self.checkpoints() if self.store.has(name.manifest)), default=0)
+        finished = [(name.attempt, name.step) for name in self.checkpoints() if self.store.has(name.manifest)]
+        return max(finished)[1] if finished else 0
 
     def has_spec(self) -> bool:
         """Whether the folder is some run's already."""
