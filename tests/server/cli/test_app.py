@@ -30,21 +30,6 @@ def test_the_version_is_that_of_the_package() -> None:
     assert run_bigbatch("--version").output == "bigbatch 0.1.0\n"
 
 
-def test_the_command_starts_without_torch_ray_and_the_web_framework() -> None:
-    heavy = ("torch", "ray", "fastapi", "httpx", "sqlalchemy", "pydantic", "numpy")
-    script = f"""
-import atexit, sys
-from importlib.metadata import entry_points
-atexit.register(lambda: print([name for name in {heavy} if name in sys.modules], file=sys.stderr))
-(command,) = entry_points(group="console_scripts", name="bigbatch")
-sys.argv = ["bigbatch", "--help"]
-command.load()()
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "Usage: bigbatch" in done.stdout
-    assert done.stderr == "[]\n"
-
-
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["submit", "--help"], ["doctor"], ["jobs"], ["show", "{id}"], ["watch", "{id}"]]
 )

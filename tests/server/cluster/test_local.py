@@ -104,10 +104,3 @@ def test_a_cluster_is_found_again_and_ended_without_a_trace(cluster: LocalCluste
 def test_a_cluster_that_was_not_started_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(ClusterUnreachableError, match="not running"):
         LocalCluster(tmp_path).run_of("some-a1")
-
-
-def test_the_state_of_another_process_with_the_same_number_is_not_taken_for_ours(tmp_path: Path) -> None:
-    me = os.getpid()
-    state = f'{{"pid": {me}, "create_time": 1.0, "dashboard_port": 1, "agent_port": 2}}'
-    (tmp_path / "cluster.json").write_text(state)
-    assert LocalCluster(tmp_path).process.find() is None

@@ -32,16 +32,6 @@ def test_the_time_left_follows_the_pace_of_the_recent_steps_and_begins_anew_with
     assert (again.pace_s, again.seconds_left) == (None, None)
 
 
-def test_every_state_has_a_phrase_and_only_the_last_ones_are_terminal() -> None:
-    assert all(state.phrase for state in JobStatus)
-    assert [state for state in JobStatus if state.is_terminal] == ["SUCCEEDED", "FAILED", "CANCELLED"]
-
-
-def test_nothing_follows_on_a_terminal_state() -> None:
-    ended = [state for state in JobStatus if state.is_terminal]
-    assert not [(a, b) for a in ended for b in JobStatus if a.may_become(b)]
-
-
 def test_every_state_that_is_not_terminal_can_be_cancelled() -> None:
     for state in JobStatus:
         if not state.is_terminal:

@@ -1,0 +1,21 @@
+import pytest
+
+from tests.workers.contract.spec.small import spec
+from workers.contract.problems import SpecError
+from workers.contract.spec.model import PRESETS
+
+
+def test_a_preset_gives_its_sizes_and_each_can_be_overridden() -> None:
+    model = spec(model={"preset": "bert-tiny", "layers": 5}).model
+    assert model.architecture == PRESETS["bert-tiny"].model_copy(update={"layers": 5})
+
+
+def test_sizes_serve_without_a_preset() -> None:
+    sizes = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 16}
+    assert spec(model=sizes).model.architecture.model_dump() == sizes
+
+
+@pytest.mark.parametrize("model", [{"layers": 2}, {"preset": "bert-tiny", "heads": 3}, {"preset": "gpt"}])
+def test_a_model_that_cannot_be_built_is_refused(model: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match="model"):
+        spec(model=model)

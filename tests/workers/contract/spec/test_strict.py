@@ -1,0 +1,22 @@
+import pytest
+from pydantic import ValidationError
+
+from tests.workers.contract.spec.small import spec
+from workers.contract.problems import SpecError
+
+
+@pytest.mark.parametrize("section", ["model", "data", "optimizer", "parallel", "precision", "checkpoint", "failures"])
+def test_every_section_refuses_a_key_that_it_does_not_know(section: str) -> None:
+    with pytest.raises(SpecError, match=rf"{section}\.surprise = 1: there is no such key"):
+        spec(**{section: {"surprise": 1}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(SpecError, match=r"optimizer\.eps"):
+        spec(optimizer={"eps": value})
+
+
+def test_a_specification_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        spec().seed = 1  # type: ignore[misc] # that it is refused is the test
