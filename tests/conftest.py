@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,16 +12,34 @@ from server.errors import ClusterUnreachableError
 from tests.serving import Served, serving
 
 START_S = 240
-# These take a minute or more each, the first one most: begun last, they would keep one core while the others rest.
-LONGEST = ("system/test_whole_path.py", "server/test_reconciling.py", "server/cluster/test_local.py")
+# It starts jobs and waits for them: begun last, it would keep one core busy for minutes while the others rest.
+LONGEST = "system/test_whole_path.py"
+# These ask for the fixture `cluster`: one process of tests takes them all, so that a Ray cluster is started once.
+ON_THE_CLUSTER = ("server/test_scheduler.py", "server/cluster/test_local.py")
+FOLDER = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest; pytest-xdist hands them out in this order."""
-    folder = Path(__file__).parent
-    last = len(LONGEST)
-    ranks = {folder / name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path, last))
+    strangers = {str(item.path) for item in items if "cluster" in getattr(item, "fixturenames", ())}
+    strangers -= {str(FOLDER / name) for name in ON_THE_CLUSTER}
+    if strangers:
+        raise pytest.UsageError(f"add to ON_THE_CLUSTER in tests/conftest.py: {', '.join(sorted(strangers))}")
+    order = [FOLDER / name for name in (LONGEST, *ON_THE_CLUSTER)]
+    items.sort(key=lambda item: order.index(item.path) if item.path in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole files, and those that share the cluster as if they were one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneCluster(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "cluster" if file.endswith(tuple(f"tests/{name}" for name in ON_THE_CLUSTER)) else file
+
+    return OneCluster(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture

@@ -20,9 +20,11 @@ import psutil
 from server.ports import free_ports
 from workers.contract.files import read_json, secret, write_private
 
+from .processors import processors
+
 _MARK = "BIGBATCH_CLUSTER"
 _NODE_IP = "127.0.0.1"
-_OBJECT_STORE_BYTES = 100 * 2**20
+OBJECT_STORE_BYTES = 100 * 2**20
 _LONGEST_TMP = 20  # our folder and Ray's sockets add 86 characters, and a path of a unix socket has at most 107
 _TERM_S, _KILL_S = 3.0, 5.0
 
@@ -54,7 +56,7 @@ class ClusterProcess:
     def __init__(self, folder: Path, num_cpus: int | None = None) -> None:
         self._folder = folder.resolve()
         self._state_file = self._folder / "cluster.json"
-        self._num_cpus = num_cpus or max(2, os.cpu_count() or 2)
+        self._num_cpus = num_cpus or max(2, processors())
         digest = hashlib.sha256(str(self._folder).encode()).hexdigest()[:10]
         system = tempfile.gettempdir()
         self.temp_dir = Path(system if len(system) <= _LONGEST_TMP else "/tmp") / f"bigbatch-{digest}"  # noqa: S108
@@ -136,7 +138,7 @@ class ClusterProcess:
             "object-manager-port": others[3],
             "node-manager-port": others[4],
             "num-cpus": self._num_cpus,
-            "object-store-memory": _OBJECT_STORE_BYTES,
+            "object-store-memory": OBJECT_STORE_BYTES,
             "temp-dir": self.temp_dir / "r",  # Ray opens its own folder to everybody
             "log-style": "record",
             "log-color": "false",
@@ -157,6 +159,8 @@ class ClusterProcess:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._folder / "ray.token"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # One process less that imports for seconds before the ranks begin: nobody preempts this machine's own node.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
             # Ray would run its workers at niceness 15: they would yield to everything else, and they are the work.
             "RAY_worker_niceness": "0",
             # By default Ray replaces a loopback address by one that other machines reach, and listens there.
