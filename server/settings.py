@@ -59,7 +59,7 @@ class Settings:
 
     @property
     def lock(self) -> Path:
-        """Locked by a running server, so that a home has one."""
+        """Locked by a running server, so that a home has at most one."""
         return self.home / "server.lock"
 
     @property

@@ -31,7 +31,7 @@ class DemoError(ClientError):
 
 
 def run(document: JsonObject, settings: Settings, console: Console, *, as_json: bool) -> JsonObject:
-    """Serve, train and show it; return the job as it ended. In a terminal, serve on until Ctrl-C.
+    """Serve, train and show the job; return it as it ended. In a terminal, keep serving until Ctrl-C.
 
     Raises:
         DemoError: the port or the home is in use; nothing was started.
@@ -136,7 +136,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], client: Client, settings:
 
 
 def _cancel(client: Client, job_id: str, notes: Console) -> JsonObject | None:
-    """Cancel the job and wait for its end; None where the server does not tell."""
+    """Cancel the job and wait for its end; return None if the server does not answer."""
     notes.print("\nCancelling the job and stopping the server ...")
     deadline = time.monotonic() + STOP_S
     with suppress(ClientError):  # what went wrong first is what gets reported

@@ -8,7 +8,7 @@ from workers.contract.spec.job import JobSpec
 
 
 def read_job(file: Path, name: str | None = None) -> tuple[dict[str, Any], JobSpec]:
-    """Read a job file, with another name if one is given; relative paths in it are seen from its folder.
+    """Read a job file, with another name if one is given; relative paths in it start at its folder.
 
     Raises:
         SpecError: it cannot be read, or is no valid specification.

@@ -76,7 +76,7 @@ def jobs_table(jobs: Iterable[JsonObject]) -> Table:
 
 
 def job_table(job: JsonObject) -> Table:
-    """Lay out what is known of one job, one field a row; the specification has its own command."""
+    """Lay out what is known of one job, one field a row, without its specification."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in job.items():
         if name not in ("spec", "labels") and value is not None:

@@ -1,4 +1,4 @@
-"""Where the server is and which token it wants: as the user says, or as its home folder says."""
+"""Where the server is and which token it needs: as the user says, or as its home folder says."""
 
 import json
 from dataclasses import dataclass, field

@@ -35,7 +35,7 @@ class UnreachableError(ClientError):
 
 
 class NoSuchJobError(ClientError):
-    """No job has this id, or more than one id begins like this."""
+    """No job has this id, or several ids begin like this."""
 
     exit_code = 2
 

@@ -46,7 +46,7 @@ class Guard:
         self._app, self._token, self._cookie, self._job_digest = app, token, cookie, job_digest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or pass on one request."""
+        """Refuse one request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -15,7 +15,7 @@ _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/
 
 
 async def read_body(request: Request, limit: int = LIMIT_BYTES) -> bytes:
-    """Read a body, but not further than `limit` bytes.
+    """Read a body of at most `limit` bytes.
 
     Raises:
         BodyTooLargeError: it is longer, or says that it is.
@@ -32,7 +32,7 @@ async def read_body(request: Request, limit: int = LIMIT_BYTES) -> bytes:
 
 
 async def read_job_document(request: Request) -> Any:
-    """Read a job document as JSON or YAML, whichever its media type says.
+    """Read a job document as JSON or YAML, depending on its media type.
 
     Raises:
         SpecError, MalformedError, MediaTypeError, BodyTooLargeError: it cannot be read.

@@ -1,1 +1,1 @@
-"""What a job is and what is decided about it; no input or output."""
+"""What a job is, and what is decided about it. Nothing here reads or writes anything."""

@@ -24,7 +24,7 @@ _EPOCH_MS = 1_735_689_600_000  # 2025-01-01
 
 
 class _Ticks:
-    """Milliseconds since the epoch of ids, each given once: one that is taken makes the next of it."""
+    """Milliseconds since the first possible id, each given out once: after one that is taken comes the next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,12 +114,12 @@ class Job:
         )
 
     def admit(self, world_size: int, now: datetime) -> "Job":
-        """Return the job as it is handed to the cluster, on so many workers."""
+        """Return the job as it is when an attempt starts on so many workers."""
         starting = self.become(JobStatus.STARTING, now)
         return replace(starting, attempt=self.attempt + 1, world_size=world_size, pace_s=None, seconds_left=None)
 
     def cancel(self, now: datetime) -> "Job":
-        """Return the job as it is after somebody asked to end it; asking twice changes nothing.
+        """Return the job as it is after a request to stop it; a second request changes nothing.
 
         Raises:
             TransitionError: the job ended otherwise.

@@ -1,4 +1,4 @@
-"""Which jobs start, wait or end now: facts in, decisions out, nothing else."""
+"""Decides which jobs start, wait or end now: a pure function from facts to decisions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done for one job now."""
+    """What to do for one job now."""
 
     job: Job
     action: Action
@@ -36,7 +36,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision stands on."""
+    """Everything that a decision depends on."""
 
     jobs: Sequence[Job]
     """Unfinished jobs, the oldest first."""

@@ -17,7 +17,7 @@ class Run(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Processors and graphics processors."""
+    """Numbers of CPUs and GPUs."""
 
     cpus: float = 0
     gpus: float = 0
@@ -32,7 +32,7 @@ class Resources:
         return Resources(self.cpus * count, self.gpus * count)
 
     def fit(self, room: "Resources") -> bool:
-        """Whether there is room for this."""
+        """Whether these fit into `room`."""
         return self.cpus <= room.cpus and self.gpus <= room.gpus
 
     def __str__(self) -> str:

@@ -1,11 +1,11 @@
-"""The states of a job and which may follow which."""
+"""The statuses of a job, and which may follow which."""
 
 from enum import StrEnum
 from typing import Self
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life."""
+    """The status of a job."""
 
     QUEUED = "QUEUED", "waiting for free processors"
     STARTING = "STARTING", "started on the cluster, no record from it yet"
@@ -33,11 +33,11 @@ class JobStatus(StrEnum):
 
     @property
     def is_active(self) -> bool:
-        """Whether the cluster holds processors for the job."""
+        """Whether the job has, or should have, processors of the cluster."""
         return self in _ACTIVE
 
     def may_become(self, other: "JobStatus") -> bool:
-        """Whether `other` may follow at once."""
+        """Whether `other` may be the next status."""
         return other in _FOLLOWERS[self]
 
 

@@ -127,7 +127,7 @@ class Store:
 
 
 def _job(row: RowMapping) -> Job:
-    """Make the job of a row. One that cannot be read has failed, and keeps no other job from being read."""
+    """Make a job from a row. A row that cannot be read gives a failed job, and other jobs are not affected."""
     values = {field.name: row[field.name] for field in fields(Job)}
     try:
         status, command = JobStatus(row["status"]), Command(row["command"])

@@ -13,7 +13,7 @@ from .spec.job import JobSpec
 
 
 def parse_spec(document: object) -> JobSpec:
-    """Validate a document that was read already.
+    """Validate a document that was already read.
 
     Raises:
         SpecError: with one problem for each field that is wrong.
@@ -68,7 +68,7 @@ def read_json_document(text: str) -> Any:
 
 
 def read_file(path: Path) -> Any:
-    """Read a job file without validating it; its relative paths are seen from its folder.
+    """Read a job file without validating it; relative paths in it start at its folder.
 
     Raises:
         SpecError: there is no such file, or it is not YAML in UTF-8.
@@ -82,7 +82,7 @@ def read_file(path: Path) -> Any:
 
 
 def resolve_paths(document: Any, folder: Path) -> Any:
-    """Make the relative paths of an unvalidated document absolute, as seen from the folder of its file."""
+    """Make the relative paths of an unvalidated document absolute; they start at the folder of its file."""
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict):
         return document
