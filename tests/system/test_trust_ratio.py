@@ -11,7 +11,7 @@ from torch._C._distributed_c10d import HashStore
 
 from optim import Lamb
 from tests.browser import browser, browser_page, complaints
-from tests.server.test_dashboard import cell, expect_cell, half, open_job, settle, sign_in
+from tests.server.test_dashboard import cell, expect_cell, fact, half, open_job, settle, sign_in
 from tests.serving import Served
 from workers.contract.run_folder import RunFolder
 from workers.training import telemetry
@@ -51,6 +51,8 @@ def train(folder: Path) -> None:
 
 
 def expect_matrix(page: Page, *, rounded: bool) -> None:
+    expect(fact(page, "Step")).to_have_text(f"{len(GRADIENTS)} / 20")
+    expect(page.locator(".name")).to_have_text(list(WEIGHTS))
     settle(page)
     for row, (name, weight) in enumerate(WEIGHTS.items()):
         for step, names in enumerate(GRADIENTS, start=1):
@@ -68,13 +70,11 @@ def test_a_ratio_keeps_its_tensor_and_its_value_while_tensors_come_and_go(
     job_id = served.submit()["id"]
     open_job(served, browser_page, job_id)
     train(served.settings.run_folder(job_id))
-    expect(browser_page.locator(".name")).to_have_text(list(WEIGHTS))
     expect_matrix(browser_page, rounded=False)
     browser_page.locator(".field").focus()
     for key in ["ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft"]:
         browser_page.keyboard.press(key)
     expect(browser_page.locator(".field-column [role=status]")).to_have_text("second, step 3: 0.123")
     browser_page.reload()
-    expect(browser_page.locator(".name")).to_have_text(list(WEIGHTS))
     expect_matrix(browser_page, rounded=True)
     browser_page.goto("about:blank")
