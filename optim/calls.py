@@ -244,16 +244,17 @@ class _Kept:
 
     def settings(self, step: Step) -> Tensor:
         """Return the settings, float64 [T, 11] on the host: the same tensor for as long as they are the same."""
-        rows = step.settings
-        return self.memory.recall("rows", rows, lambda: table([rows[number] for number in self._group_numbers]))
+        rows, numbers = step.settings, self._group_numbers
+        return self.memory.recall("rows", (rows, numbers), lambda: table([rows[number] for number in numbers]))
 
     def _rates(self, device: torch.device, step: Step) -> Tensor:
         """Return the learning rates, float64 [T] on the device; no host waits for it."""
         rates = [group["lr"] for group in step.groups]
         if any(isinstance(rate, Tensor) for rate in rates):
             rates_G = torch.stack([torch.as_tensor(r, dtype=torch.float64, device=device).reshape(()) for r in rates])
-            return rates_G[self.memory.recall("groups", device, lambda: _uploaded(self._group_numbers, device))]
-        key = device, rates
+            groups = device, self._group_numbers
+            return rates_G[self.memory.recall("groups", groups, lambda: _uploaded(self._group_numbers, device))]
+        key = device, rates, self._group_numbers
 
         def make() -> Tensor:
             return _uploaded([float(rates[number]) for number in self._group_numbers], device)

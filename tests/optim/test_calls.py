@@ -231,3 +231,23 @@ def test_a_step_on_fake_tensors_leaves_nothing_to_another_optimizer(moments: Any
     for parameter, was in zip(parameters, make_tensors(SHAPES, 0, torch.float32), strict=True):
         assert type(parameter.data) is Tensor
         assert not torch.equal(parameter.detach(), was)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_settings_and_rates_stay_with_their_tensors_where_gradients_come_and_go(backend: str, as_tensor: bool) -> None:
+    rates = [torch.tensor(rate) if as_tensor else rate for rate in (0.05, 0.2, 0.01)]
+    groups = [{"lr": rate, "weight_decay": decay} for rate, decay in zip(rates, (0.0, 0.5, 0.1), strict=True)]
+    together, apart = ([nn.Parameter(tensor) for tensor in make_tensors([(6,)] * 3, 0, torch.float32)] for _ in "ab")
+    shared = Lamb([{"params": [p]} | group for p, group in zip(together, groups, strict=True)], backend=backend)
+    own = [Lamb([{"params": [p]} | group], backend=backend) for p, group in zip(apart, groups, strict=True)]
+    for step, present in enumerate([(0, 1), (1,), (1, 2), (0, 2), (0, 1, 2), (2,), (0, 1)]):
+        gradients = make_tensors([(6,)] * 3, 1 + step, torch.float32)
+        for number in range(3):
+            together[number].grad = gradients[number].clone() if number in present else None
+            apart[number].grad = gradients[number].clone()
+        shared.step()
+        for number in present:
+            own[number].step()
+    for mine, expected in zip(together, apart, strict=True):
+        assert torch.equal(mine, expected)
