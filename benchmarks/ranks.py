@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor.debug import CommDebugMode
 from torch.multiprocessing.spawn import start_processes
 
 from benchmarks.bert import count, make_parameters
@@ -64,6 +63,8 @@ def _rank(
     steps: list[Step] = [copy_step(), *(optimizer.step for optimizer in own), whole]
     seconds = torch.tensor(in_turns(steps, setting.turns, before=dist.barrier))
     dist.all_reduce(seconds, dist.ReduceOp.MAX)
+    from torch.distributed.tensor.debug import CommDebugMode  # its package needs NumPy
+
     with CommDebugMode() as counted:  # type: ignore[no-untyped-call]
         own[-1].step()
     if rank == 0:
