@@ -10,6 +10,8 @@ from .pairs import Chunks
 
 MOST_SENTENCES = 2**20
 """Of a longer text, whole documents up to about here are looked at."""
+FEWEST_SAMPLES = 4096
+"""Of a shorter text, several epochs are drawn, so that chance alone does not look like an imbalance."""
 
 
 class Survey(NamedTuple):
@@ -24,13 +26,13 @@ class Survey(NamedTuple):
 
 
 def survey(shards: Shards, seq_len: int, seed: int) -> Survey:
-    """Draw an epoch of samples without reading a token of them."""
+    """Draw samples, of whole epochs and at least `FEWEST_SAMPLES`, without reading a token of them."""
     count = int(np.searchsorted(shards.documents, MOST_SENTENCES, side="right")) - 1
     documents = shards.documents[: max(count, 2) + 1]
     sentences = shards.sentences[: documents[-1] + 1]
     chunks = Chunks(sentences, documents, seq_len - 3)
-    index = np.arange(len(chunks))
-    pairs = chunks.pairs(seed, index, index)
+    index = np.arange(len(chunks) * -(-FEWEST_SAMPLES // len(chunks)))
+    pairs = chunks.pairs(seed, index, index % len(chunks))
     filled = pairs.a_length + pairs.b_length + 3
     return Survey(
         samples=round(len(chunks) * shards.manifest.tokens / int(sentences[-1])),

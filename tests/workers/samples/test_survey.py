@@ -39,7 +39,7 @@ def test_a_long_text_is_judged_by_its_beginning(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(survey_module, "MOST_SENTENCES", 30)
     part = survey(shards, 21, seed=0)
     assert part.samples == whole.samples == 40
-    assert abs(part.random - 0.5) < 5 * 0.5 / np.sqrt(10)
+    assert abs(part.random - 0.5) < 5 * 0.5 / np.sqrt(4096)
 
 
 def test_a_text_of_which_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
