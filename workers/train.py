@@ -20,7 +20,7 @@ from .checkpoints.errors import CheckpointError
 from .contract.arguments import TrainArguments, read_arguments
 from .contract.attempts import Begun, begin
 from .contract.problems import SpecError
-from .contract.records import AlertRecord, CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+from .contract.records import AlertRecord, CheckpointRecord, LogRecord, Record, RunStatus, StatusRecord, StepRecord
 from .contract.run_folder import RunFolder
 from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
@@ -142,6 +142,8 @@ def _show(spec: JobSpec, *, as_json: bool) -> Iterator[Callable[[Record], None]]
                 progress.update(task, completed=record.step, numbers=_numbers(record))
             elif isinstance(record, CheckpointRecord):
                 console.print(f"checkpoint of step {record.step} in {escape(record.path)}", soft_wrap=True)
+            elif isinstance(record, LogRecord):
+                console.print(escape(record.text), soft_wrap=True, highlight=False)
             elif isinstance(record, AlertRecord):
                 console.print(f"{record.level}: {escape(record.title)}: {escape(record.detail)}", soft_wrap=True)
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -57,6 +58,23 @@ def test_a_file_is_trained_reported_and_not_trained_twice(train: Train, text: Pa
     assert again.returncode == 0
     steps = [line for line in (run / "events.jsonl").read_text().splitlines() if '"kind":"step"' in line]
     assert len(steps) == 6
+
+
+def test_the_text_is_summed_up_and_its_surprises_are_told_before_the_first_step(
+    train: Train, text: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    file = write_job(tmp_path, text, data={"corpus": [str(text)], "vocab": 5000})
+    done = train(file, "--run", str(run))
+    assert (done.returncode, done.stderr) == (0, "")
+    learning, tokenizing, summary, warning = done.stdout.splitlines()[:4]
+    assert (learning, tokenizing) == ("text: learning the vocabulary", "text: tokenizing")
+    assert summary.startswith("text: 1 file, ")
+    assert "% padding" in summary
+    assert re.match(r"warning: The vocabulary has [\d,]+ tokens, 5,000 were asked for: ", warning)
+    kinds = [json.loads(line)["kind"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert kinds[:4] == ["log", "log", "log", "alert"]
+    assert kinds.index("step") > 4
 
 
 def test_bad_input_ends_with_2_and_names_field_and_remedy_and_leaves_no_run_folder(

@@ -20,6 +20,7 @@ from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.planning.size import check_size
 
+from .preparation import describe, progress_to
 from .reporter import Reporter
 
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -45,7 +46,7 @@ def admit(spec: JobSpec, folder: RunFolder, data: Path, attempt: int, reporter: 
         SupersededError: a newer attempt has begun.
     """
     check_size(spec, ranks.world_size())
-    text = _prepare(spec, data)
+    text = _prepare(spec, data, reporter)
     _check_that_all_have(text)
     begun_on = ranks.as_rank_0_says(folder.begin_on(attempt, text.identity) if ranks.rank() == 0 else None)
     if begun_on not in {None, text.identity}:
@@ -57,14 +58,16 @@ def admit(spec: JobSpec, folder: RunFolder, data: Path, attempt: int, reporter: 
     if reporter and begun_on is None and folder.checkpoints():
         detail = "The version that took them did not write down their text. From now on the run keeps to this one."
         reporter.emit(AlertRecord(level="warning", title="The text of the steps so far is not known", detail=detail))
+    if begun_on is None:
+        describe(spec, text.folder, reporter)
     return text
 
 
-def _prepare(spec: JobSpec, data: Path) -> Text:
+def _prepare(spec: JobSpec, data: Path, reporter: Reporter | None) -> Text:
     """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
     text, error = Text(Path(), ""), None
     try:
-        corpus = prepare(spec.data, data)
+        corpus = prepare(spec.data, data, progress_to(reporter))
         text = Text(corpus, identity(corpus))
     except CorpusError as problem:
         error = str(problem)
