@@ -148,6 +148,10 @@ class ClusterProcess:
 
     def _environment(self, gcs: int, metrics: int) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        if (
+            not _has_home()
+        ):  # a container's user by number alone: Ray Train and PyTorch look for one when they are imported
+            inherited["HOME"] = str(self._folder)
         return inherited | {
             _MARK: str(self._folder),
             # A folder named workers or ray where a process stands is not the package.
@@ -177,6 +181,13 @@ class ClusterProcess:
 
     def _save(self, state: ClusterState) -> None:
         write_private(self._state_file, json.dumps(asdict(state)))
+
+
+def _has_home() -> bool:
+    try:
+        return bool(Path.home())
+    except RuntimeError:
+        return False
 
 
 def _descendants(processes: set[psutil.Process]) -> set[psutil.Process]:
