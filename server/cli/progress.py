@@ -161,7 +161,8 @@ def _display(course: Course, console: Console, *, as_json: bool) -> AbstractCont
 
 
 def _alert(event: Event) -> str:
-    return f"{event.data['level']}: {event.data['title']} {event.data.get('detail', '')}".rstrip()
+    title, detail = event.data["title"].rstrip("."), event.data.get("detail", "")
+    return f"{event.data['level']}: {title}." + (f" {detail}" if detail else "")
 
 
 def _elapsed(job: JsonObject) -> str:

@@ -76,3 +76,17 @@ def test_a_terminal_shows_a_bar_and_a_summary(served: Served) -> None:
     assert "━━━" in shown
     assert "1,000 tokens/s" in shown
     assert shown.rstrip().endswith("(guessing by word frequency alone: 6.000)")
+
+
+def test_an_alert_is_a_sentence_and_its_detail_another(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    job = served.submit()
+    alert = {"seq": 2, "time": BEGIN.isoformat(), "kind": "alert", "level": "warning", "title": "The text is short"}
+    told = [status(1, "RUNNING"), alert, alert | {"seq": 3, "detail": "Give more."}, status(4, "FAILED")]
+    served.push(job["id"], told)
+    with Client(served.settings.home, served.url) as client:
+        watch(client, job["id"], Console(file=io.StringIO()))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("warning")] == [
+        "warning: The text is short.",
+        "warning: The text is short. Give more.",
+    ]
