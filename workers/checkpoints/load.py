@@ -28,19 +28,28 @@ class Loaded:
     """Which newer ones could not be used, each with the reason."""
 
 
-def load_newest(folder: RunFolder, model: nn.Module, optimizer: Optimizer) -> Loaded | None:
+def load_newest(
+    folder: RunFolder, model: nn.Module, optimizer: Optimizer, identity: str | None = None
+) -> Loaded | None:
     """Load the newest checkpoint that is undamaged, however many workers wrote it. Every rank calls this.
+
+    Args:
+        folder: where the checkpoints are.
+        model: gets the parameters.
+        optimizer: gets the moments.
+        identity: of the text that the run is trained on; None where it does not matter.
 
     Returns:
         None where no checkpoint was ever finished.
 
     Raises:
-        CheckpointError: there are checkpoints, and all of them are damaged.
+        CheckpointError: there are checkpoints, and all of them are damaged, or the newest is of another text.
     """
     damaged: list[str] = []
     for name in ranks.as_rank_0_does(lambda: committed(folder))[::-1]:
         try:
             manifest = check(folder, name)
+            _check_identity(name, manifest, identity)
             load(folder, name, manifest, model, optimizer)
         except DamagedError as error:
             damaged.append(f"{name.prefix}: {error}")
@@ -52,6 +61,15 @@ def load_newest(folder: RunFolder, model: nn.Module, optimizer: Optimizer) -> Lo
             "place, or remove that folder to begin again at step 1"
         )
     return None
+
+
+def _check_identity(name: CheckpointName, manifest: CheckpointManifest, identity: str | None) -> None:
+    if None not in (identity, manifest.identity) and identity != manifest.identity:
+        raise CheckpointError(
+            f"{name.prefix} was trained on another text, vocabulary or settings: its identity is "
+            f"{str(manifest.identity)[:16]}, that of the job is {str(identity)[:16]}. Bring the old ones back, or name "
+            "another run folder"
+        )
 
 
 def committed(folder: RunFolder) -> list[CheckpointName]:

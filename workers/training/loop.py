@@ -82,7 +82,7 @@ def train(
         SpecError: the batches do not divide over so many workers, or the job does not allow so many.
         CorpusError: there is no text to train on, or it is not the one that the run was begun on.
         SupersededError: a newer attempt has begun.
-        CheckpointError: there are checkpoints, and all of them are damaged.
+        CheckpointError: there are checkpoints, and all of them are damaged or the newest is of another text.
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
     text = admit(spec, folder, data, attempt, reporter)
@@ -108,7 +108,7 @@ def _data(spec: JobSpec, phase: Phase, corpus: Path) -> PreTrainingData:
 
 def _resume(run: Run) -> int:
     """Load the newest undamaged checkpoint; return the number of steps that are done."""
-    loaded = load_newest(run.folder, run.worker.model, run.worker.optimizer)
+    loaded = load_newest(run.folder, run.worker.model, run.worker.optimizer, run.identity)
     if loaded is None:
         return 0
     run.health.best_loss = loaded.manifest.best_loss

@@ -17,7 +17,7 @@ from torch import Tensor
 from optim import Lamb, LastStep
 from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
-from workers.ranks import all_reduce_sum
+from workers.ranks import all_reduce_sum, world_size
 
 from .health import Health
 from .reporter import Reporter
@@ -25,6 +25,8 @@ from .signals import StopRequest
 
 _STEPS_PER_FLUSH = {"cpu": 1}
 _STEPS_PER_FLUSH_ON_A_GPU = 10
+_LONGEST_WAIT_S = 2.0
+"""Slow steps are flushed more often, so that a rank that is told to end is heard long before it is killed."""
 
 
 class Sums(NamedTuple):
@@ -74,7 +76,8 @@ class Telemetry:
         self._attempt = attempt
         self._steps: list[_Step] = []
         self._sets: dict[tuple[str, ...], TensorsRecord] = {}
-        self._capacity = _STEPS_PER_FLUSH.get(device.type, _STEPS_PER_FLUSH_ON_A_GPU)
+        self._most_steps = self._capacity = _STEPS_PER_FLUSH.get(device.type, _STEPS_PER_FLUSH_ON_A_GPU)
+        self._step_s = 0.0  # of this rank, at the last flush
         self._since = time.perf_counter()
 
     def record(self, step: int, phase: int, lr: float, sums_S: Tensor, *, flush: bool) -> Command:
@@ -94,16 +97,19 @@ class Telemetry:
     def _flush(self) -> Command:
         steps, self._steps = self._steps, []
         is_wanted_C = torch.tensor([float(each in self._wanted()) for each in Command], dtype=torch.float64)
-        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), is_wanted_C.to(self._device)]))
-        parts = [len(Sums._fields)] * len(steps), [len(Command)], [len(step.numbers) for step in steps]
+        step_s_1 = torch.tensor([self._step_s / world_size()], dtype=torch.float64)
+        asked = torch.cat([is_wanted_C, step_s_1]).to(self._device)
+        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), asked]))
+        parts = [len(Sums._fields)] * len(steps), [len(Command), 1], [len(step.numbers) for step in steps]
         host = torch.cat([summed, *(step.numbers for step in steps)]).numpy(force=True)
         split = np.split(host, np.cumsum([size for part in parts for size in part])[:-1])
-        step_s = (time.perf_counter() - self._since) / len(steps)
+        self._step_s = (time.perf_counter() - self._since) / len(steps)
         self._since = time.perf_counter()
-        sums, numbers = split[: len(steps)], split[len(steps) + 1 :]
+        sums, (is_wanted, mean_step_s), numbers = split[: len(steps)], split[len(steps) :][:2], split[len(steps) + 2 :]
+        self._capacity = _steps_per_flush(self._most_steps, float(mean_step_s[0]))
         for step, sums_S, numbers_K in zip(steps, sums, numbers, strict=True):
-            self._report(step, Sums(*sums_S.tolist()), numbers_K, step_s)
-        return list(Command)[int(np.flatnonzero(split[len(steps)])[-1])]  # the last one ends the run most surely
+            self._report(step, Sums(*sums_S.tolist()), numbers_K, self._step_s)
+        return list(Command)[int(np.flatnonzero(is_wanted)[-1])]  # the last one ends the run most surely
 
     def _wanted(self) -> list[Command]:
         """Return what this rank asks of all ranks: what the control plane says, and a pause where it is told to end."""
@@ -128,6 +134,11 @@ class Telemetry:
             if self._reporter:
                 self._reporter.emit(self._sets[names])
         return self._sets[names]
+
+
+def _steps_per_flush(most: int, step_s: float) -> int:
+    """Return after how many steps to flush, the same on every rank, where a step takes `step_s` on average."""
+    return most if step_s * most <= _LONGEST_WAIT_S else max(1, int(_LONGEST_WAIT_S / step_s))
 
 
 def _numbers(last: LastStep) -> Tensor:

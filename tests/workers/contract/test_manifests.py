@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.workers.conftest import write_positions
-from workers.contract.manifests import SHARDS_FORMAT, UnknownFormatError, check_format, identity, read_shards
+from workers.contract.manifests import (
+    SHARDS_FORMAT,
+    CheckpointManifest,
+    StoredFile,
+    UnknownFormatError,
+    check_format,
+    identity,
+    read_shards,
+)
 from workers.contract.sources import CorpusError
 
 
@@ -61,3 +69,31 @@ def test_a_corpus_that_an_older_version_prepared_is_to_be_prepared_again(tmp_pat
 def test_known_formats_pass() -> None:
     check_format(Path("run.json"), b'{"format": 1}', "format", 1)
     check_format(Path("run.json"), b'{"format": 1}', "format", 2)
+
+
+def parse(**fields: object) -> CheckpointManifest:
+    return CheckpointManifest.parse(Path("manifest.json"), json.dumps(fields).encode())
+
+
+def test_a_checkpoints_manifest_is_read_back_as_it_was_written() -> None:
+    files = {"__0_0.distcp": StoredFile(size_bytes=3, sha256="abc")}
+    written = CheckpointManifest(step=5, world_size=2, attempt=3, identity="id", files=files, best_loss=1.5)
+    assert CheckpointManifest.parse(Path("manifest.json"), written.model_dump_json().encode()) == written
+
+
+def test_the_first_format_had_no_attempt_no_identity_and_no_hashes() -> None:
+    found = parse(step=200, world_size=2, sizes_bytes={"__0_0.distcp": 3})
+    assert (found.format, found.step, found.world_size, found.attempt, found.identity) == (1, 200, 2, 0, None)
+    assert found.files == {"__0_0.distcp": StoredFile(size_bytes=3, sha256=None)}
+    assert found.is_sound
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "a\\b", "a\0", ""])
+def test_a_checkpoints_manifest_names_no_file_outside_its_folder(name: str) -> None:
+    with pytest.raises(ValueError, match="files"):
+        parse(format=2, step=1, world_size=1, files={name: {"size_bytes": 1}})
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused_by_its_number() -> None:
+    with pytest.raises(UnknownFormatError, match="has format 3"):
+        parse(format=3)

@@ -12,6 +12,7 @@ from tests.ranks import run_on_ranks
 from tests.workers.small_job import PHASE, document
 from tests.workers.training.running import checkpoints, forget_after, records, steps, train
 from workers.checkpoints.errors import CheckpointError
+from workers.contract.manifests import identity
 from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord, StepRecord
 from workers.training import loop
 from workers.training.signals import StopRequest
@@ -132,3 +133,16 @@ def test_a_checkpoint_that_is_copied_elsewhere_is_gone_on_with(text: Path, home:
     forget_after(tmp_path / "second", 4)
     train(document(text), tmp_path / "second", home)
     assert [step.step for step in steps(tmp_path / "second")] == [5, 6]
+
+
+def test_a_checkpoint_names_its_text_and_another_text_does_not_go_on_from_it(
+    text: Path, home: Path, tmp_path: Path
+) -> None:
+    train(document(text), tmp_path / "first", home)
+    manifest = json.loads((tmp_path / "first" / "checkpoints" / "step-00000006-a1" / "manifest.json").read_text())
+    assert manifest["identity"] in {identity(folder) for folder in (home / "data").iterdir() if folder.is_dir()}
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text().replace("moon", "stars"))
+    shutil.copytree(tmp_path / "first" / "checkpoints", tmp_path / "second" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"step-00000006-a1 was trained on another text"):
+        train(document(other), tmp_path / "second", home)

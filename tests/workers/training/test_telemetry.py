@@ -48,7 +48,7 @@ class Job:
         assert last is not None
         vectors = (last.trust_ratio, last.weight_norm, last.update_norm)
         self.told.append((last.names, [vector.float().tolist() for vector in vectors]))
-        self.telemetry.record(number, 0, 0.01, torch.tensor(SUMS, dtype=torch.float64), flush=False)
+        self.telemetry.record(number, 0, 0.01, torch.tensor(SUMS, dtype=torch.float64), flush=number == 10)
 
     def records(self) -> list[Record]:
         return [RECORD.validate_json(line) for line in self.folder.journal.read_text().splitlines()]
@@ -135,3 +135,14 @@ def test_numbers_that_are_not_as_many_as_the_names_are_refused(tmp_path: Path, m
     with pytest.raises(ValueError, match=r"trust_ratio of step 1 has 3 numbers, but the set .* has 2 tensors"):
         job.step(2, "abc")
     job.reporter.close()
+
+
+@pytest.mark.parametrize(
+    ("step_s", "steps"), [(0.0, 10), (0.01, 10), (0.2, 10), (0.25, 8), (0.7, 2), (1.9, 1), (2.1, 1), (60.0, 1)]
+)
+def test_steps_are_flushed_at_least_every_two_seconds_or_each_where_they_take_longer(step_s: float, steps: int) -> None:
+    assert telemetry._steps_per_flush(10, step_s) == steps
+
+
+def test_where_every_step_is_flushed_it_stays_so() -> None:
+    assert telemetry._steps_per_flush(1, 0.001) == 1
