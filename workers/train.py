@@ -1,6 +1,8 @@
 """`python -m workers.train FILE`: one training without a server and without Ray, the same loop.
 
-Started by torchrun it is one rank of many; started alone it is the only one.
+Started by torchrun it is one rank of many; started alone it is the only one. torchrun takes `--run` for its own option
+`--run-path` unless two dashes stand before the program:
+`torchrun --nproc-per-node 2 -m -- workers.train FILE --run DIR`.
 """
 
 import io
