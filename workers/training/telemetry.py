@@ -2,10 +2,12 @@
 
 Each step's numbers stay where they were computed. Every few steps one all-reduce sums what the ranks counted, and
 brings what any rank asks to all ranks, so that all of them stop after the same step; one copy then takes everything to
-the host. A suffix of a tensor's name tells its shape: S = the fields of Sums, C = commands, K = numbers of one step.
+the host. A suffix of a tensor's name tells its shape: S = the fields of Sums, C = commands, W = ranks, K = numbers of
+one step.
 """
 
 import math
+import resource
 import time
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from optim import Lamb, LastStep
 from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
-from workers.ranks import all_reduce_sum, world_size
+from workers.ranks import all_reduce_sum, rank, world_size
 
 from .health import Health
 from .reporter import Reporter
@@ -96,34 +98,40 @@ class Telemetry:
 
     def _flush(self) -> Command:
         steps, self._steps = self._steps, []
-        is_wanted_C = torch.tensor([float(each in self._wanted()) for each in Command], dtype=torch.float64)
-        step_s_1 = torch.tensor([self._step_s / world_size()], dtype=torch.float64)
-        asked = torch.cat([is_wanted_C, step_s_1]).to(self._device)
-        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), asked]))
-        parts = [len(Sums._fields)] * len(steps), [len(Command), 1], [len(step.numbers) for step in steps]
+        is_wanted = [float(each in self._wanted()) for each in Command]
+        peaks = [self._peak_memory_bytes() if each == rank() else 0 for each in range(world_size())]
+        told = torch.tensor([*is_wanted, self._step_s / world_size(), *peaks], dtype=torch.float64).to(self._device)
+        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), told]))
+        numbers_of = [len(step.numbers) for step in steps]
+        parts = [len(Sums._fields)] * len(steps), [len(is_wanted), 1, len(peaks)], numbers_of
         host = torch.cat([summed, *(step.numbers for step in steps)]).numpy(force=True)
         split = np.split(host, np.cumsum([size for part in parts for size in part])[:-1])
         self._step_s = (time.perf_counter() - self._since) / len(steps)
         self._since = time.perf_counter()
-        sums, (is_wanted, mean_step_s), numbers = split[: len(steps)], split[len(steps) :][:2], split[len(steps) + 2 :]
+        (is_wanted_C, mean_step_s, peaks_W), n = split[len(steps) :][:3], len(steps)
         self._capacity = _steps_per_flush(self._most_steps, float(mean_step_s[0]))
-        for step, sums_S, numbers_K in zip(steps, sums, numbers, strict=True):
-            self._report(step, Sums(*sums_S.tolist()), numbers_K, self._step_s)
-        return list(Command)[int(np.flatnonzero(is_wanted)[-1])]  # the last one ends the run most surely
+        for step, sums_S, numbers_K in zip(steps, split[:n], split[n + 3 :], strict=True):
+            self._report(step, Sums(*sums_S.tolist()), numbers_K, self._step_s, int(peaks_W.max()))
+        return list(Command)[int(np.flatnonzero(is_wanted_C)[-1])]  # the last one ends the run most surely
+
+    def _peak_memory_bytes(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
     def _wanted(self) -> list[Command]:
         """Return what this rank asks of all ranks: what the control plane says, and a pause where it is told to end."""
         pause = [Command.PAUSE] if self._stop.is_asked else []
         return [self._reporter.command if self._reporter else Command.NONE, *pause]
 
-    def _report(self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float) -> None:
+    def _report(self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float, peak: int) -> None:
         self._health.observe(_loss(sums), skipped=bool(numbers_K[2]))
         if self._reporter is None:
             return
         tensors = self._tensors(step.names)
         record = _record(step, self._attempt, tensors.set, sums, numbers_K, step_s)
         tensors.check(record)
-        self._reporter.emit(record)
+        self._reporter.emit(record.model_copy(update={"peak_memory_bytes": peak}))
 
     def _tensors(self, names: tuple[str, ...]) -> TensorsRecord:
         """Return the record that names these tensors, and report it at their first step."""

@@ -1,5 +1,6 @@
 """What telemetry says of steps whose tensors come and go, read back from the journal."""
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,9 @@ def test_a_step_tells_its_counts_and_the_means_over_the_batch(job: Job) -> None:
     step = job.steps()[0]
     assert (step.attempt, step.rows, step.samples, step.tokens) == (1, 8, 8, 120)
     assert (step.mlm_loss, step.nsp_loss, step.loss, step.mlm_accuracy) == (3.5, 0.75, 4.25, 0.25)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert step.peak_memory_bytes is not None
+    assert used / 2 < step.peak_memory_bytes <= used
     assert step.tokens_per_s == pytest.approx(120 / step.step_s)
 
 
