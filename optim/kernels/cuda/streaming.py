@@ -84,7 +84,7 @@ def update(
     BLOCK: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
-    """M = β1·m + β3·(c·g), v = β2·v + (1-β2)·(c·g)², and the squares of w and u. One program a chunk.
+    """m = β1·m + β3·(c·g), v = β2·v + (1-β2)·(c·g)², and the squares of w and u. One program a chunk.
 
     The steps stay as they are, for other programs read them: whoever adds up the partial sums advances them.
     """
@@ -145,7 +145,7 @@ def apply(
     BLOCK: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
-    """W = w - scale·u, and its copy; nothing is touched where the scale is 0. One program a chunk."""
+    """w = w - scale·u, and its copy; nothing is touched where the scale is 0. One program a chunk."""
     chunk = tl.program_id(0)
     t, start, count = _extent(layout, T, chunk, CHUNK)
     w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
@@ -250,7 +250,7 @@ def _block(moment, i, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def _direction(w, m, v, terms):
-    """U = (m/c1) / (sqrt(v)/c2 + eps) + weight_decay·w."""
+    """u = (m/c1) / (sqrt(v)/c2 + eps) + weight_decay·w."""
     inverse1, inverse2, eps, weight_decay = terms
     if w.dtype == tl.float64:
         u = m * inverse1 / (tl.sqrt(v) * inverse2 + eps)

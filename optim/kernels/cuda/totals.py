@@ -36,7 +36,7 @@ def clip_gradients(
     max_grad_norm: tl.float64,
     SKIP_NONFINITE: tl.constexpr,
 ):
-    """G = sqrt(Σ squares), c = 1 / max(1, G / max_grad_norm), and whether G is not finite. One program."""
+    """g = sqrt(Σ squares), c = 1 / max(1, g / max_grad_norm), and whether g is not finite. One program."""
     lanes = tl.arange(0, TILE)
     total = tl.zeros([TILE], tl.float64)
     for i in range(tl.cdiv(n, TILE)):
