@@ -71,7 +71,7 @@ class ParameterError(ServerError):
 
 
 class RecordError(ServerError):
-    """A record of a run does not fit those before it."""
+    """A record of the run cannot be stored."""
 
     status = 422
 

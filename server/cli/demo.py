@@ -63,7 +63,7 @@ def run(document: JsonObject, settings: Settings, console: Console, *, as_json: 
 
 
 def check(settings: Settings) -> None:
-    """Refuse a home or a port that is in use.
+    """Make the home; refuse one that cannot be made or is in use, and a port that is.
 
     Raises:
         DemoError: says by whom, and what to do.
@@ -81,6 +81,12 @@ def check(settings: Settings) -> None:
             f"port {settings.port} on {settings.host} is {found}. Choose another port: "
             f"`make demo PORT={other}` or `bigbatch demo --port {other}`; or another address with --host."
         )
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise DemoError(
+            f"{settings.home} cannot be written ({error.strerror}); choose another folder with --home"
+        ) from None
 
 
 def server_command(settings: Settings) -> list[str]:
@@ -94,7 +100,6 @@ def server_command(settings: Settings) -> list[str]:
 @contextmanager
 def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """Run `bigbatch serve`; what it prints goes to server.log in its home."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _log(settings).open("wb") as log:
         # A session of its own, else Ctrl-C would stop the server before the job could be cancelled.
         server = subprocess.Popen(

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
+import httpx
+
 from server.settings import Settings
 
 from .errors import AddressError
@@ -46,7 +48,8 @@ def _read_url(text: str) -> tuple[str, str | None]:
     try:
         parts = urlsplit(text.strip() if "://" in text else f"http://{text.strip()}")
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError as error:  # a port that is no number, half an IPv6 address
+        httpx.URL(parts.geturl())
+    except (ValueError, httpx.InvalidURL) as error:  # a port that is no number, half an IPv6 address, no host's name
         raise AddressError(f"--url {text!r} is not the address of a server ({error}): {_HOW}") from None
     if not is_usable or any(character.isspace() for character in parts.netloc):
         raise AddressError(f"--url {text!r} is not the address of a server: {_HOW}")
@@ -72,7 +75,7 @@ def _checked(token: str, source: str) -> str:
 def _recorded_url(settings: Settings) -> str | None:
     try:
         return str(json.loads(settings.server_file.read_text(encoding="utf-8"))["url"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None  # no server runs there
     except (OSError, ValueError, KeyError, TypeError):
         raise AddressError(
@@ -83,7 +86,7 @@ def _recorded_url(settings: Settings) -> str | None:
 def _recorded_token(path: Path) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8"), f"the token in {path}"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "", f"a request without a token, and there is none in {path}"
     except (OSError, ValueError) as error:
         raise AddressError(

@@ -73,7 +73,7 @@ class Client:
         if not prefix:
             raise NoSuchJobError("the id of the job is empty: `bigbatch jobs` lists the jobs")
         try:
-            return self._request("GET", f"/v1/jobs/{quote(prefix, safe='')}")
+            return self._request("GET", f"/v1/jobs/{quote(prefix, safe='', errors='surrogateescape')}")
         except RefusedError as refusal:
             if refusal.status != HTTPStatus.NOT_FOUND:
                 raise

@@ -109,11 +109,17 @@ def _is_own(request: Request) -> bool:
 
 
 def _refusal(request: Request) -> Response:
-    where = "it is in the file admin.token in the server's home folder"
+    is_push = request.method == "POST" and _INGEST.fullmatch(request.url.path)
+    file = "control.json in the folder of this job's run" if is_push else "admin.token in the server's home folder"
     if "Authorization" not in request.headers:
-        detail = f"this request has no token: send `Authorization: Bearer TOKEN`; {where}"
+        detail = f"this request has no token: send `Authorization: Bearer TOKEN`; the token is in the file {file}"
+    elif request.headers["Authorization"].partition(" ")[0].lower() != "bearer":
+        detail = (
+            f"this request has no bearer token: send `Authorization: Bearer TOKEN`; the token is in the file {file}"
+        )
     else:
-        detail = f"the token of this request is wrong: {where}. A job's token is good for pushing its records alone"
+        hint = "Records are pushed with their job's own token" if is_push else "A job's token only pushes its records"
+        detail = f"the token of this request is wrong: the right one is in the file {file}. {hint}"
     return problem_response(UnauthorizedError(detail), {"WWW-Authenticate": "Bearer"})
 
 

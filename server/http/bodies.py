@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 
 from server.errors import BodyTooLargeError, MalformedError, MediaTypeError
-from workers.contract.documents import read_document, read_json_document
+from workers.contract.documents import read_document, read_json_document, unreadable
 from workers.contract.problems import SpecError
 
 LIMIT_BYTES = 2**20
@@ -42,15 +42,17 @@ async def read_job_document(request: Request) -> Any:
         raise MediaTypeError(f"the Content-Type {media!r} is not supported; send application/json or application/yaml")
     body = await read_body(request)
     try:
-        text = body.decode()
+        text = body.decode("utf-8-sig")
         document = read_json_document(text) if media in _JSON else read_document(text)
         # Half a surrogate pair can be written as an escape, but neither stored nor answered.
         json.dumps(document, ensure_ascii=False, default=repr, skipkeys=True).encode()
     except SpecError:
         raise
+    except UnicodeError as error:
+        raise MalformedError(f"the body is not text in UTF-8 ({error}): send it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         kind = "JSON" if media in _JSON else "YAML"
         raise MalformedError(
-            f"the body is not valid {kind} in UTF-8: {error}; correct it, or say in Content-Type what it is"
+            f"the body is not valid {kind}: {unreadable(error)}; correct it, or say in Content-Type what it is"
         ) from None
     return document

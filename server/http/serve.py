@@ -86,8 +86,14 @@ class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvic
 
 @contextmanager
 def _sole_server(settings: Settings) -> Iterator[None]:
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with settings.lock.open("a") as file:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = settings.lock.open("a")
+    except OSError as error:
+        raise CannotServeError(
+            f"{settings.home} cannot be written ({error.strerror}); choose another folder with --home"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

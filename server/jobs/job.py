@@ -1,5 +1,6 @@
 """A job as a frozen value, and how requests and its run's records change it."""
 
+import math
 import secrets
 import threading
 import time
@@ -144,7 +145,7 @@ class Job:
                     self,
                     step=record.step,
                     pace_s=pace_s,
-                    seconds_left=pace_s * (self.total_steps - record.step),
+                    seconds_left=_finite(pace_s * (self.total_steps - record.step)),
                     phase=record.phase,
                     loss=record.loss,
                     lr=record.lr,
@@ -168,6 +169,10 @@ class Job:
         status = _REPORTED[record.status]
         # A run that was asked to stop may say once more that it runs.
         return told.become(status, record.time, record.error) if self.status.may_become(status) else told
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _refusal(job: Job, status: JobStatus) -> str:

@@ -47,11 +47,11 @@ def read_document(text: str) -> Any:
         where = _place(error.problem_mark)
         if isinstance(error, _RepeatedKeyError):
             raise SpecError([_repeated(where, error.key)]) from None
-        raise SpecError([_malformed(where, error.problem or "cannot be read")]) from None
+        raise SpecError([_malformed(where, _said(error))]) from None
     except yaml.YAMLError as error:
         raise SpecError([_malformed("(document)", str(error).splitlines()[0])]) from None
     except (ValueError, RecursionError) as error:  # an impossible date, a number of thousands of digits, deep nesting
-        raise SpecError([_malformed("(document)", str(error))]) from None
+        raise SpecError([_malformed("(document)", unreadable(error))]) from None
 
 
 def read_json_document(text: str) -> Any:
@@ -92,6 +92,18 @@ def resolve_paths(document: Any, folder: Path) -> Any:
     if isinstance(data.get("vocab"), str):
         resolved["vocab"] = _absolute(data["vocab"], folder)
     return {**document, "data": resolved}
+
+
+def unreadable(error: ValueError | RecursionError) -> str:
+    """Say why a text cannot be read where Python's own words speak of its insides."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number has too many digits" if "integer string conversion" in str(error) else str(error)
+
+
+def _said(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or "cannot be read"
+    return f"{error.context}, {problem}" if problem.startswith("but ") and error.context else problem
 
 
 def _place(mark: yaml.Mark | None) -> str:

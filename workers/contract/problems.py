@@ -3,11 +3,13 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 _NUMBER, _WHOLE, _TEXT = "is not a number", "is not a whole number", "is not text"
+_TIME = "is not a date with a time"
 _SWITCH, _LIST, _MAPPING = "is neither true nor false", "is not a list", "is not a mapping"
 _WORDS = {
     "extra_forbidden": "there is no such key",
@@ -38,9 +40,21 @@ _WORDS = {
     "dict_type": _MAPPING,
     "model_type": _MAPPING,
     "model_attributes_type": _MAPPING,
+    "json_invalid": "is not valid JSON: {error}",
+    "invalid_key": "has a key that is not text",
+    "timezone_aware": "has no time zone",
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "datetime_type": _TIME,
+    "union_tag_invalid": "{tag} is not one of the values of {discriminator}",
+    "union_tag_not_found": "has no {discriminator}",
 }
 _REMEDIES = {
     "missing": "add this field",
+    "json_invalid": "correct the text there",
+    "invalid_key": "put the key in quotes",
+    "timezone_aware": "write a time such as 2026-01-31T12:00:00Z",
+    "union_tag_not_found": "add this field",
     "int_parsing_size": "write a smaller number",
     "finite_number": "write a finite number",
     "float_parsing": "write a number such as 6.0e-3",
@@ -50,6 +64,7 @@ _REMEDIES = {
     _SWITCH: "write true or false",
     _LIST: "write a list: [a, b]",
     _MAPPING: "write a mapping: {key: value}",
+    _TIME: "write a time such as 2026-01-31T12:00:00Z",
 }
 
 
@@ -129,6 +144,8 @@ def _remedy(details: ErrorDetails, model: type[BaseModel]) -> str:
         return _did_you_mean(details["loc"], model)
     if details["type"] in ("literal_error", "enum"):
         return f"write one of {context['expected']}"
+    if details["type"] == "union_tag_invalid":
+        return f"write one of {context['expected_tags']}"
     limits = [f"{word} {context[key]}" for key, word in _LIMITS.items() if key in context]
     known = _REMEDIES.get(details["type"]) or _REMEDIES.get(_says(details))
     return known or (f"write a value {' and '.join(limits)}" if limits else "see /docs for what is allowed here")
@@ -153,12 +170,21 @@ def _did_you_mean(location: tuple[int | str, ...], model: type[BaseModel]) -> st
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    members: list[type[BaseModel]] = []
     for part in path:
         field = model.model_fields.get(part)
-        nested = [] if field is None else [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]
-        if nested:
-            model = nested[0]
+        if field is not None:
+            members = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]
+            model = members[0] if members else model
+        else:  # the tag of one member of a union, as pydantic puts it in the path
+            model = next((each for each in members if _has_tag(each, part)), model)
     return list(model.model_fields)
+
+
+def _has_tag(model: type[BaseModel], tag: str) -> bool:
+    return any(
+        field.default == tag and get_origin(field.annotation) is Literal for field in model.model_fields.values()
+    )
 
 
 def _kinds(annotation: object) -> list[type]:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel
 
-from .records import Record
+from .records import Count, Record
 
 
 class Command(StrEnum):
@@ -25,7 +25,7 @@ class Push(BaseModel):
     """Body of the ingest route: consecutive records."""
 
     records: list[Record]
-    attempt: int | None = None
+    attempt: Count | None = None
     """The attempt that pushes; older versions did not say."""
 
 

@@ -34,7 +34,13 @@ from pydantic import (
     model_validator,
 )
 
+from .problems import counted, fault
+
 FLOAT32_BYTES = 4
+MOST = 2**63 - 1
+"""The greatest integer that a database holds."""
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class RunStatus(StrEnum):
@@ -53,12 +59,12 @@ def _packed(value: object) -> object:
         try:
             return base64.b64decode(value, validate=True)
         except binascii.Error as error:
-            raise ValueError(f"is not base64: {error}") from None
+            raise fault(f"is not base64 ({error})", "send the bytes of float32 numbers as base64") from None
     if isinstance(value, list):
         try:
             numbers = array("f", (math.nan if number is None else number for number in value))
         except (TypeError, OverflowError) as error:
-            raise ValueError(f"is not a list of numbers and nulls: {error}") from None
+            raise fault(f"is not a list of numbers and nulls ({error})", "send numbers and nulls alone") from None
         if sys.byteorder == "big":
             numbers.byteswap()
         return numbers.tobytes()
@@ -67,7 +73,8 @@ def _packed(value: object) -> object:
 
 def _whole_numbers(packed: bytes) -> bytes:
     if len(packed) % FLOAT32_BYTES:
-        raise ValueError(f"has {len(packed)} bytes, which is no whole number of float32")
+        problem = f"has {counted(len(packed), 'byte')}, and a float32 has four"
+        raise fault(problem, "send four bytes for each tensor")
     return packed
 
 
@@ -84,7 +91,7 @@ Float32s = Annotated[
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    seq: Annotated[int, Field(ge=0)] = 0
+    seq: Count = 0
     """Number of the record in its job, from 1, without gaps; 0 until the journal gives it one."""
     time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
@@ -94,8 +101,8 @@ class StatusRecord(_Record):
 
     kind: Literal["status"] = "status"
     status: RunStatus
-    attempt: int
-    world_size: int | None = None
+    attempt: Count
+    world_size: Count | None = None
     error: str | None = None
     unigram_entropy_nats: float | None = None
     """Loss of the best guess that ignores the context: a model that learns gets below it."""
@@ -128,9 +135,10 @@ class TensorsRecord(_Record):
     @model_validator(mode="after")
     def _one_flag_a_name(self) -> Self:
         if len(self.adapted) != len(self.names):
-            raise ValueError(f"there are {len(self.names)} names, but {len(self.adapted)} flags in `adapted`")
+            problem = f"has {counted(len(self.names), 'name')}, but {counted(len(self.adapted), 'flag')} in `adapted`"
+            raise fault(problem, "send one flag for each name")
         if len(set(self.names)) != len(self.names):
-            raise ValueError("a name occurs twice; every tensor needs its own")
+            raise fault("has a name twice", "give every tensor its own name")
         return self
 
     def check(self, step: "StepRecord") -> None:
@@ -142,8 +150,8 @@ class TensorsRecord(_Record):
         for what, packed in step.vectors.items():
             if packed is not None and len(packed) != FLOAT32_BYTES * len(self.names):
                 raise ValueError(
-                    f"{what} of step {step.step} has {len(packed) // FLOAT32_BYTES} numbers, but the set {self.set} "
-                    f"has {len(self.names)} tensors"
+                    f"{what} of step {step.step} has {counted(len(packed) // FLOAT32_BYTES, 'number')}, but the set "
+                    f"{self.set} has {counted(len(self.names), 'tensor')}"
                 )
 
 
@@ -155,10 +163,10 @@ class StepRecord(_Record):
     """One optimizer step over the global batch. A number that is not finite is null, and so is what nobody measured."""
 
     kind: Literal["step"] = "step"
-    step: Annotated[int, Field(ge=1)]
+    step: Annotated[Count, Field(ge=1)]
     """Optimizer step over all phases, from 1."""
-    attempt: int | None = None
-    phase: int
+    attempt: Count | None = None
+    phase: Count
     loss: float | None
     """mlm_loss + nsp_loss, in nats, mean over the global batch."""
     mlm_loss: float | None
@@ -208,9 +216,10 @@ class StepRecord(_Record):
     def _vectors_agree(self) -> Self:
         lengths = {what: len(packed) // FLOAT32_BYTES for what, packed in self.vectors.items() if packed is not None}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"the numbers of a step must be as many as its tensors, but there are {lengths}")
+            found = ", ".join(f"{count} in {what}" for what, count in lengths.items())
+            raise fault(f"has different counts of numbers: {found}", "send one number for each tensor in all of them")
         if self.skipped and lengths:
-            raise ValueError(f"a skipped step has no {' and no '.join(lengths)}: write null")
+            raise fault(f"was skipped, but has {' and '.join(lengths)}", "send null: a skipped step has none")
         return self
 
     @property
@@ -223,7 +232,7 @@ class CheckpointRecord(_Record):
     """A checkpoint was committed."""
 
     kind: Literal["checkpoint"] = "checkpoint"
-    step: int
+    step: Count
     path: str
     size_bytes: int
     seconds: float
@@ -252,7 +261,7 @@ AnyRecord = StatusRecord | TensorsRecord | StepRecord | CheckpointRecord | Alert
 
 def _written(record: AnyRecord) -> AnyRecord:
     if record.seq < 1 or "time" not in record.model_fields_set:
-        raise ValueError("a record that is sent or stored has a number `seq`, from 1, and a `time`")
+        raise fault("has no number or no time", "give it a number `seq`, from 1, and a `time`")
     return record
 
 

@@ -21,6 +21,7 @@ from server.jobs.job import Job
 from server.jobs.status import JobStatus
 from workers.contract.problems import explain
 from workers.contract.push import Push, PushReply
+from workers.contract.records import MOST
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -48,21 +49,21 @@ async def push(job_id: str, request: Request, server: ServerParts) -> PushReply:
 def _refusal(body: bytes, error: ValidationError) -> ServerError:
     """Name the first record that cannot be read, so that the run can send something else in its place."""
     problems = explain(error, Push).problems
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):  # the text is not JSON
         match error.errors(include_url=False)[0]["loc"], json.loads(body):
             case ("records", int(index), *_), {"records": list(records)}:
                 match records[index]:
                     case {"seq": int(seq)}:
                         return RecordError(seq, problems[0].field, problems[0].problem, problems[0].remedy)
-    return ParameterError("the records cannot be read", problems)
+    return ParameterError(f"the records cannot be read: {problems[0]}", problems)
 
 
 @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_STREAM)
 async def watch(
     job: NamedJob,
     server: ServerParts,
-    last_event_id: Annotated[int, Header(ge=0)] = 0,
-    after: Annotated[int, Query(ge=0)] = 0,
+    last_event_id: Annotated[int, Header(ge=0, le=MOST)] = 0,
+    after: Annotated[int, Query(ge=0, le=MOST)] = 0,
 ) -> StreamingResponse:
     """Stream a job's records from the first, or from behind `Last-Event-ID` or `after`, and go on live.
 

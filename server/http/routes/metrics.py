@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from server.http.context import NamedJob, ServerParts
 from server.storage.histories import SERIES, Metrics, Vector
 from server.storage.records import Newest
+from workers.contract.records import MOST
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 
@@ -38,8 +39,8 @@ def metrics(
     job: NamedJob,
     server: ServerParts,
     series: Annotated[str, Query(max_length=1000)] = ",".join(SERIES),
-    start: Annotated[int, Query(ge=1, alias="from")] = 1,
-    end: Annotated[int | None, Query(ge=1, alias="to")] = None,
+    start: Annotated[int, Query(ge=1, le=MOST, alias="from")] = 1,
+    end: Annotated[int | None, Query(ge=1, le=MOST, alias="to")] = None,
     buckets: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> Response:
     """Read series, pooled to `buckets` runs of steps: `{"steps": […], "series": {name: {"min", "max", "last"}}}`.
@@ -56,8 +57,8 @@ def trust_ratios(
     job: NamedJob,
     server: ServerParts,
     what: Annotated[Vector, Query()] = "trust_ratio",
-    start: Annotated[int, Query(ge=1, alias="from")] = 1,
-    end: Annotated[int | None, Query(ge=1, alias="to")] = None,
+    start: Annotated[int, Query(ge=1, le=MOST, alias="from")] = 1,
+    end: Annotated[int | None, Query(ge=1, le=MOST, alias="to")] = None,
     columns: Annotated[int, Query(ge=1, le=4096)] = 2048,
     accept: Annotated[str, Header()] = "",
 ) -> Response:

@@ -3,7 +3,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from server.cli.demo import server_command
+import pytest
+
+from server.cli.demo import DemoError, check, server_command
 from server.settings import Settings
 from tests.server.cli.command import run_bigbatch
 from tests.serving import Served, free_port
@@ -32,3 +34,9 @@ def test_the_demo_leaves_a_running_server_alone(served: Served) -> None:
     assert result.exit_code == 2
     assert f"is already running at {served.url}" in result.stderr
     assert served.http.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_a_home_that_cannot_be_made_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DemoError, match=r"cannot be written \(Not a directory\); choose another folder"):
+        check(Settings(tmp_path / "file" / "home", port=free_port()))

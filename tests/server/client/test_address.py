@@ -71,3 +71,9 @@ def test_a_token_that_no_header_can_carry_is_refused_before_it_is_sent(tmp_path:
 
 def test_an_address_does_not_show_its_token(tmp_path: Path) -> None:
     assert "secret" not in repr(find_server(tmp_path, "trainer", "secret"))
+
+
+@pytest.mark.parametrize("url", ["http://\udcc3\udca9:1", "http://a\x7fb:1"])
+def test_a_host_that_no_url_can_hold_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(AddressError, match="is not the address of a server"):
+        find_server(tmp_path, url)

@@ -173,3 +173,8 @@ def _relay_that_loses_the_first_answer(port: int) -> Iterator[int]:
 def _length(request: bytes) -> int:
     found = re.search(rb"content-length: (\d+)", request, re.IGNORECASE)
     return int(found[1]) if found else 0
+
+
+def test_an_id_that_the_terminal_could_not_decode_is_not_found(client: Client) -> None:
+    with pytest.raises(NoSuchJobError, match="no job id begins with"):
+        client.job("\udcc3\udca9")

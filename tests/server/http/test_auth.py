@@ -42,6 +42,14 @@ def test_a_wrong_token_is_told_from_a_missing_one(stranger: httpx.Client) -> Non
     assert "the token of this request is wrong" in wrong.json()["detail"]
 
 
+def test_a_wrong_token_is_answered_with_the_place_of_the_right_one(served: Served, stranger: httpx.Client) -> None:
+    path = f"/v1/jobs/{served.submit()['id']}/events"
+    assert "control.json" in stranger.post(path, headers=_bearer(served.token)).json()["detail"]
+    assert "admin.token" in stranger.get(path, headers=_bearer("wrong")).json()["detail"]
+    basic = stranger.get(path, headers={"Authorization": "Basic eDp5"}).json()["detail"]
+    assert "this request has no bearer token" in basic
+
+
 def test_health_is_told_to_everybody(stranger: httpx.Client) -> None:
     assert stranger.get("/healthz").json() == {"status": "ok"}
 

@@ -87,3 +87,12 @@ def _home_of(process: psutil.Process) -> str | None:
         return process.environ().get("BIGBATCH_CLUSTER") if process.pid != os.getpid() else None
     except psutil.Error:
         return None
+
+
+def test_a_home_that_cannot_be_made_is_named_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    home = tmp_path / "file" / "home"
+    assert serve(Settings(home)) == 2
+    assert f"{home} cannot be written (Not a directory); choose another folder" in capsys.readouterr().err

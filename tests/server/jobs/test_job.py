@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import TransitionError
@@ -30,6 +30,10 @@ def test_the_time_left_follows_the_pace_of_the_recent_steps_and_begins_anew_with
     assert job.become(JobStatus.SUCCEEDED, NOW).seconds_left is None
     again = job.admit(1, NOW)
     assert (again.pace_s, again.seconds_left) == (None, None)
+
+
+def test_a_time_left_that_is_beyond_all_numbers_is_not_told() -> None:
+    assert _job(JobStatus.RUNNING).after(RECORD.validate_python(step(1, 1, step_s=1e308))).seconds_left is None
 
 
 def test_every_state_that_is_not_terminal_can_be_cancelled() -> None:
@@ -93,6 +97,7 @@ def test_the_best_guess_without_context_is_remembered_from_the_first_record() ->
 
 
 @given(st.data())
+@settings(deadline=None)  # how fast the machine is says nothing about a job
 def test_the_records_of_a_run_never_bring_a_job_to_a_forbidden_state(data: st.DataObject) -> None:
     job = _job(data.draw(st.sampled_from(list(JobStatus))))
     for seq, state in enumerate(data.draw(st.lists(st.sampled_from(["RUNNING", "PAUSED", "SUCCEEDED", "FAILED"]))), 1):

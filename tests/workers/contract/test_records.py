@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from workers.contract.problems import counted
 from workers.contract.records import RECORD, StepRecord, TensorsRecord, tensor_set
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
@@ -69,12 +70,17 @@ def test_names_of_an_older_version_get_the_set_that_a_newer_one_would_give_them(
     ("changes", "fault"),
     [
         ({"trust_ratio": "no base64"}, "is not base64"),
-        ({"trust_ratio": base64.b64encode(b"12345").decode()}, "no whole number of float32"),
+        ({"trust_ratio": base64.b64encode(b"12345").decode()}, "has 5 bytes, and a float32 has four"),
         ({"trust_ratio": [1.0, "x"]}, "is not a list of numbers"),
-        ({"trust_ratio": packed(1.0), "weight_norm": packed(1.0, 2.0)}, "must be as many as its tensors"),
-        ({"trust_ratio": packed(1.0), "skipped": True}, "a skipped step has no trust_ratio"),
+        (
+            {"trust_ratio": packed(1.0), "weight_norm": packed(1.0, 2.0)},
+            "has different counts of numbers: 1 in trust_ratio, 2 in weight_norm",
+        ),
+        ({"trust_ratio": packed(1.0), "skipped": True}, "was skipped, but has trust_ratio"),
         ({"loss": float("nan")}, "finite number"),
-        ({"seq": 0}, "has a number"),
+        ({"step": 2**63}, "less than or equal to 9223372036854775807"),
+        ({"attempt": -1}, "greater than or equal to 0"),
+        ({"seq": 0}, "has no number"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], fault: str) -> None:
@@ -84,7 +90,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], fault: str) -> No
 
 @pytest.mark.parametrize(("names", "adapted"), [(["a", "b"], [True]), (["a", "a"], [True, True])])
 def test_every_tensor_has_one_name_and_one_flag(names: list[str], adapted: list[bool]) -> None:
-    with pytest.raises(ValidationError, match=r"names, but|occurs twice"):
+    with pytest.raises(ValidationError, match=r"names, but|has a name twice"):
         TensorsRecord(names=names, adapted=adapted)
 
 
@@ -92,5 +98,5 @@ def test_every_tensor_has_one_name_and_one_flag(names: list[str], adapted: list[
 def test_a_set_refuses_a_step_with_another_number_of_tensors(count: int) -> None:
     tensors = TensorsRecord(names=["a", "b"], adapted=[True, True])
     tensors.check(step())
-    with pytest.raises(ValueError, match=f"has {count} numbers, but the set {tensors.set} has 2 tensors"):
+    with pytest.raises(ValueError, match=f"has {counted(count, 'number')}, but the set {tensors.set} has 2 tensors"):
         tensors.check(step(trust_ratio=[0.5] * count))

@@ -136,7 +136,11 @@ def test_pushes_may_repeat_and_overlap(served: Served) -> None:
     assert served.job(job_id)["status"] == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("body", ["", "[]", '{"records": [{"kind": "step"}]}', '{"records": 5}', '{"records": [{}]}'])
+@pytest.mark.parametrize(
+    "body",
+    ["", "[" * 100_000, "[]", '{"records": [{"kind": "step"}]}', '{"records": 5}', '{"records": [{}]}'],
+    ids=["empty", "nested", "list", "step", "number", "record"],
+)
 def test_what_is_not_a_push_is_refused_field_by_field(served: Served, body: str) -> None:
     job_id = served.submit()["id"]
     control = json.loads((served.settings.run_folder(job_id) / "control.json").read_text())
@@ -152,16 +156,27 @@ def _push(served: Served, job_id: str, **body: Any) -> httpx.Response:
     return httpx.post(control["url"], json=body, headers=headers, trust_env=False)
 
 
-@pytest.mark.parametrize("change", [{"lr": "high"}, {"kind": "poem"}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lr": "high"}, "is not a number; write a number such as 6.0e-3"),
+        ({"kind": "poem"}, "poem is not one of the values of 'kind'; write one of 'status', 'tensors', 'step'"),
+        ({"unknown": 1}, "there is no such key; remove it; the keys here are seq, time, kind, step"),
+        ({"step": 10**30}, "is more than 9223372036854775807; write a value of at most 9223372036854775807"),
+        ({"time": "2026-01-31T12:00:00"}, "has no time zone; write a time such as 2026-01-31T12:00:00Z"),
+        ({"trust_ratio": "AAA="}, "has 2 bytes, and a float32 has four; send four bytes for each tensor"),
+        ({"skipped": True, "weight_norm": None}, "was skipped, but has trust_ratio and update_norm; send null"),
+    ],
+)
 def test_a_push_with_one_record_that_cannot_be_read_is_refused_and_the_answer_has_its_number(
-    served: Served, change: dict[str, Any]
+    served: Served, change: dict[str, Any], says: str
 ) -> None:
     job_id = served.submit()["id"]
     records = run_records(5)
     records[3] |= change
     answer = _push(served, job_id, records=records)
     assert (answer.status_code, answer.json()["seq"]) == (422, 4)
-    assert "record 4" in answer.json()["detail"]
+    assert answer.json()["detail"].startswith(f"record 4: {says}")
     assert served.push(job_id, records[:3])["acknowledged"] == 3
 
 

@@ -139,3 +139,9 @@ def test_a_step_that_was_taken_again_shows_its_second_values(served: Served) -> 
     found = served.http.get(f"/v1/jobs/{job_id}/trust-ratios").json()
     assert [row[1] for row in found["values"]] == [7.0, 1.0, 1.0]
     assert served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss").json()["series"]["loss"]["last"] == [10.0, 3.0]
+
+
+@pytest.mark.parametrize("query", ["metrics?from=", "metrics?to=", "trust-ratios?from=", "events?after="])
+def test_a_step_that_no_database_can_hold_is_refused(served: Served, job_id: str, query: str) -> None:
+    answer = served.http.get(f"/v1/jobs/{job_id}/{query}1{30 * '0'}")
+    assert (answer.status_code, answer.json()["errors"][0]["problem"]) == (422, "is more than 9223372036854775807")
