@@ -167,7 +167,7 @@ def test_the_page_shows_the_job_and_its_trust_ratios(
     browser_page.get_by_role("link", name="whole-path").click()
     expect(browser_page.get_by_text("succeeded").first).to_be_visible()
     expect(browser_page.locator(".name")).to_have_count(46)
-    expect(browser_page.locator(".link")).to_have_text("complete")
+    expect(browser_page.locator(".link")).to_have_text("ended")
     colours = """() => {
       const canvas = document.querySelector("canvas.cells");
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
