@@ -1,10 +1,10 @@
 """The formats in which moments are stored, in plain PyTorch.
 
 * The weights' own dtype, rounded to nearest.
-* bfloat16 under float32 weights: 2 bytes an element.
+* bfloat16 under float32 weights: 2 bytes per element.
 * 8 bits under float32 weights: a code of a dynamic map and, for each block of 256 elements, the float32 number that the
   block's largest element in magnitude is. The maps are those of bitsandbytes and torchao (Dettmers et al., 8-bit
-  Optimizers via Block-wise Quantization, 2022, section 1.3): 1.016 bytes an element.
+  Optimizers via Block-wise Quantization, 2022, section 1.3): 1.016 bytes per element.
 
 The two narrow formats round stochastically: to one of the two neighbours, with probabilities that make the mean right.
 To nearest, a second moment would stand still, since beta2 = 0.999 moves it by less than half a unit in its last place.

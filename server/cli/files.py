@@ -11,7 +11,7 @@ def read_job(file: Path, name: str | None = None) -> tuple[dict[str, Any], JobSp
     """Read a job file, with another name if one is given; relative paths in it start at its folder.
 
     Raises:
-        SpecError: it cannot be read, or is no valid specification.
+        SpecError: it cannot be read, or is not a valid specification.
     """
     document = read_file(file)
     if name is not None and isinstance(document, dict):

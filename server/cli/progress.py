@@ -1,4 +1,4 @@
-"""A job's progress in a terminal: a bar, plain lines where there is no terminal, or one JSON record a line."""
+"""A job's progress in a terminal: a bar, plain lines where there is no terminal, or one JSON record per line."""
 
 import json
 import sys

@@ -65,7 +65,7 @@ def print_warnings(problems: Iterable[Mapping[str, str]]) -> None:
 
 
 def jobs_table(jobs: Iterable[JsonObject]) -> Table:
-    """Lay out jobs, one a row."""
+    """Lay out jobs, one per row."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "name", "status", "step", "created"):
         table.add_column(name, overflow="fold")
@@ -76,7 +76,7 @@ def jobs_table(jobs: Iterable[JsonObject]) -> Table:
 
 
 def job_table(job: JsonObject) -> Table:
-    """Lay out what is known of one job, one field a row, without its specification."""
+    """Lay out what is known of one job, one field per row, without its specification."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in job.items():
         if name not in ("spec", "labels") and value is not None:
@@ -87,7 +87,7 @@ def job_table(job: JsonObject) -> Table:
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
-    """Lay out checks, one a row, with what to do where something is amiss."""
+    """Lay out checks, one per row, with what to do where something is amiss."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
         found = f"{finding.found}: {finding.remedy}" if finding.remedy else finding.found

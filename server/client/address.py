@@ -49,7 +49,10 @@ def _read_url(text: str) -> tuple[str, str | None]:
         parts = urlsplit(text.strip() if "://" in text else f"http://{text.strip()}")
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         httpx.URL(parts.geturl())
-    except (ValueError, httpx.InvalidURL) as error:  # a port that is no number, half an IPv6 address, no host's name
+    except (
+        ValueError,
+        httpx.InvalidURL,
+    ) as error:  # a port that is not a number, half an IPv6 address, an impossible host name
         raise AddressError(f"--url {text!r} is not the address of a server ({error}): {_HOW}") from None
     if not is_usable or any(character.isspace() for character in parts.netloc):
         raise AddressError(f"--url {text!r} is not the address of a server: {_HOW}")

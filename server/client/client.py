@@ -90,7 +90,7 @@ class Client:
         return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/cancel")
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
-        """Yield the job's events behind record `after`, as they come, until the connection ends.
+        """Yield the job's events after record `after`, as they come, until the connection ends.
 
         Raises:
             UnreachableError: the connection broke off, or there was none.

@@ -25,6 +25,7 @@ from workers.contract.files import secret
 from .auth import Guard
 from .bell import Bell
 from .context import Server
+from .description import PROBLEMS, describe
 from .problems import install
 from .routes import docs, events, jobs, metrics, pages
 
@@ -73,7 +74,8 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     )
     install(app)
     for part in (jobs, events, metrics, docs, pages):
-        app.include_router(part.router)
+        app.include_router(part.router, responses=PROBLEMS)
+    describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_middleware(
         Guard, token=secret(settings.admin_token), cookie=f"bigbatch-{settings.port}", job_digest=store.token_digest

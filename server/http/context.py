@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from server.jobs.job import Job
 from server.scheduler import Scheduler
@@ -37,7 +37,7 @@ def _server(request: Request) -> Server:
 ServerParts = Annotated[Server, Depends(_server)]
 
 
-def _job(job_id: str, server: ServerParts) -> Job:
+def _job(job_id: Annotated[str, Path(description="The whole id of a job.")], server: ServerParts) -> Job:
     return server.store.get(job_id)
 
 

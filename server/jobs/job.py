@@ -6,6 +6,9 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from server.errors import TransitionError
 from workers.contract.push import Command
@@ -51,10 +54,14 @@ def new_job_id() -> str:
 class Job:
     """One training job. Times are aware UTC; the metrics are those of the last step."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
+
     id: str
+    """Twelve letters and digits that sort by time of creation."""
     name: str
     status: JobStatus = JobStatus.QUEUED
     step: int = 0
+    """Optimizer steps taken so far, over all phases."""
     total_steps: int
     attempt: int = 0
     """Number of times that the job was started on the cluster."""
@@ -62,14 +69,19 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
+    """Why the job failed."""
     command: Command = Command.NONE
     """What the run is asked to do in the reply to its next push."""
     stop_deadline: datetime | None = None
     """When the cluster kills a run that was asked to stop and has not stopped."""
     world_size: int | None = None
+    """Number of workers of the current attempt."""
     unigram_entropy_nats: float | None = None
+    """Loss of the best guess that ignores the context: a model that learns gets below it."""
     phase: int | None = None
+    """Number of the phase, from 0."""
     loss: float | None = None
+    """In nats, mean over the global batch."""
     lr: float | None = None
     tokens_per_s: float | None = None
     pace_s: float | None = None
@@ -77,10 +89,11 @@ class Job:
     seconds_left: float | None = None
     """Time to the last step at this pace, checkpoints not counted."""
     checkpoint_step: int | None = None
+    """Step of the newest checkpoint."""
     checkpoint_path: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     spec: JobSpec | None
-    """None where the stored one cannot be read; such a job has failed, and `error` says why."""
+    """Null where the stored one cannot be read; such a job has failed, and `error` says why."""
 
     @property
     def valid_spec(self) -> JobSpec:

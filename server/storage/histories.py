@@ -54,7 +54,7 @@ class Matrix:
     """For each set of tensors the rows of its names."""
     first: int
     stride: int
-    """The first column stands for the steps from `first` to `first + stride - 1`, the next one for those behind it."""
+    """The first column stands for the steps from `first` to `first + stride - 1`, the next one for those after it."""
     steps: list[int]
     """(C), ascending: the step that each column shows, of its steps the last one that has numbers."""
     skipped: list[int]

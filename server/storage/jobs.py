@@ -160,7 +160,7 @@ def read_job(db: Connection, job_id: str) -> Job:
     """
     row = db.execute(select(*_JOB_COLUMNS).where(jobs.c.id == job_id)).mappings().one_or_none()
     if row is None:
-        raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists those there are")
+        raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists the jobs")
     return _job(row)
 
 

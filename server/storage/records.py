@@ -50,7 +50,7 @@ class Records:
     def ingest(self, job_id: str, pushed: Iterable[Record], attempt: int | None = None) -> PushReply:
         """Store the records that are next in number, and what they imply for the job, in one transaction.
 
-        Records that are stored already are passed over, and so is everything behind a gap: the reply's number tells
+        Records that are stored already are passed over, and so is everything after a gap: the reply's number tells
         the sender where to go on. Of an attempt that a newer one has followed, nothing is stored, and it is told to
         stop.
 
@@ -76,7 +76,7 @@ class Records:
         return PushReply(acknowledged=last, command=Command.STOP if after.status.is_terminal else after.command)
 
     def read_after(self, job_id: str, after: int, limit: int) -> NextRecords:
-        """Read at most `limit` records behind number `after`, and the job, from one snapshot."""
+        """Read at most `limit` records after number `after`, and the job, from one snapshot."""
         query = select(records).where(records.c.job_id == job_id, records.c.seq > after)
         with self._database.read() as db:
             found = [_whole(row) for row in db.execute(query.order_by(records.c.seq).limit(limit)).mappings()]

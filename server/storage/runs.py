@@ -79,7 +79,7 @@ def _token(folder: RunFolder) -> str | None:
 
 
 def read_events(folder: Path, after: int = 0) -> Iterator[list[Record]]:
-    """Read the records behind number `after` in batches; an alert stands for each that cannot be read."""
+    """Read the records after number `after` in batches; an alert stands for each that cannot be read."""
     journal, batch = RunFolder(folder).journal, list[Record]()
     if not journal.exists():
         return

@@ -84,7 +84,7 @@ records = Table(
     Column("time", UtcDateTime, nullable=False),
     Column("data", JSON, nullable=False),  # the record without what follows
     Column("tensor_set", String(64)),  # of tensors and step records: which names belong to which numbers
-    # float32, little-endian, one a tensor; of a step record that was not skipped
+    # float32, little-endian, one per tensor; of a step record that was not skipped
     Column("trust_ratio", LargeBinary),
     Column("weight_norm", LargeBinary),
     Column("update_norm", LargeBinary),

@@ -1,6 +1,6 @@
 """Reads what torch.distributed.checkpoint pickled, without running what somebody else may have put there.
 
-`.metadata` is a pickle, and torch reads it with `pickle.load`; torch also loads what is no tensor, such as the
+`.metadata` is a pickle, and torch reads it with `pickle.load`; torch also loads what is not a tensor, such as the
 optimizer's settings, with `weights_only=False`. A pickle can name any function of any module. Here it can name the
 classes that describe a checkpoint, and nothing else.
 """
@@ -103,7 +103,7 @@ def read_metadata(folder: Path, files: Collection[str]) -> Metadata:
 
 
 class Planner(DefaultLoadPlanner):
-    """Loads what is no tensor as data: numbers, texts, lists and the like."""
+    """Loads what is not a tensor as data: numbers, texts, lists and the like."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         """Put one such value into its place."""

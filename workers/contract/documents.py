@@ -58,7 +58,7 @@ def read_json_document(text: str) -> Any:
     """Read JSON without repeated keys, of which Python would silently ignore all but the last.
 
     Raises:
-        SpecError: a key stands twice; the problem names line and column.
+        SpecError: a key occurs twice; the problem names line and column.
         ValueError, RecursionError: the text is not JSON, or nested too deeply.
     """
     try:
@@ -125,7 +125,7 @@ class _RepeatedKeyError(yaml.MarkedYAMLError):
     """A mapping has a key twice."""
 
     def __init__(self, key: object, mark: yaml.Mark | None = None) -> None:
-        super().__init__(problem=f"the key {key!r} stands twice", problem_mark=mark)
+        super().__init__(problem=f"the key {key!r} occurs twice", problem_mark=mark)
         self.key = key
 
 

@@ -78,7 +78,7 @@ class Journal:
             os.close(descriptor)
 
     def after(self, seq: int) -> list[bytes]:
-        """Return whole lines behind number `seq`, as many as one push may hold: what this attempt reads and wrote."""
+        """Return whole lines after number `seq`, as many as one push may hold: what this attempt reads and wrote."""
         return self._lines.after(seq)
 
     def close(self) -> None:
@@ -161,10 +161,10 @@ class Lines:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._offset, self._seq = 0, 0  # the line behind number _seq begins at _offset
+        self._offset, self._seq = 0, 0  # the line after number _seq begins at _offset
 
     def after(self, seq: int) -> list[bytes]:
-        """Return whole lines behind number `seq`, as many as one push may hold."""
+        """Return whole lines after number `seq`, as many as one push may hold."""
         self._move_behind(seq)
         self._file.seek(self._offset)
         block = self._file.read(_PUSH_BYTES)

@@ -78,7 +78,7 @@ def identity(folder: Path) -> str:
     """Return the sha256 of a prepared corpus's manifest. It names everything that decides which samples a run sees.
 
     Raises:
-        CorpusError: the folder holds no whole prepared corpus.
+        CorpusError: the folder holds no complete prepared corpus.
         UnknownFormatError: a newer version prepared it.
     """
     read_shards(folder)
@@ -100,7 +100,7 @@ def read_shards(folder: Path) -> ShardsManifest:
             raise CorpusError(f"{path}: format {found} of an older version; prepare the text again")
         manifest = ShardsManifest.model_validate_json(content)
     except (OSError, ValidationError) as error:
-        raise CorpusError(f"{folder}: no whole prepared corpus; prepare the text again") from error
+        raise CorpusError(f"{folder}: no complete prepared corpus; prepare the text again") from error
     for file in manifest.files:
         if not (folder / file.name).is_file() or (folder / file.name).stat().st_size != file.bytes:
             raise CorpusError(f"{folder / file.name}: missing or not {file.bytes:,} bytes long; prepare the text again")

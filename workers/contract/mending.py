@@ -28,10 +28,10 @@ class Entry:
 
 
 def read_entries(lines: Iterable[bytes], after: int = 0) -> Iterator[Entry]:
-    """Read the records behind number `after`, up to a last line that a killed writer left unfinished.
+    """Read the records after number `after`, up to a last line that a killed writer left unfinished.
 
     Where numbers are missing, and at the end where lines could not be read though none is missing, alerts stand in. A
-    line counts as read if its number is the next one, or if the lost lines before it or the line behind it explain why
+    line counts as read if its number is the next one, or if the lost lines before it or the line after it explain why
     it is not: one wrong digit must not make all that follows look wrong.
     """
     reader = _Reader(after)
@@ -74,7 +74,7 @@ def _behind(lines: Iterable[bytes], after: int) -> Iterator[bytes]:
 class _Reader:
     def __init__(self, after: int) -> None:
         self._after, self._next = after, after + 1
-        self._held: tuple[Record, bytes] | None = None  # the last line that could be read, until the one behind it
+        self._held: tuple[Record, bytes] | None = None  # the last line that could be read, until the one after it
         self._lost: list[bytes] = []  # what could not be read since the last number
         self._behind: list[bytes] = []  # what could not be read since the held line
         self._without_number = False

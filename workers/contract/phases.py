@@ -32,7 +32,7 @@ class PhaseWindow:
 
 
 def phase_windows(phases: Sequence[Phase]) -> list[PhaseWindow]:
-    """Lay the phases one behind the other."""
+    """Lay the phases one after the other."""
     windows: list[PhaseWindow] = []
     steps = samples = 0
     for index, phase in enumerate(phases):

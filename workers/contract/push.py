@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from .records import Count, Record
 
@@ -24,6 +24,8 @@ class Command(StrEnum):
 class Push(BaseModel):
     """Body of the ingest route: consecutive records."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     records: list[Record]
     attempt: Count | None = None
     """The attempt that pushes; older versions did not say."""
@@ -32,8 +34,10 @@ class Push(BaseModel):
 class PushReply(BaseModel):
     """Answer of the ingest route."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     acknowledged: int
-    """Every record up to this number is stored; the next push begins behind it."""
+    """Every record up to this number is stored; the next push begins after it."""
     command: Command = Command.NONE
 
 

@@ -85,11 +85,11 @@ Float32s = Annotated[
     PlainSerializer(lambda packed: base64.b64encode(packed).decode(), when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
-"""float32[T], little-endian, one a tensor; base64 in JSON. A number that is not finite stands as NaN or infinity."""
+"""float32[T], little-endian, one per tensor; base64 in JSON. A number that is not finite stands as NaN or infinity."""
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     seq: Count = 0
     """Number of the record in its job, from 1, without gaps; 0 until the journal gives it one."""
@@ -156,7 +156,7 @@ class TensorsRecord(_Record):
 
 
 VECTORS = ("trust_ratio", "weight_norm", "update_norm")
-"""The fields of a step that hold one number a tensor."""
+"""The fields of a step that hold one number per tensor."""
 
 
 class StepRecord(_Record):
@@ -224,7 +224,7 @@ class StepRecord(_Record):
 
     @property
     def vectors(self) -> dict[str, bytes | None]:
-        """What holds one number a tensor, by the field's name."""
+        """What holds one number per tensor, by the field's name."""
         return {what: getattr(self, what) for what in VECTORS}
 
 

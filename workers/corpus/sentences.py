@@ -22,7 +22,7 @@ STOPS_OF_OTHER_SCRIPTS = {
     "Mongolian": "\u1803\u1809",
 }
 _STOPS = "".join(STOPS_OF_OTHER_SCRIPTS.values())
-# What may close a quotation behind a stop; what may open the next one.
+# What may close a quotation after a stop; what may open the next one.
 _CLOSE, _OPEN = r"""["'”\u2019»)\]\u300d\u300f\u3011\u300b\u3009\uff09]*""", r"""["'“\u2018«(\[—_]*"""
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff"
 # One class of characters leads the expression: the search skips all others at once.
@@ -38,7 +38,7 @@ PART_OF_A_WORD = re.compile(r"(?:\d|\w['\u2019&-])$")
 
 
 def split_sentences(paragraph: str) -> list[str]:
-    """Split a paragraph behind the stops of its script, but not behind abbreviations and initials.
+    """Split a paragraph after the stops of its script, but not after abbreviations and initials.
 
     A stop before a lower-case letter ends no sentence, unless the whole paragraph is in lower case.
     """

@@ -1,6 +1,6 @@
 """BERT for pre-training, with its MLM head computed on the masked positions alone.
 
-Shapes: B sequences, S tokens a sequence, M masked positions in all B sequences, H hidden size, V vocabulary.
+Shapes: B sequences, S tokens per sequence, M masked positions in all B sequences, H hidden size, V vocabulary.
 """
 
 from typing import NamedTuple

@@ -13,7 +13,7 @@ class Batch(NamedTuple):
     """
 
     input_ids: Tensor  # (B, S) int64 - [CLS] A [SEP] B [SEP] [PAD]…
-    token_type_ids: Tensor  # (B, S) int64 - 1 from B's first token to the [SEP] behind it
+    token_type_ids: Tensor  # (B, S) int64 - 1 from B's first token to the [SEP] after it
     attention_mask: Tensor  # (B, S) int64 - 0 where there is padding
     masked_positions: Tensor  # (M,) int64 - index into the flattened B·S, ascending
     masked_labels: Tensor  # (M,) int64 - the token that was there

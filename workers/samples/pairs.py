@@ -1,7 +1,7 @@
 """Which tokens a sample takes: documents are cut into chunks, a chunk into segment A and its continuation B.
 
 A chunk is as many whole sentences as fit into a sample; an epoch visits each chunk once. The border between A and B
-is a sentence border inside the chunk. B runs on behind its border until the sample is full or the document ends, be it
+is a sentence border inside the chunk. B runs on beyond its border until the sample is full or the document ends, be it
 the real continuation or taken from another document, so that its length and its last word do not tell which it is.
 A chunk of one sentence borrows the next sentence of its document, or else the previous one, to have a border. A
 document of one sentence has nothing to continue with: its B is always random. Where the corpus is a single document,

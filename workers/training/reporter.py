@@ -65,7 +65,7 @@ class Reporter:
 
 
 class Pusher:
-    """The background thread: sends the lines of the journal behind the acknowledged number."""
+    """The background thread: sends the lines of the journal after the acknowledged number."""
 
     def __init__(self, folder: RunFolder, journal: Journal, attempt: int) -> None:
         self.command = Command.NONE

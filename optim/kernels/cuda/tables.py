@@ -1,7 +1,7 @@
 """The tables that kernels read, made on the host and kept on the device in the memory of a call.
 
 Training with stable addresses uploads nothing. Where gradients move, as they do when `zero_grad` frees them, one small
-table is uploaded: 8 bytes a tensor.
+table is uploaded: 8 bytes per tensor.
 """
 
 from collections.abc import Callable

@@ -16,10 +16,11 @@ _LIMITS = {
     "exclusiveMinimum": "more than",
     "maximum": "at most",
     "exclusiveMaximum": "less than",
-    "minItems": "items at least",
-    "minLength": "characters at least",
-    "maxLength": "characters at most",
-    "pattern": "matches",
+    "minItems": "length at least",
+    "maxItems": "length at most",
+    "minLength": "length at least",
+    "maxLength": "length at most",
+    "pattern": "matching",
 }
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>bigbatch API</title>
 <link rel="stylesheet" href="/static/style.css"><main class="docs"><h1>bigbatch API {version}</h1>
@@ -44,7 +45,7 @@ def docs(request: Request) -> HTMLResponse:
 
 def _operation(method: str, path: str, operation: Schema) -> str:
     parameters = "".join(
-        f"<li><code>{html.escape(each['name'])}</code> ({each['in']}): {_kind(each['schema'])}</li>"
+        f"<li><code>{html.escape(each['name'])}</code> ({each['in']}): {_kind(each['schema'])}{_described(each)}</li>"
         for each in operation.get("parameters", [])
     )
     bodies = operation.get("requestBody", {}).get("content", {})
@@ -66,7 +67,8 @@ def _document(name: str, schema: Schema) -> str:
 
 
 def _section(anchor: str, title: str, body: str) -> str:
-    return f'<section><h2 id="{html.escape(anchor)}"><code>{html.escape(title)}</code></h2>{body}</section>'
+    place = f' id="{html.escape(anchor)}"' if anchor else ""
+    return f"<section><h2{place}><code>{html.escape(title)}</code></h2>{body}</section>"
 
 
 def _described(schema: Schema) -> str:

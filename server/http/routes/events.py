@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import ValidationError
@@ -27,13 +27,17 @@ router = APIRouter(prefix="/v1", tags=["events"])
 
 EVENT_STREAM = "text/event-stream"
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}}
+_PUSH = {"schema": {"$ref": "#/components/schemas/Push"}}
+_BODY = {"requestBody": {"required": True, "content": {"application/json": _PUSH}}}
 _KEEP_ALIVE_S = 15.0
 _BATCH = 500
 _OVERVIEW_S = 0.25
 
 
-@router.post("/jobs/{job_id}/events", openapi_extra={"requestBody": {"content": {"application/json": {}}}})
-async def push(job_id: str, request: Request, server: ServerParts) -> PushReply:
+@router.post("/jobs/{job_id}/events", openapi_extra=_BODY)
+async def push(
+    job_id: Annotated[str, Path(description="The whole id of the job.")], request: Request, server: ServerParts
+) -> PushReply:
     """Store records of a run, which sends its job's token; the reply has the last number stored and a command.
 
     A push with a record that cannot be stored is refused with 422, and `seq` in the answer is that record's number.
@@ -62,10 +66,10 @@ def _refusal(body: bytes, error: ValidationError) -> ServerError:
 async def watch(
     job: NamedJob,
     server: ServerParts,
-    last_event_id: Annotated[int, Header(ge=0, le=MOST)] = 0,
-    after: Annotated[int, Query(ge=0, le=MOST)] = 0,
+    last_event_id: Annotated[int, Header(ge=0, le=MOST, description="Number of the last record received.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MOST, description="The same, where no header can be set.")] = 0,
 ) -> StreamingResponse:
-    """Stream a job's records from the first, or from behind `Last-Event-ID` or `after`, and go on live.
+    """Stream a job's records from the first, or from the one after `Last-Event-ID` or `after`, and go on live.
 
     `event` is the record's kind, `id` its number, `data` the record. A `status` event without `id` tells the state
     of the job as the server knows it; one comes when the stream has caught up, and one whenever the state changes by

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from server.http.bodies import read_job_document
@@ -19,6 +19,7 @@ from workers.planning.size import shortage
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+_KEY = "A text of your own for this job: a repeated request with it submits nothing again."
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -33,6 +34,8 @@ _BODY: dict[str, Any] = {
 class JobPage(BaseModel):
     """One page of jobs."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     jobs: list[Job]
     next_cursor: str | None
     """`cursor` of the next page; null on the last one."""
@@ -43,6 +46,7 @@ class Submitted(Job):
     """A job that was accepted, and what may surprise its author."""
 
     warnings: list[Problem]
+    """What may be wrong with the job all the same."""
 
 
 @router.post("", status_code=201, openapi_extra=_BODY)
@@ -50,7 +54,7 @@ async def submit(
     request: Request,
     response: Response,
     server: ServerParts,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
 ) -> Submitted:
     """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200.
 
@@ -67,10 +71,12 @@ async def submit(
 @router.get("")
 def list_jobs(
     server: ServerParts,
-    status: Annotated[list[JobStatus] | None, Query()] = None,
-    label: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=32)] = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Only jobs of these statuses.")] = None,
+    label: Annotated[
+        str | None, Query(max_length=200, description="Only jobs with this label, `key` or `key=value`.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="Jobs per page.")] = 50,
+    cursor: Annotated[str | None, Query(max_length=32, description="`next_cursor` of the page before.")] = None,
 ) -> JobPage:
     """List jobs, the newest first, of any of the given statuses and with the label `key` or `key=value`."""
     jobs = server.store.page(statuses=status or (), label=label, limit=limit + 1, before=cursor)

@@ -24,8 +24,8 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 def newest(
     job: NamedJob,
     server: ServerParts,
-    kind: Annotated[list[Kind] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    kind: Annotated[list[Kind] | None, Query(description="Kinds of records; all where none is given.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Records at most.")] = 200,
 ) -> Newest:
     """Read the last records of the given kinds, in order: checkpoints, alerts, changes of status, lines of text.
 
@@ -38,10 +38,12 @@ def newest(
 def metrics(
     job: NamedJob,
     server: ServerParts,
-    series: Annotated[str, Query(max_length=1000)] = ",".join(SERIES),
-    start: Annotated[int, Query(ge=1, le=MOST, alias="from")] = 1,
-    end: Annotated[int | None, Query(ge=1, le=MOST, alias="to")] = None,
-    buckets: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    series: Annotated[str, Query(max_length=1000, description="Names of series, with commas between them.")] = ",".join(
+        SERIES
+    ),
+    start: Annotated[int, Query(ge=1, le=MOST, alias="from", description="First step.")] = 1,
+    end: Annotated[int | None, Query(ge=1, le=MOST, alias="to", description="Last step.")] = None,
+    buckets: Annotated[int, Query(ge=1, le=10_000, description="Points of a series at most.")] = 1000,
 ) -> Response:
     """Read series, pooled to `buckets` runs of steps: `{"steps": […], "series": {name: {"min", "max", "last"}}}`.
 
@@ -56,11 +58,11 @@ def metrics(
 def trust_ratios(
     job: NamedJob,
     server: ServerParts,
-    what: Annotated[Vector, Query()] = "trust_ratio",
-    start: Annotated[int, Query(ge=1, le=MOST, alias="from")] = 1,
-    end: Annotated[int | None, Query(ge=1, le=MOST, alias="to")] = None,
-    columns: Annotated[int, Query(ge=1, le=4096)] = 2048,
-    accept: Annotated[str, Header()] = "",
+    what: Annotated[Vector, Query(description="Which number of a tensor.")] = "trust_ratio",
+    start: Annotated[int, Query(ge=1, le=MOST, alias="from", description="First step.")] = 1,
+    end: Annotated[int | None, Query(ge=1, le=MOST, alias="to", description="Last step.")] = None,
+    columns: Annotated[int, Query(ge=1, le=4096, description="Columns of the matrix at most.")] = 2048,
+    accept: Annotated[str, Header(description="`application/octet-stream` for the packed form.")] = "",
 ) -> Response:
     """Read one number of every tensor at every step: `{"steps", "names", "values"}` and more.
 

@@ -46,7 +46,7 @@ const floats = (text) => text && new Float32Array(Uint8Array.from(atob(text), (c
 
 /**
  * The matrix so far, or in a window of steps: {names, adapted, sets, first, stride, skipped, columns: [{step, ratios}]}. The numbers
- * come packed behind their names, a third of their JSON.
+ * come packed after their names, a third of their JSON.
  */
 export async function readRatios(id, window = null) {
   const path = `/jobs/${enc(id)}/trust-ratios`;
@@ -64,9 +64,9 @@ export async function readRatios(id, window = null) {
 }
 
 /**
- * Follows a job's records from behind `after`. `take(kind, record)` gets each one, `state(text)` gets "live",
+ * Follows a job's records after number `after`. `take(kind, record)` gets each one, `state(text)` gets "live",
  * "reconnecting" or "ended". The browser resumes by Last-Event-ID when the line breaks; where it gives up, as on an
- * error page of a proxy, a new stream takes over behind the last record seen. Returns a function that stops.
+ * error page of a proxy, a new stream takes over after the last record seen. Returns a function that stops.
  */
 export function follow(id, after, kinds, take, state) {
   let source;

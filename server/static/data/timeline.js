@@ -1,4 +1,4 @@
-// Columns of numbers, one a step: the history of a run in bounded memory.
+// Columns of numbers, one per step: the history of a run in bounded memory.
 
 /** How two values become one where columns are pooled; what is missing hides nothing. */
 const POOLED = {
@@ -31,7 +31,7 @@ export class Timeline {
     return this.length ? this.steps[this.length - 1] : 0;
   }
 
-  /** Index of the first column at or behind `step`; `length` if there is none. */
+  /** Index of the first column at or after `step`; `length` if there is none. */
   seek(step) {
     let low = 0;
     let high = this.length;

@@ -41,7 +41,7 @@ function columnsByPixel(ratios, steps, pixels) {
 }
 
 /**
- * One line of pixels a tensor: colour by ratio, `still` where the ratio is held at 1, transparent where there is none,
+ * One line of pixels per tensor: colour by ratio, `still` where the ratio is held at 1, transparent where there is none,
  * so that the hatching behind shows.
  */
 function image(ratios, adapted, rows, columns, scale, still) {

@@ -50,7 +50,7 @@ def test_a_file_that_is_cut_or_gone_is_found(tmp_path: Path, name: str) -> None:
 def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(CorpusError, match=r"no whole prepared corpus; prepare the text again"):
+    with pytest.raises(CorpusError, match=r"no complete prepared corpus; prepare the text again"):
         read_shards(tmp_path)
 
 

@@ -20,7 +20,7 @@ class Data(Strict):
     lowercase: bool | Literal["auto"] = "auto"
     """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that the model is asked for."""
+    """Share of the tokens that the model has to predict."""
 
     @field_validator("vocab")
     @classmethod

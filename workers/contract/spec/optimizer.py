@@ -31,7 +31,7 @@ class Optimizer(Strict):
     trust_ratio_bounds: tuple[float, float] | None = None
     """Least and greatest trust ratio."""
     moments: Literal["full", "bfloat16", "8bit"] = "full"
-    """How the two moments are stored: in 8, 4 or 2.03 bytes a parameter; the narrow ones round stochastically."""
+    """How the two moments are stored: in 8, 4 or 2.03 bytes per parameter; the narrow ones round stochastically."""
     no_decay: tuple[str, ...] = ("bias", "LayerNorm")
     """Parts of parameter names that take no weight decay."""
     no_adaptation: tuple[str, ...] = ("bias", "LayerNorm")

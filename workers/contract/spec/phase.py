@@ -30,9 +30,9 @@ class Phase(Strict):
     """A stretch of training with one sequence length and one global batch."""
 
     seq_len: Annotated[int, Field(ge=8)]
-    """Tokens a sequence."""
+    """Tokens per sequence."""
     global_batch_size: Positive
-    """Sequences a step, over all workers."""
+    """Sequences per step, over all workers."""
     micro_batch_size: Positive = 32
     """Sequences of one forward pass on one worker; the accumulation count follows from it."""
     steps: Positive

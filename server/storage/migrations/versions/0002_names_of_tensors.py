@@ -51,7 +51,7 @@ def downgrade() -> None:
 
 
 def _name_tensors(job_id: str) -> None:
-    """Give each tensors record its set, and the set to the steps behind it that have as many ratios as it has names."""
+    """Give each tensors record its set, and the set to the steps after it that have as many ratios as it has names."""
     db = op.get_bind()
     mine = records.c.job_id == job_id
     named: Sequence[Any] = db.execute(
