@@ -405,6 +405,18 @@ def test_events_are_listed_also_those_of_long_ago(page: Page, shared: Served, jo
     expect(page.locator(".notes li").first).to_contain_text("The loss rises")
 
 
+def test_the_path_of_a_checkpoint_is_shown_until_it_is_removed(
+    page: Page, shared: Served, job: tuple[str, Writer]
+) -> None:
+    job_id, writer = job
+    shared.push(job_id, [writer.checkpoint(10), writer.checkpoint(20, kept=[10, 20])])
+    open_job(shared, page, job_id)
+    paths = page.locator(".notes li[data-kind=checkpoint] small")
+    expect(paths).to_have_text(["checkpoints/20", "checkpoints/10"])
+    shared.push(job_id, [writer.checkpoint(30, kept=[20, 30])])
+    expect(paths).to_have_text(["checkpoints/30", "checkpoints/20", "removed since then"])
+
+
 def test_a_failed_job_says_why_and_its_stream_ends(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
     job_id, writer = job
     open_job(shared, page, job_id)

@@ -72,9 +72,11 @@ class Writer:
         """The steps from `first` to `last`."""
         return [self.step(step) for step in range(first, last + 1)]
 
-    def checkpoint(self, step: int) -> Record:
-        """A checkpoint of 50 MiB."""
-        return self._record("checkpoint", step=step, path=f"checkpoints/{step}", size_bytes=50 * 2**20, seconds=0.8)
+    def checkpoint(self, step: int, *, kept: Sequence[int] | None = None) -> Record:
+        """A checkpoint of 50 MiB; `kept` are the steps of those that are there from now on."""
+        paths = {} if kept is None else {"kept": [f"checkpoints/{each}" for each in kept]}
+        path = f"checkpoints/{step}"
+        return self._record("checkpoint", step=step, path=path, size_bytes=50 * 2**20, seconds=0.8, **paths)
 
     def alert(self, title: str) -> Record:
         """A warning."""

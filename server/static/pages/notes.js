@@ -6,14 +6,14 @@ import { html } from "../ui/html.js";
 const SAY = {
   status: ({ status, attempt, world_size: workers, error }) => [
     `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} ${workers === 1 ? "worker" : "workers"}` : ""}`, error],
-  checkpoint: ({ step, size_bytes: size, seconds, path }) => [
-    `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, path],
+  checkpoint: ({ step, size_bytes: size, seconds, path }, kept) => [
+    `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, kept && !kept.includes(path) ? "removed since then" : path],
   alert: ({ title, detail }) => [title, detail],
   log: ({ text }) => [text, ""],
 };
 
-function Note({ note }) {
-  const [title, detail] = SAY[note.kind](note);
+function Note({ note, kept }) {
+  const [title, detail] = SAY[note.kind](note, kept);
   return html`<li data-kind=${note.kind} data-level=${note.level ?? (note.status === "FAILED" ? "error" : "info")}>
     <time datetime=${note.time}>${when(note.time)}</time><span class="note-kind">${note.kind}</span>
     <span class="note-text">${title}${detail && html`<small class="dim">${detail}</small>`}</span></li>`;
@@ -23,8 +23,10 @@ function Note({ note }) {
 export function Notes({ run }) {
   if (!run.notes.size) return null;
   const notes = [...run.notes.values()].sort((a, b) => b.seq - a.seq);
+  // The paths of all checkpoints that are still there; older versions did not say.
+  const kept = notes.find(({ kind }) => kind === "checkpoint")?.kept;
   return html`<section class="panel" aria-labelledby="notes-title">
     <h2 id="notes-title">Events</h2>
-    <ol class="notes" tabindex="0" aria-labelledby="notes-title">${notes.map((note) => html`<${Note} key=${note.seq} note=${note} />`)}</ol>
+    <ol class="notes" tabindex="0" aria-labelledby="notes-title">${notes.map((note) => html`<${Note} key=${note.seq} note=${note} kept=${kept} />`)}</ol>
   </section>`;
 }
