@@ -97,11 +97,16 @@ class Journal:
             last = entry.record.seq
             is_whole = is_whole and entry.line is not None and not entry.rejected
             end += len(entry.line or b"")
-        if is_whole:
+        if is_whole and self._is_end_of_line(end):
             self._file.truncate(end)
         else:
             self._mend()
         return last
+
+    def _is_end_of_line(self, end: int) -> bool:
+        """Tell whether the records are one a line: where an end of line is missing, their lengths lead too far."""
+        self._file.seek(max(end - 1, 0))
+        return end == 0 or self._file.read(1) == b"\n"
 
     def _mend(self) -> None:
         def write(draft: BinaryIO) -> None:
@@ -169,7 +174,8 @@ class Lines:
         self._file.seek(self._offset)
         block = self._file.read(_PUSH_BYTES)
         whole = block[: block.rfind(b"\n") + 1]
-        return (whole or self._one_long_line(block)).splitlines()
+        # bytes.splitlines would also split at a carriage return, which is a blank in JSON.
+        return (whole or self._one_long_line(block)).split(b"\n")[:-1]
 
     def close(self) -> None:
         """Close the file."""

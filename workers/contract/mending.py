@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from pydantic import ValidationError
 
@@ -12,7 +13,11 @@ from .records import RECORD, AlertRecord, Record
 _SHORTEST_LINE = 60
 """No record is shorter, in bytes: so many numbers at most can be lost in a piece that cannot be read."""
 
+_MOST_MISSING = 1_000_000
+"""A number that leaves out more than these is wrong, whatever the next line says: each of them takes an alert."""
+
 _BEGIN = b'{"seq":'
+_BEGINNING = re.compile(_BEGIN)
 _NUMBER = re.compile(_BEGIN + rb"(\d{1,18}),")
 
 
@@ -42,13 +47,17 @@ def read_entries(lines: Iterable[bytes], after: int = 0) -> Iterator[Entry]:
 
 
 def _pieces(line: bytes) -> Iterator[bytes]:
-    """Part a record from what was left before it without an end: a torn line, or the NULs of a lost block."""
-    start = line.rfind(_BEGIN)
-    if start > 0 and _parse(line) is None:
-        yield line[:start] + b"\n"
-        yield line[start:]
-    else:
+    """Part a record from what was left before it without an end: a torn line, the NULs of a lost block, a record.
+
+    Inside of a record's texts, the quotation marks of what begins a record would be escaped.
+    """
+    starts = [match.start() for match in _BEGINNING.finditer(line, 1)]
+    if not starts or _parse(line) is not None:
         yield line
+        return
+    for start, end in pairwise([0, *starts]):
+        yield line[start:end] + b"\n"
+    yield line[starts[-1] :]
 
 
 def _behind(lines: Iterable[bytes], after: int) -> Iterator[bytes]:
@@ -112,7 +121,8 @@ class _Reader:
 
     def _explains(self, seq: int, following: int | None) -> bool:
         room = max(len(self._lost), sum(map(len, self._lost)) // _SHORTEST_LINE)
-        return seq - self._next <= room or following == seq + 1
+        missing = seq - self._next
+        return missing <= room or (following == seq + 1 and missing <= _MOST_MISSING)
 
     def _stand_in(self) -> Entry:
         self._without_number = False

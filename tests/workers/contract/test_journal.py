@@ -113,6 +113,23 @@ def test_lines_that_somebody_took_out_are_replaced_by_alerts(folder: RunFolder) 
     assert contents(folder) == [(1, "1"), (2, "alert"), (3, "alert"), (4, "4"), (5, "5")]
 
 
+@pytest.mark.parametrize("torn", [b"", b'{"seq":6,"ti'])
+def test_records_without_an_end_of_line_between_them_get_one(torn: bytes, folder: RunFolder) -> None:
+    lines = folder.journal.read_bytes().splitlines()
+    folder.journal.write_bytes(b"".join(lines[:3]) + b"\n" + b"\n".join(lines[3:]) + b"\n" + torn)
+    write(folder, "after", attempt=2)
+    assert contents(folder) == [*((number, str(number)) for number in range(1, 6)), (6, "after")]
+
+
+def test_two_wrong_numbers_that_follow_each_other_do_not_fill_the_disk_with_alerts(folder: RunFolder) -> None:
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    wrong = b"".join(lines[3:]).replace(b'"seq":', b'"seq":1000000000')
+    folder.journal.write_bytes(b"".join(lines[:3]) + wrong)
+    write(folder, "after", attempt=2)
+    assert contents(folder)[2:] == [(3, "3"), (4, "alert"), (5, "after")]
+    assert folder.rejected.read_bytes() == wrong
+
+
 def test_a_journal_that_was_mended_is_not_mended_again(folder: RunFolder) -> None:
     break_line(folder, 3, b"garbage\n")
     write(folder)
@@ -148,6 +165,14 @@ def test_an_attempt_that_was_followed_by_another_writes_no_further(folder: RunFo
     write(folder, "6", attempt=2)
     assert contents(folder)[4:] == [(5, "5"), (6, "6")]
     newer.lock.release()
+
+
+def test_a_carriage_return_between_two_fields_ends_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"seq":1,\r"a":1}\r\n{"seq":2}\n')
+    lines = Lines(path.open("rb"))
+    assert lines.after(0) == [b'{"seq":1,\r"a":1}\r', b'{"seq":2}']
+    lines.close()
 
 
 def test_lines_that_are_not_finished_are_not_sent(tmp_path: Path) -> None:
