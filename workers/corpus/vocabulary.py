@@ -17,16 +17,23 @@ USUAL, COMMON = 1_000, 0.9999
 """An alphabet has this many characters, or as many as make up this part of the text. Rarer ones get what is left."""
 LEAST_SPELT = 0.9
 """The part of a text that a vocabulary must be able to spell."""
+_LONGEST_WORD = 100
+"""Characters; WordPiece makes one [UNK] of a longer word. Thai and Burmese put no blanks between words."""
 _SPECIAL = re.compile(r"[\[<].*[\]>]")
 _WITH_COUNT = re.compile(r"\S+(?:\t.*| -?\d[\d.]*)")
 
 
 def tokenizer(tokens: Sequence[str], *, lowercase: bool) -> Tokenizer:
-    """Build the tokenizer of a vocabulary; a literal `[MASK]` in the text is text, not the special token."""
+    """Build the tokenizer of a vocabulary; a literal `[MASK]` in the text is text, not the special token.
+
+    What has no blank for more than a hundred characters is cut into words of a hundred.
+    """
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    built = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+    built = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=_LONGEST_WORD))
     built.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    built.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.FixedLength(length=_LONGEST_WORD)]
+    )
     return built
 
 

@@ -122,6 +122,13 @@ def test_special_tokens_written_in_the_text_stay_text() -> None:
     assert encoding.tokens == ["[", "mask", "]", "uber"]
 
 
+@pytest.mark.parametrize("length", [100, 101, 1_000])
+def test_what_has_no_blank_for_more_than_a_hundred_characters_is_read_whole(length: int) -> None:
+    encoder = tokenizer([*SPECIAL_TOKENS, "ก", "##ก"], lowercase=True)
+    tokens = encoder.encode("ก" * length, add_special_tokens=False).tokens
+    assert "".join(token.removeprefix("##") for token in tokens) == "ก" * length
+
+
 def test_upper_case_is_kept_where_the_vocabulary_has_it() -> None:
     tokens = [*SPECIAL_TOKENS, "Über", "uber"]
     assert tokenizer(tokens, lowercase=False).encode("Über", add_special_tokens=False).tokens == ["Über"]
