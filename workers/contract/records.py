@@ -88,6 +88,14 @@ Float32s = Annotated[
 """float32[T], little-endian, one per tensor; base64 in JSON. A number that is not finite stands as NaN or infinity."""
 
 
+def _printable(value: object) -> object:
+    """Write out what UTF-8 cannot encode: the bytes of a file's name that were in another encoding."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_printable)]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -103,7 +111,7 @@ class StatusRecord(_Record):
     status: RunStatus
     attempt: Count
     world_size: Count | None = None
-    error: str | None = None
+    error: Text | None = None
     unigram_entropy_nats: float | None = None
     """Loss of the best guess that ignores the context: a model that learns gets below it."""
     versions: dict[str, str] | None = None
@@ -233,10 +241,10 @@ class CheckpointRecord(_Record):
 
     kind: Literal["checkpoint"] = "checkpoint"
     step: Count
-    path: str
+    path: Text
     size_bytes: int
     seconds: float
-    kept: list[str] | None = None
+    kept: list[Text] | None = None
     """Paths of all checkpoints that are there from now on, this one among them; absent in older records."""
 
 
@@ -245,15 +253,15 @@ class AlertRecord(_Record):
 
     kind: Literal["alert"] = "alert"
     level: Literal["info", "warning", "error"]
-    title: str
-    detail: str = ""
+    title: Text
+    detail: Text = ""
 
 
 class LogRecord(_Record):
     """A line of text."""
 
     kind: Literal["log"] = "log"
-    text: str
+    text: Text
 
 
 AnyRecord = StatusRecord | TensorsRecord | StepRecord | CheckpointRecord | AlertRecord | LogRecord

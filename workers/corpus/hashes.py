@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ class Hashed(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     path: str
+    """With backslashes for what is not UTF-8."""
     bytes: int
     modified_ns: int
     changed_ns: int
@@ -35,10 +37,10 @@ _KNOWN = TypeAdapter(list[Hashed])
 
 def hash_texts(files: Sequence[Path], folder: Path) -> list[HashedText]:
     """Return the hash of each file; what was computed for these paths is kept in `folder`."""
-    paths = [str(file.absolute()) for file in files]
+    paths = [_name(file) for file in files]
     index = folder / f"texts-{hashlib.sha256(json.dumps(paths).encode()).hexdigest()[:16]}.json"
     known = {hashed.path: hashed for hashed in _read(index)}
-    now = [_hash(Path(path), known.get(path)) for path in paths]
+    now = [_hash(file, known.get(path)) for file, path in zip(files, paths, strict=True)]
     if now != list(known.values()):
         write_private(index, _KNOWN.dump_json(now, indent=1).decode())
     return [HashedText(bytes=hashed.bytes, sha256=hashed.sha256) for hashed in now]
@@ -56,13 +58,17 @@ def _hash(path: Path, known: Hashed | None) -> Hashed:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}); correct data.corpus or data.vocab") from error
     is_settled = max(status.st_mtime_ns, status.st_ctime_ns) < now_ns - _SETTLED_NS
     return Hashed(
-        path=str(path),
+        path=_name(path),
         bytes=status.st_size,
         modified_ns=status.st_mtime_ns,
         changed_ns=status.st_ctime_ns,
         sha256=sha256,
         is_settled=is_settled,
     )
+
+
+def _name(path: Path) -> str:
+    return os.fsencode(path.absolute()).decode(errors="backslashreplace")
 
 
 def _read(index: Path) -> list[Hashed]:

@@ -1,4 +1,5 @@
 import base64
+import os
 import struct
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +8,16 @@ import pytest
 from pydantic import ValidationError
 
 from workers.contract.problems import counted
-from workers.contract.records import RECORD, StepRecord, TensorsRecord, tensor_set
+from workers.contract.records import (
+    RECORD,
+    AlertRecord,
+    LogRecord,
+    RunStatus,
+    StatusRecord,
+    StepRecord,
+    TensorsRecord,
+    tensor_set,
+)
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
 STEP: dict[str, Any] = {
@@ -100,3 +110,13 @@ def test_a_set_refuses_a_step_with_another_number_of_tensors(count: int) -> None
     tensors.check(step())
     with pytest.raises(ValueError, match=f"has {counted(count, 'number')}, but the set {tensors.set} has 2 tensors"):
         tensors.check(step(trust_ratio=[0.5] * count))
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_told_of() -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    records = (
+        LogRecord(text=name),
+        AlertRecord(level="info", title=name, detail=name),
+        StatusRecord(status=RunStatus.FAILED, attempt=1, error=name),
+    )
+    assert [record.model_dump_json().count("caf\\\\udce9.txt") for record in records] == [1, 2, 1]

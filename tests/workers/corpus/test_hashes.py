@@ -88,3 +88,14 @@ def test_an_index_that_cannot_be_read_is_made_anew(text: Path, index: Path, cont
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"gone\.txt: cannot be read \(No such file"):
         hash_texts([tmp_path / "gone.txt"], tmp_path / "data")
+
+
+def test_a_file_whose_name_is_not_utf_8_is_hashed_and_known_again(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_text("Some text.")
+    first = hash_texts([path], tmp_path / "data")
+    (index,) = (tmp_path / "data").glob("texts-*.json")
+    age(index)
+    forge(index)
+    assert first[0].sha256 == hashlib.sha256(b"Some text.").hexdigest()
+    assert hash_texts([path], tmp_path / "data")[0].sha256 == "known"
