@@ -22,7 +22,7 @@ from .store import FolderStore
 
 _MANIFEST, _SPEC, _CONTROL = "run.json", "spec.yaml", "control.json"
 _CHECKPOINTS, _EXPORT = "checkpoints", "export"
-_CHECKPOINT_NAME = re.compile(r"step-(\d+)(?:-a(\d+))?")
+_CHECKPOINT_NAME = re.compile(rf"{_CHECKPOINTS}/step-(\d+)(?:-a(\d+))?")
 
 
 class RunFolderError(ValueError):
@@ -185,10 +185,14 @@ class RunFolder:
         self.store.put(_CONTROL, control.model_dump_json().encode())
 
     def checkpoints(self) -> list[CheckpointName]:
-        """Return every checkpoint that has at least one object, the oldest first, whole or not."""
-        found = {name.split("/")[1] for name in self.store.list(_CHECKPOINTS)}
-        matches = [match for name in found if (match := _CHECKPOINT_NAME.fullmatch(name))]
-        return sorted(CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches)
+        """Return every checkpoint that has at least one object, the oldest first, whole or not.
+
+        A folder whose name is almost that of a checkpoint is none.
+        """
+        prefixes = {"/".join(name.split("/")[:2]) for name in self.store.list(_CHECKPOINTS)}
+        matches = filter(None, map(_CHECKPOINT_NAME.fullmatch, prefixes))
+        names = {CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches}
+        return sorted(name for name in names if name.prefix in prefixes)
 
     @property
     def checkpoints_path(self) -> Path:

@@ -3,6 +3,7 @@
 Today it is a folder; an object store can take its place, so nobody may append to an object, rename or lock one.
 """
 
+import os
 import shutil
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -39,9 +40,10 @@ class FolderStore:
         return self.path(name).is_file()
 
     def list(self, folder: str = "") -> list[str]:
-        """Return the sorted names of all objects that begin with `folder/`, at any depth."""
-        found = (path for path in self.path(folder).rglob("*") if path.is_file() and not path.name.startswith(DRAFT))
-        return sorted(path.relative_to(self._folder).as_posix() for path in found)
+        """Return the sorted names of all objects that begin with `folder/`, at any depth; linked folders count too."""
+        walked = os.walk(self.path(folder), followlinks=True)
+        found = (Path(inside) / name for inside, _, names in walked for name in names if not name.startswith(DRAFT))
+        return sorted(path.relative_to(self._folder).as_posix() for path in found if path.is_file())
 
     def delete(self, name: str) -> None:
         """Remove an object, if there is one; a folder in a folder that is then empty goes too."""

@@ -70,3 +70,22 @@ def test_checkpoints_are_found_in_order_with_those_that_an_older_version_named(f
         "checkpoints/step-00000004/manifest.json",
         "checkpoints/step-00000010-a1/manifest.json",
     ]
+
+
+@pytest.mark.parametrize(
+    "stray", ["step-5-a1", "step-00000005-a0", "step-00000005-a01", "step-\u0660000000\u0665", "old"]
+)
+def test_a_folder_whose_name_is_almost_that_of_a_checkpoint_is_none(stray: str, folder: RunFolder) -> None:
+    folder.store.put(f"checkpoints/{stray}/manifest.json", b"{}")
+    folder.store.put("checkpoints/notes.txt", b"mine")
+    assert folder.checkpoints() == []
+
+
+def test_a_checkpoint_that_was_moved_to_another_disk_and_linked_is_found(folder: RunFolder, tmp_path: Path) -> None:
+    name = CheckpointName(5, 1)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (moved / "manifest.json").write_text("{}")
+    folder.checkpoints_path.mkdir(parents=True)
+    folder.store.path(name.prefix).symlink_to(moved, target_is_directory=True)
+    assert folder.checkpoints() == [name]
