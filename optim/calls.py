@@ -22,6 +22,9 @@ from .sharding import Groups, local_part
 Pick = Callable[[Operand], Kernels]
 """Says who steps a tensor."""
 
+_ABSENT = object()
+"""Stands for an entry that was removed; None is what the reference to a tensor that is gone returns."""
+
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 _OPTIONAL = ("master", "exp_avg_scale", "exp_avg_sq_scale")
 
@@ -168,6 +171,8 @@ class _Seen(NamedTuple):
     has_grad: list[bool]
     keys: list[object]
     """Of the optimizer's state, in its order."""
+    sizes: list[int]
+    """Number of parameters in each group."""
     names: list[object]
     """Of each group, as its parameters are named."""
     pick: Pick
@@ -175,8 +180,9 @@ class _Seen(NamedTuple):
     @classmethod
     def of(cls, step: Step, parameters: list[Tensor], grads: list[Tensor | None]) -> "_Seen":
         """Return it for all parameters of the groups."""
-        names = [group.get("param_names") for group in step.groups]
-        return cls(parameters, [grad is not None for grad in grads], list(step.state), names, step.pick)
+        sizes = [len(group["params"]) for group in step.groups]
+        names: list[object] = [tuple(group.get("param_names") or ()) for group in step.groups]
+        return cls(parameters, [grad is not None for grad in grads], list(step.state), sizes, names, step.pick)
 
     def is_like(self, other: "_Seen") -> bool:
         """Return whether all is as it was; tensors are compared by identity."""
@@ -185,6 +191,7 @@ class _Seen(NamedTuple):
             and _are_same(self.parameters, other.parameters)
             and _are_same(self.keys, other.keys)
             and self.has_grad == other.has_grad
+            and self.sizes == other.sizes
             and self.names == other.names
         )
 
@@ -206,7 +213,10 @@ class _Kept:
         self._group_numbers = [each.group for each in ready]
         self._numbers, self._entries = (list(column) for column in zip(*places, strict=True))
         self._keys = [key for key in (*_STATE, *_OPTIONAL) if key in ready[0].state]
-        self._state = [[weakref.ref(each.state[key]) for each in ready] for key in self._keys]
+        self._counts = [len(each.state) for each in ready]
+        state = {key: [each.state[key] for each in ready] for key in self._keys}
+        self._state = [[weakref.ref(tensor) for tensor in tensors] for tensors in state.values()]
+        self._formats = [_formats(key, tensors) for key, tensors in state.items()]
         self._looks = [[*_look(tensors)] for tensors in ([r.parameter for r in ready], [r.grad for r in ready])]
 
     def operands(
@@ -216,9 +226,11 @@ class _Kept:
         own = [parameters[number] for number in self._numbers]
         grads = cast(list[Tensor], [all_grads[number] for number in self._numbers])
         states = [entries[number] for number in self._entries]
-        state = {key: [entry.get(key) for entry in states] for key in self._keys}
-        for now, before in zip(state.values(), self._state, strict=True):
-            if not _are_same(now, [reference() for reference in before]):
+        if [*map(len, states)] != self._counts:  # a master, say, was added
+            return None
+        state = {key: [entry.get(key, _ABSENT) for entry in states] for key in self._keys}
+        for (key, now), before, formats in zip(state.items(), self._state, self._formats, strict=True):
+            if not _are_same(now, [reference() for reference in before]) or _formats(key, now) != formats:
                 return None
         for tensors, look in zip((own, grads), self._looks, strict=True):
             if not all(now == before for now, before in zip(_look(tensors), look, strict=True)):
@@ -269,6 +281,7 @@ def _uploaded(numbers: list[int] | list[float], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+_FORMAT = operator.attrgetter("dtype", "device")
 _PROPERTIES = operator.attrgetter("dtype", "device", "layout", "shape")
 
 
@@ -281,6 +294,11 @@ def _look(tensors: list[Tensor]) -> Iterator[list[object]]:
         yield [getattr(tensor, "_spec", None) for tensor in tensors]
     yield [*map(_PROPERTIES, parts)]
     yield [*map(Tensor.is_contiguous, parts)]
+
+
+def _formats(key: str, tensors: list[Tensor]) -> list[object]:
+    """Return what `tensor.data = other` changes where moments and masters are moved or narrowed."""
+    return [] if key == "step" else [*map(_FORMAT, _parts(tensors))]
 
 
 def _parts(tensors: list[Tensor]) -> list[Tensor]:

@@ -21,6 +21,7 @@ from .validation import (
     check_contiguous,
     check_gradient,
     check_group,
+    check_held_state,
     check_local_gradient,
     check_parameter,
     check_switches,
@@ -277,14 +278,15 @@ class Lamb(Optimizer):
             check_local_gradient(name, parameter, grad)
         numbers = {id(group): number for number, group in enumerate(self.param_groups)}
         return [
-            Ready(numbers[id(group)], name, p, grad, shard_groups(name, p), self._state(p))
+            Ready(numbers[id(group)], name, p, grad, shard_groups(name, p), self._state(name, p))
             for (group, name, p), grad in zip(found, grads, strict=True)
         ]
 
-    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
+    def _state(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if "step" not in state:  # others may have put something there first
             state.update(new_state(parameter, self.moments, master_weights=self.master_weights))
+        check_held_state(name, parameter, state)
         return state
 
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .kernels.moments import HALF, MOMENTS
+from .kernels.moments import BLOCK, HALF, MOMENTS
 from .kernels.operators import BACKENDS
 from .sharding import local_part
 
@@ -180,6 +180,28 @@ def check_local_gradient(name: str, parameter: Tensor, grad: Tensor) -> None:
             f"the gradient of {name!r} has shape {tuple(grad.shape)} on this rank but the parameter "
             f"{tuple(parameter.shape)}; shard it like the parameter, e.g. with distribute_tensor, before step()"
         )
+
+
+def check_held_state(name: str, parameter: Tensor, state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the state that a step finds has all entries, each shaped and placed for the parameter.
+
+    Kernels read them by address. They no longer fit where somebody has exchanged them or has resized the parameter.
+    """
+    own = local_part(parameter)
+    shapes = {"step": torch.Size(), "exp_avg": own.shape, "exp_avg_sq": own.shape}
+    if "master" in state:
+        shapes["master"] = own.shape
+    for key in ("exp_avg", "exp_avg_sq"):
+        if getattr(state.get(key), "dtype", None) is torch.uint8:
+            shapes[f"{key}_scale"] = torch.Size([-(-own.numel() // BLOCK)])
+    for key, shape in shapes.items():
+        held = local_part(state[key]) if isinstance(state.get(key), Tensor) else None
+        if held is None or held.shape != shape or held.device != own.device:
+            found = "no tensor" if held is None else f"{list(held.shape)} on {held.device}"
+            raise ValueError(
+                f"{key} of parameter {name!r} is {found} in the optimizer's state; it must be {list(shape)} on "
+                f"{own.device}: put it right, or delete the state with `del optimizer.state[parameter]` to begin anew"
+            )
 
 
 def check_state(name: str, parameter: Tensor, saved: Mapping[str, Any]) -> None:

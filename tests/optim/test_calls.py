@@ -209,6 +209,20 @@ def test_rates_of_one_tensor_and_of_numbers_go_to_their_own_groups(builds: list[
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
 
 
+def test_a_parameter_moved_to_the_next_group_takes_its_settings(builds: list[int]) -> None:
+    parameters, optimizer = make()
+    oracle = Oracle(make_tensors(SHAPES, 0))
+    oracle.step(make_tensors(SHAPES, 1), lr=0.05)
+    first, second = optimizer.param_groups
+    second["lr"] = 0.5
+    second["params"].insert(0, first["params"].pop())  # all parameters are still in the same order
+    oracle.step(give_gradients(parameters, 2), {0: {"lr": 0.05}}, lr=0.5)
+    optimizer.step()
+    assert builds == [3, 3]
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])  # noqa: S301
 def test_a_copy_of_an_optimizer_steps_tensors_of_its_own(duplicate: Callable[[Lamb], Lamb]) -> None:
     parameters, optimizer = make()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.placement_types import Placement
 
@@ -228,3 +228,43 @@ def test_a_nan_on_one_rank_is_skipped_by_all(bad_tensor: int) -> None:
 
 def test_a_plain_tensor_has_no_groups() -> None:
     assert shard_groups("w", torch.ones(3)) == ()
+
+
+PRESENT = [(0, 1, 2, 3, 4), (1, 3), (1, 3), (0, 2, 4), (0, 1, 2, 3, 4), (4,)]
+CHANGED: dict[int, dict[str, Any]] = {i: {"lr": 0.2, "weight_decay": 0.0} for i in (2, 3, 4)}
+
+
+def train_with_gradients_that_come_and_go() -> list[Tensor]:
+    mesh = init_device_mesh("cpu", (2,))
+    cuts = [ROWS, ALL, ROWS, COLUMNS, None]
+
+    def cut(tensor: Tensor, placement: Placement | None) -> Tensor:
+        return tensor if placement is None else distribute_tensor(tensor, mesh, [placement])
+
+    parameters = [nn.Parameter(cut(t, c)) for t, c in zip(make_tensors(SHAPES, 0), cuts, strict=True)]
+    optimizer = Lamb([{"params": parameters[:3]}, {"params": parameters[3:], **CHANGED[3]}], **SETTINGS)
+    for step, present in enumerate(PRESENT):
+        if step == 2:  # only the sizes of the groups change
+            optimizer.param_groups[1]["params"].insert(0, optimizer.param_groups[0]["params"].pop())
+        if step == 3:
+            for parameter in parameters[:2]:
+                parameter.data = parameter.detach().clone()
+        gradients = make_tensors(SHAPES, 1 + step)
+        for i, (parameter, placement) in enumerate(zip(parameters, cuts, strict=True)):
+            own = cut(gradients[i], placement)
+            if step == 4 and i == 1:  # its calls must not be kept for the next step
+                own = DTensor.from_local(gradients[i] / 2, mesh, [Partial()])
+            parameter.grad = own if i in present else None
+        optimizer.step()
+    return [whole(p) for p in parameters]
+
+
+def test_sharded_tensors_whose_gradients_come_and_go_follow_the_oracle() -> None:
+    oracle = Oracle(make_tensors(SHAPES, 0))
+    for step, present in enumerate(PRESENT):
+        gradients = [g if i in present else None for i, g in enumerate(make_tensors(SHAPES, 1 + step))]
+        own = {i: CHANGED[i] for i in ((3, 4) if step < 2 else (2, 3, 4))}
+        oracle.step(gradients, own, **SETTINGS)
+    for weights in run_on_ranks(2, train_with_gradients_that_come_and_go):
+        for weight, expected in zip(weights, oracle.weights, strict=True):
+            torch.testing.assert_close(weight, expected, rtol=1e-12, atol=1e-14)

@@ -294,6 +294,62 @@ def test_a_state_that_does_not_fit_leaves_the_old_one(bad: str) -> None:
     assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
+def grow(parameter: nn.Parameter, _: dict[str, Any]) -> None:
+    parameter.grad = None
+    parameter.data = torch.ones(5000)
+    parameter.grad = torch.ones(5000)
+
+
+def shorten(_: nn.Parameter, state: dict[str, Any]) -> None:
+    state["exp_avg_sq"] = torch.zeros(3)
+
+
+def count_in_a_number(_: nn.Parameter, state: dict[str, Any]) -> None:
+    state["step"] = 7
+
+
+def forget(_: nn.Parameter, state: dict[str, Any]) -> None:
+    del state["exp_avg"]
+
+
+def forget_scales(_: nn.Parameter, state: dict[str, Any]) -> None:
+    del state["exp_avg_scale"]
+
+
+def move(_: nn.Parameter, state: dict[str, Any]) -> None:
+    state["exp_avg"] = state["exp_avg"].to("meta")
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize(
+    ("change", "moments", "named"),
+    [
+        (grow, "full", r"exp_avg of parameter 'b' is \[7\] on cpu .* must be \[5000\] on cpu"),
+        (shorten, "full", r"exp_avg_sq of parameter 'b' is \[3\] on cpu .* must be \[7\] on cpu"),
+        (count_in_a_number, "full", "step of parameter 'b' is no tensor"),
+        (forget, "full", "exp_avg of parameter 'b' is no tensor"),
+        (forget_scales, "8bit", "exp_avg_scale of parameter 'b' is no tensor"),
+        (move, "full", r"exp_avg of parameter 'b' is \[7\] on meta .* must be \[7\] on cpu"),
+    ],
+)
+def test_a_state_that_no_longer_fits_its_parameter_is_refused_at_the_step(
+    change: Callable[[nn.Parameter, dict[str, Any]], None], moments: Any, named: str, backend: str
+) -> None:
+    parameters = [nn.Parameter(torch.ones(7)) for _ in range(2)]
+    optimizer = Lamb(zip("ab", parameters, strict=True), moments=moments, backend=backend)
+    for parameter in parameters:
+        parameter.grad = torch.ones(7)
+    optimizer.step()
+    change(parameters[1], optimizer.state[parameters[1]])
+    before = [parameter.detach().clone() for parameter in parameters]
+    with pytest.raises(ValueError, match=named):
+        optimizer.step()
+    assert all(torch.equal(parameter, was) for parameter, was in zip(parameters, before, strict=True))
+    del optimizer.state[parameters[1]]
+    optimizer.step()
+    assert not torch.equal(parameters[1], before[1])
+
+
 @pytest.mark.parametrize("lr", [-1.0, float("nan")])
 def test_a_bad_rate_that_a_schedule_sets_is_refused_at_the_step(lr: float) -> None:
     optimizer = warm([nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0)])
