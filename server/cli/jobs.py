@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def submit(
     file: File,
     *,
-    name: Annotated[str | None, typer.Option(help="A name in place of the file's.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name to use instead of the one in the file.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
     as_json: Json = False,
     home: Home,
@@ -45,7 +45,7 @@ def submit(
 def jobs(
     *,
     status: Annotated[JobStatus | None, typer.Option(case_sensitive=False, help="Only jobs of this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list at most, the newest first.")] = 20,
     as_json: Json = False,
     home: Home,
     url: Url = None,

@@ -1,4 +1,4 @@
-"""`bigbatch train`: one job on this machine without server and Ray, in a process that takes the place of this one."""
+"""`bigbatch train`: one job on this machine, without a server or Ray, in a process that takes the place of this one."""
 
 import os
 import sys

@@ -36,7 +36,7 @@ class Client:
         self._http.close()
 
     def reconnect(self) -> None:
-        """Look for the server again: it may listen on another port now, or have made its token meanwhile."""
+        """Look for the server again: it may have a new port or a new token by now."""
         self._http.close()
         self._connect()
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,7 +21,7 @@ from server.storage.records import Records
 from server.storage.runs import RunFolders
 from workers.contract.files import secret
 
-from .auth import Guard
+from .auth import Guard, LoopbackNames
 from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
@@ -80,8 +79,8 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     app.add_middleware(
         Guard, token=secret(settings.admin_token), cookie=f"bigbatch-{settings.port}", job_digest=store.token_digest
     )
-    if settings.is_loopback:  # a foreign page must not reach us through a name that it points at this machine
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
+    if settings.is_loopback:
+        app.add_middleware(LoopbackNames)
     app.add_middleware(_Headers)
     return app
 

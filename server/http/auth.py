@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import ServerError, UnauthorizedError
+from server.errors import MalformedError, ServerError, UnauthorizedError
 from server.storage.runs import digest
 
 from .bodies import read_body
@@ -21,6 +21,7 @@ _OPEN = frozenset({"/healthz", "/readyz", "/favicon.ico"})
 _INGEST = re.compile(r"/v1/jobs/([^/]+)/events")
 _PAGE = re.compile(r"/|/jobs/[^/]*")
 _LOGIN_BYTES = 4096
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 _FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>bigbatch</title>
 <link rel="stylesheet" href="/static/style.css"><main><h1>bigbatch</h1>
 <form method="post" action="/login"><input type="hidden" name="next" value="{path}">
@@ -96,6 +97,24 @@ class Guard:
 
     def _is_admin(self, token: str) -> bool:
         return _same(token, self._token)
+
+
+class LoopbackNames:
+    """ASGI middleware that refuses other names of this machine: a foreign page could let its own name point here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse one request, or pass it on."""
+        if scope["type"] == "http":
+            host = Request(scope).headers.get("Host", "")
+            if not _LOOPBACK.fullmatch(host):
+                remedy = "write 127.0.0.1 or localhost, or start the server with --host for other machines"
+                answer = problem_response(MalformedError(f"this server does not answer to the name {host!r}: {remedy}"))
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _same(presented: str, expected: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the trust ratios of a step come to: one line of a terminal and one chart have no room for all of them."""
+"""Quantiles of the trust ratios of a step: neither a line of a terminal nor one chart has room for all ratios."""
 
 import numpy as np
 

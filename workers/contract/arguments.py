@@ -37,7 +37,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> TrainArguments:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="bigbatch train", description="Train on this machine without server and Ray.", epilog=_EXAMPLE
+        prog="bigbatch train", description="Train on this machine, without a server or Ray.", epilog=_EXAMPLE
     )
     parser.add_argument("file", type=Path, help="a job file, e.g. configs/demo.yaml")
     parser.add_argument("--run", type=Path, help="run folder, resumed if it has checkpoints (default: runs/NAME)")

@@ -50,7 +50,7 @@ class Refusal(BaseModel):
 
 
 class ControlPlane(BaseModel):
-    """`control.json` in the run folder: where to push. The server writes it anew whenever it starts."""
+    """`control.json` in the run folder: where to push. The server rewrites it whenever it starts."""
 
     url: str
     """Of the ingest route, e.g. http://127.0.0.1:8000/v1/jobs/JOB/events."""

@@ -28,7 +28,7 @@ DOCUMENTS_AT_ONCE = 64  # keeps the tokenizer's threads busy and the memory smal
 
 
 class DataLike(sources.DataLike, Protocol):
-    """The part of a job's data settings that shards depend on; masking is drawn anew in every batch."""
+    """The part of a job's data settings that shards depend on; masking is drawn again for every batch."""
 
     @property
     def lowercase(self) -> bool | Literal["auto"]:

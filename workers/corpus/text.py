@@ -41,4 +41,6 @@ def _lines(path: Path, raw: BinaryIO) -> Iterator[str]:
             f"for example with `iconv -f latin1 -t utf-8`"
         ) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CorpusError(f"{path}: broken gzip after byte {offset:,} of text ({error}); copy the file anew") from error
+        raise CorpusError(
+            f"{path}: broken gzip after byte {offset:,} of text ({error}); copy the file again"
+        ) from error

@@ -97,7 +97,7 @@ export function follow(id, after, kinds, take, state) {
   };
 }
 
-/** Follows all jobs: `read` whenever the stream begins anew, `take(job)` for each job that changed. */
+/** Follows all jobs: `read` whenever the stream starts again, `take(job)` for each job that changed. */
 export function followJobs(read, take, fail) {
   let source;
   let timer;

@@ -1,4 +1,4 @@
-// Which page the address asks for. Links are plain links: each page loads anew and leaves nothing running.
+// Which page the address asks for. Links are plain links: each page is loaded from scratch and leaves nothing running.
 
 import { render } from "../vendor/preact.js";
 import { html } from "../ui/html.js";

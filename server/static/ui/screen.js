@@ -15,7 +15,7 @@ export function useWidth(ref) {
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
-/** "dark" or "light"; drawings on a canvas must be made anew when it changes. */
+/** "dark" or "light"; drawings on a canvas must be redrawn when it changes. */
 export function useTheme() {
   const [dark, setDark] = useState(DARK.matches);
   useEffect(() => {

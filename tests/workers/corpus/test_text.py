@@ -34,7 +34,7 @@ def test_text_that_is_not_utf8_is_refused_with_file_and_byte(tmp_path: Path, nam
 
 def test_a_cut_gzip_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"A sentence. " * 100)[:-12])
-    with pytest.raises(CorpusError, match=r"cut\.txt\.gz: broken gzip.*copy the file anew"):
+    with pytest.raises(CorpusError, match=r"cut\.txt\.gz: broken gzip.*copy the file again"):
         list(documents(tmp_path / "cut.txt.gz"))
 
 
