@@ -73,7 +73,7 @@ class Histories:
         """Read series of the steps from `start` to `end`, pooled to at most `buckets` points.
 
         Raises:
-            ParameterError: a series is not known.
+            ParameterError: a series is not known, or `end` is less than `start`.
         """
         unknown = [name for name in names if name not in SERIES]
         if unknown:
@@ -86,7 +86,11 @@ class Histories:
         return _pool(table, names, buckets)
 
     def matrix(self, job_id: str, what: Vector, *, start: int, end: int | None, columns: int) -> Matrix:
-        """Read one number of every tensor at the steps from `start` to `end`, at most `columns` wide."""
+        """Read one number of every tensor at the steps from `start` to `end`, at most `columns` wide.
+
+        Raises:
+            ParameterError: `end` is less than `start`.
+        """
         has_numbers = records.c.trust_ratio.is_not(None)
         with self._database.read() as db:
             sets = _sets(db, job_id)
@@ -113,6 +117,8 @@ class Histories:
 
 
 def _steps(job_id: str, start: int, end: int | None, *columns: ColumnElement[Any]) -> Select[Any]:
+    if end is not None and end < start:
+        raise ParameterError(f"there are no steps from {start} to {end}: `from` must not be more than `to`")
     query = select(*columns).where(records.c.job_id == job_id, records.c.step >= start)
     return query if end is None else query.where(records.c.step <= end)
 

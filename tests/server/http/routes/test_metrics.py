@@ -145,3 +145,11 @@ def test_a_step_that_was_taken_again_shows_its_second_values(served: Served) -> 
 def test_a_step_that_no_database_can_hold_is_refused(served: Served, job_id: str, query: str) -> None:
     answer = served.http.get(f"/v1/jobs/{job_id}/{query}1{30 * '0'}")
     assert (answer.status_code, answer.json()["errors"][0]["problem"]) == (422, "is more than 9223372036854775807")
+
+
+@pytest.mark.parametrize("route", ["metrics", "trust-ratios"])
+def test_a_range_that_ends_before_it_begins_is_refused(served: Served, job_id: str, route: str) -> None:
+    answer = served.http.get(f"/v1/jobs/{job_id}/{route}?from=5&to=2")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
+    assert "there are no steps from 5 to 2" in answer.json()["detail"]
+    assert served.http.get(f"/v1/jobs/{job_id}/{route}?from=2&to=2").json()["steps"] == [2]
