@@ -37,8 +37,8 @@ from pydantic import (
 from .problems import counted, fault
 
 FLOAT32_BYTES = 4
-MOST = 2**63 - 1
-"""The greatest integer that a database holds."""
+MOST = 2**53 - 1
+"""The greatest integer that databases and floating-point numbers hold exactly, with all below it."""
 
 Count = Annotated[int, Field(ge=0, le=MOST)]
 
@@ -96,12 +96,20 @@ def _printable(value: object) -> object:
 Text = Annotated[str, BeforeValidator(_printable)]
 
 
+def _has_utc(time: datetime) -> datetime:
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        raise fault("is outside the years 1 to 9999 in UTC", "write a time such as 2026-01-31T12:00:00Z") from None
+    return time
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     seq: Count = 0
     """Number of the record in its job, from 1, without gaps; 0 until the journal gives it one."""
-    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    time: Annotated[AwareDatetime, AfterValidator(_has_utc)] = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class StatusRecord(_Record):

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from workers.contract.problems import fault
 
-from .strict import Positive, Strict
+from .strict import Count, Positive, Strict
 
 MAX_WORKERS = 65_536
 
@@ -33,7 +33,7 @@ class Parallel(Strict):
     """0: replicas (DDP). 1, 2, 3: optimizer state, also gradients, also parameters sharded (FSDP2)."""
     workers: int | WorkerRange = 1
     """A number of workers, or a range: the largest number in it that fits and divides every batch."""
-    gpus_per_worker: Annotated[int, Field(ge=0)] = 0
+    gpus_per_worker: Count = 0
     """GPUs reserved for a worker; with 0 it trains on the CPU."""
     cpus_per_worker: Positive = 1
     """Processors reserved for a worker, and threads that torch uses in it on a CPU."""

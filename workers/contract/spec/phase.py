@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from workers.contract.problems import fault
 
-from .strict import Fraction, Positive, Strict
+from .strict import Count, Fraction, Positive, Strict
 
 
 class Decay(Strict):
@@ -29,7 +29,7 @@ class Decay(Strict):
 class Phase(Strict):
     """A stretch of training with one sequence length and one global batch."""
 
-    seq_len: Annotated[int, Field(ge=8)]
+    seq_len: Annotated[Count, Field(ge=8)]
     """Tokens per sequence."""
     global_batch_size: Positive
     """Sequences per step, over all workers."""

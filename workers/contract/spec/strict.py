@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(ge=1)]
+MOST = 2**31 - 1  # beyond any job, and sums and products of it stay within what a database holds
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[Count, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
+from tests.serving import TINY
 from tests.workers.contract.spec.small import spec
+from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
 
 
@@ -20,3 +24,18 @@ def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
 def test_a_specification_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         spec().seed = 1  # type: ignore[misc] # that it is refused is the test
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"phases": [TINY["phases"][0] | {"steps": 10**30}]},
+        {"phases": [TINY["phases"][0] | {"global_batch_size": 8 * 10**400}]},
+        {"parallel": {"cpus_per_worker": 10**400}},
+        {"checkpoint": {"every_steps": 2**31}},
+        {"failures": {"max_restarts": 2**31}},
+    ],
+)
+def test_numbers_beyond_any_job_are_refused_with_the_greatest_that_is_allowed(changes: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="write a value of at most 2147483647"):
+        parse_spec(TINY | changes)
