@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from .kernels.operands import Memory, Operand, Operands
 from .kernels.operators import Kernels
 from .kernels.settings import Settings, table
+from .kernels.uploads import resident
 from .sharding import Groups, local_part
 
 Pick = Callable[[Operand], Kernels]
@@ -261,24 +262,26 @@ class _Kept:
 
     def _rates(self, device: torch.device, step: Step) -> Tensor:
         """Return the learning rates, float64 [T] on the device; no host waits for it."""
-        rates = [group["lr"] for group in step.groups]
-        if any(isinstance(rate, Tensor) for rate in rates):
-            rates_G = torch.stack([torch.as_tensor(r, dtype=torch.float64, device=device).reshape(()) for r in rates])
-            groups = device, self._group_numbers
-            return rates_G[self.memory.recall("groups", groups, lambda: _uploaded(self._group_numbers, device))]
-        key = device, rates, self._group_numbers
+        rates, numbers = [group["lr"] for group in step.groups], self._group_numbers
+        if not any(isinstance(rate, Tensor) for rate in rates):
+            return self._resident("rates", rates, device, lambda: [float(rates[number]) for number in numbers])
+        fixed = [0.0 if isinstance(rate, Tensor) else float(rate) for rate in rates]
+        fixed_G = self._resident("fixed rates", fixed, device, lambda: fixed)
+        ways = [rate if isinstance(rate, Tensor) else fixed_G[i] for i, rate in enumerate(rates)]
+        rates_G = torch.stack([way.to(device, torch.float64).reshape(()) for way in ways])
+        return rates_G[self._resident("groups", None, device, lambda: numbers)]
 
-        def make() -> Tensor:
-            return _uploaded([float(rates[number]) for number in self._group_numbers], device)
+    def _resident(
+        self, name: str, key: object, device: torch.device, make: Callable[[], list[int] | list[float]]
+    ) -> Tensor:
+        """Return numbers on the device, integers in int64 and others in float64."""
 
-        return self.memory.recall("rates", key, make)
+        def made() -> Tensor:
+            numbers = make()
+            dtype = torch.int64 if isinstance(numbers[0], int) else torch.float64
+            return torch.tensor(numbers, dtype=dtype, device="cpu")
 
-
-def _uploaded(numbers: list[int] | list[float], device: torch.device) -> Tensor:
-    """Return integers in int64 and others in float64 on the device."""
-    tensor = torch.tensor(numbers, dtype=torch.int64 if isinstance(numbers[0], int) else torch.float64, device="cpu")
-    # From pinned memory a copy does not make the host wait.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+        return resident(self.memory, name, (key, self._group_numbers), device, made)
 
 
 _FORMAT = operator.attrgetter("dtype", "device")

@@ -4,22 +4,19 @@ Training with stable addresses uploads nothing. Where gradients move, as they do
 table is uploaded: 8 bytes per tensor.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from optim.kernels.moments import FIRST, SECOND, dynamic_map
-from optim.kernels.operands import Memory, Operands
+from optim.kernels.operands import Operands
+from optim.kernels.uploads import resident
 
 from . import places
 
 ALIGNMENT = 16
 """Bytes that a thread reads at a time where every tensor allows it."""
-
-SPARE = 2
-"""Tables of gradients that a captured step uploads: one for their norm and one for the step itself."""
 
 _HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
 _BETAS = [places.BETA1.value, places.BETA2.value]
@@ -39,13 +36,6 @@ class Addresses(NamedTuple):
     aligned: bool
 
 
-class _Upload(NamedTuple):
-    device: Tensor
-    host: Tensor  # a graph that captured the upload reads it again at each replay
-    stream: torch.cuda.Stream | None
-    uploaded: torch.cuda.Event | None
-
-
 def layout(operands: Operands, chunk: int) -> Layout:
     """Return how the tensors are cut into chunks of so many elements."""
     numels = operands.numels
@@ -56,7 +46,7 @@ def layout(operands: Operands, chunk: int) -> Layout:
         owners = torch.repeat_interleave(torch.arange(len(numels), device=_HOST), chunks_T)
         return torch.cat([numel_T, chunks_T.cumsum(0) - chunks_T, owners])
 
-    table = _resident(operands.memory, "layout", (chunk, numels), operands.device, make)
+    table = resident(operands.memory, "layout", (chunk, numels), operands.device, make)
     return Layout(table, len(table) - 2 * len(numels))
 
 
@@ -81,7 +71,7 @@ def _addresses(
     def make() -> Tensor:
         return torch.tensor(rows, dtype=torch.int64, device=_HOST)
 
-    table = _resident(operands.memory, name, rows, operands.device, make)
+    table = resident(operands.memory, name, rows, operands.device, make)
     return Addresses(table, operands.memory.recall(f"{name} are aligned", rows, are_aligned))
 
 
@@ -94,7 +84,7 @@ def settings(operands: Operands, device: torch.device) -> Tensor:
         logarithms = torch.where(corrected, table[:, _BETAS].log(), -torch.inf)
         return torch.cat([table, logarithms], dim=1)
 
-    return _resident(operands.memory, "settings", _Same(table), device, make)
+    return resident(operands.memory, "settings", _Same(table), device, make)
 
 
 def maps(operands: Operands) -> Tensor:
@@ -103,7 +93,7 @@ def maps(operands: Operands) -> Tensor:
     def make() -> Tensor:
         return torch.stack([dynamic_map(which, _HOST) for which in (FIRST, SECOND)])
 
-    return _resident(operands.memory, "maps", None, operands.device, make)
+    return resident(operands.memory, "maps", None, operands.device, make)
 
 
 class _Same:
@@ -116,50 +106,3 @@ class _Same:
         return isinstance(other, _Same) and other._source is self._source
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _resident(memory: Memory, name: str, key: object, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
-    """Return what `make` returns, on the device; `make` is called, and the host copies, only where the key is new."""
-    key = device, key
-    if device.type != "cuda":
-        return memory.recall(name, key, lambda: make().to(device))
-    stream = torch.cuda.current_stream(device)
-    if torch.cuda.is_current_stream_capturing() and not memory.holds(name, key):
-        # An upload within a capture happens at each replay and not now, so nothing but the graph may read its table.
-        upload = _captured_upload(memory, make(), device)
-    else:
-        upload = memory.recall(name, key, lambda: _upload(memory, make(), device, stream))
-    if torch.cuda.is_current_stream_capturing():
-        memory.captured.append(upload)
-    elif upload.stream != stream and upload.uploaded is not None:
-        stream.wait_event(upload.uploaded)
-        upload.device.record_stream(stream)
-    return upload.device
-
-
-def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.cuda.Stream) -> _Upload:
-    """Copy from pinned memory, so that the host does not wait."""
-    spare, words = _spare(memory, table), table.view(torch.int64)
-    spare += [_pinned(words) for _ in range(SPARE - len(spare))]
-    host = _pinned(words).copy_(words)
-    return _Upload(_on(device, host, table), host, stream, stream.record_event())
-
-
-def _captured_upload(memory: Memory, table: Tensor, device: torch.device) -> _Upload:
-    """Copy likewise at each replay, from memory that was pinned before the capture where there is some."""
-    spare, words = _spare(memory, table), table.view(torch.int64)
-    host = (spare.pop() if spare else _pinned(words)).copy_(words)
-    return _Upload(_on(device, host, table), host, None, None)
-
-
-def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
-    """Return pinned memory of a table's size: the gradients of a graph lie where none lay before it."""
-    return memory.recall(f"{table.numel()} spare words", None, list)
-
-
-def _on(device: torch.device, host: Tensor, table: Tensor) -> Tensor:
-    return host.to(device, non_blocking=True).view(table.dtype).view(table.shape)
-
-
-def _pinned(words: Tensor) -> Tensor:
-    return torch.empty(words.shape, dtype=torch.int64, device=_HOST, pin_memory=True)

@@ -13,6 +13,7 @@ from optim import Lamb
 from optim.kernels import operators
 from optim.kernels.cuda import launch, tables
 from optim.kernels.operands import Memory
+from optim.kernels.uploads import resident
 
 TENSORS = 398
 FREE = {"aten::empty.memory_format", "aten::select.int", "aten::detach", "aten::alias"}
@@ -87,7 +88,6 @@ def test_a_step_of_bert_large_is_six_launches_or_three_and_no_other_work(
 def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the names of tables as they are made."""
     made: list[str] = []
-    resident = tables._resident
 
     def note(memory: Memory, name: str, key: object, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
         def noted() -> Tensor:
@@ -96,7 +96,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return resident(memory, name, key, device, noted)
 
-    monkeypatch.setattr(tables, "_resident", note)
+    monkeypatch.setattr(tables, "resident", note)
     return made
 
 

@@ -1,0 +1,73 @@
+"""Tables of 8-byte words that are made on the host and kept on the device, in the memory of a call.
+
+On CUDA no host waits for an upload, other streams than that of the upload wait for it on the device, and one within a
+capture is the graph's alone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .operands import Memory
+
+SPARE = 3
+"""Tables of one size that a captured step may upload: of gradients one for their norm and one for the step itself, and
+the learning rates."""
+
+_HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
+
+
+class _Upload(NamedTuple):
+    device: Tensor
+    host: Tensor  # a graph that captured the upload reads it again at each replay
+    stream: torch.cuda.Stream | None
+    uploaded: torch.cuda.Event | None
+
+
+def resident(memory: Memory, name: str, key: object, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
+    """Return what `make` returns, on the device; `make` is called, and the host copies, only where the key is new."""
+    key = device, key
+    if device.type != "cuda":
+        return memory.recall(name, key, lambda: make().to(device))
+    stream = torch.cuda.current_stream(device)
+    if torch.cuda.is_current_stream_capturing() and not memory.holds(name, key):
+        # An upload within a capture happens at each replay and not now, so nothing but the graph may read its table.
+        upload = _captured_upload(memory, make(), device)
+    else:
+        upload = memory.recall(name, key, lambda: _upload(memory, make(), device, stream))
+    if torch.cuda.is_current_stream_capturing():
+        memory.captured.append(upload)
+    elif upload.stream != stream and upload.uploaded is not None:
+        stream.wait_event(upload.uploaded)
+        upload.device.record_stream(stream)
+    return upload.device
+
+
+def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.cuda.Stream) -> _Upload:
+    """Copy from pinned memory, so that the host does not wait."""
+    spare, words = _spare(memory, table), table.view(torch.int64)
+    spare += [_pinned(words) for _ in range(SPARE - len(spare))]
+    host = _pinned(words).copy_(words)
+    return _Upload(_on(device, host, table), host, stream, stream.record_event())
+
+
+def _captured_upload(memory: Memory, table: Tensor, device: torch.device) -> _Upload:
+    """Copy likewise at each replay, from memory that was pinned before the capture where there is some."""
+    spare, words = _spare(memory, table), table.view(torch.int64)
+    host = (spare.pop() if spare else _pinned(words)).copy_(words)
+    return _Upload(_on(device, host, table), host, None, None)
+
+
+def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
+    """Return pinned memory of a table's size: the gradients of a graph lie where none lay before it."""
+    return memory.recall(f"{table.numel()} spare words", None, list)
+
+
+def _on(device: torch.device, host: Tensor, table: Tensor) -> Tensor:
+    return host.to(device, non_blocking=True).view(table.dtype).view(table.shape)
+
+
+def _pinned(words: Tensor) -> Tensor:
+    return torch.empty(words.shape, dtype=torch.int64, device=_HOST, pin_memory=True)
