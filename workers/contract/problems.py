@@ -96,7 +96,8 @@ class SpecError(ValueError):
 
 def counted(number: float, noun: str) -> str:
     """Write a number with its noun: `1 worker`, `2 workers`."""
-    return f"{number:,g} {noun}" + ("" if number == 1 else "s")
+    written = f"{int(number):,}" if number == int(number) else f"{number:,g}"
+    return f"{written} {noun}" + ("" if number == 1 else "s")
 
 
 def fault(problem: str, remedy: str, field: str = "", value: object = None) -> PydanticCustomError:

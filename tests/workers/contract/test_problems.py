@@ -71,5 +71,5 @@ def test_a_problem_reads_as_one_line() -> None:
 
 
 def test_one_is_written_in_the_singular() -> None:
-    numbers = [counted(number, "worker") for number in (0, 1, 2, 1000)]
-    assert numbers == ["0 workers", "1 worker", "2 workers", "1,000 workers"]
+    numbers = [counted(number, "worker") for number in (0, 1, 2.0, 0.5, 1_234_567)]
+    assert numbers == ["0 workers", "1 worker", "2 workers", "0.5 workers", "1,234,567 workers"]
