@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from .problems import fault
 from .sources import CorpusError
 
 MANIFEST = "manifest.json"
@@ -120,7 +121,13 @@ class RunManifest(BaseModel):
     """The newest attempt; 0 before the first."""
 
 
-FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+def _without_folder(name: str) -> str:
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise fault(f"{name!r} is not the name of a file in the manifest's folder", "copy the checkpoint anew")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_without_folder)]
 """Of a file in the manifest's own folder; a path could lead out of it."""
 
 
@@ -164,7 +171,7 @@ class CheckpointManifest(BaseModel):
             return cls.model_validate(_as_format_2(_OBJECT.validate_json(content)))
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "(document)"
+            field = ".".join(str(part) for part in first["loc"] if part != "[key]") or "(document)"
             raise ValueError(f"{field}: {first['msg']}") from None
 
 

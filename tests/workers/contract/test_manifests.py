@@ -90,7 +90,7 @@ def test_the_first_format_had_no_attempt_no_identity_and_no_hashes() -> None:
 
 @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/b", "a\\b", "a\0", ""])
 def test_a_checkpoints_manifest_names_no_file_outside_its_folder(name: str) -> None:
-    with pytest.raises(ValueError, match="files"):
+    with pytest.raises(ValueError, match=r"files.*is not the name of a file in the manifest.s folder"):
         parse(format=2, step=1, world_size=1, files={name: {"size_bytes": 1}})
 
 
