@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 
 from .problems import fault
 from .sources import CorpusError
@@ -113,8 +113,8 @@ class RunManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: int = FOLDER_FORMAT
-    journal_format: int = JOURNAL_FORMAT
+    format: StrictInt = FOLDER_FORMAT
+    journal_format: StrictInt = JOURNAL_FORMAT
     identity: str | None = None
     """sha256 of the prepared corpus's manifest; null until the corpus is prepared for the first time."""
     attempt: Annotated[int, Field(ge=0)] = 0
@@ -146,7 +146,7 @@ class CheckpointManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: int = CHECKPOINT_FORMAT
+    format: StrictInt = CHECKPOINT_FORMAT
     step: Annotated[int, Field(ge=0)]
     world_size: Annotated[int, Field(ge=1)]
     attempt: Annotated[int, Field(ge=0)] = 0

@@ -61,6 +61,13 @@ def test_a_run_json_that_cannot_be_read_is_named(folder: RunFolder) -> None:
         folder.manifest()
 
 
+@pytest.mark.parametrize("number", ["9", True, 1.5])
+def test_a_format_number_that_is_none_is_not_taken_for_one_that_is_known(number: object, folder: RunFolder) -> None:
+    folder.store.put("run.json", json.dumps({"format": number}).encode())
+    with pytest.raises(RunFolderError, match=r"run\.json cannot be read"):
+        folder.manifest()
+
+
 def test_checkpoints_are_found_in_order_with_those_that_an_older_version_named(folder: RunFolder) -> None:
     for name in ("step-00000010-a2", "step-00000004", "step-00000010-a1", "notes"):
         folder.store.put(f"checkpoints/{name}/manifest.json", b"{}")
