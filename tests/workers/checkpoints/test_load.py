@@ -75,7 +75,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a manifest that is a list": (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json cannot"),
     "a manifest without fields": (lambda path: (path / "manifest.json").write_text("{}"), "manifest.json cannot"),
     "a manifest of a newer format": (lambda path: change(path, format=99), "has format 99"),
-    "a manifest that names a file elsewhere": (lambda path: change(path, files={"../x": {"size_bytes": 1}}), "is not the name"),
+    "a manifest that names a file elsewhere": (lambda path: change(path, files={"../x": {"size_bytes": 1}}), "is not"),
     "a manifest that leaves out a file": (lambda path: change(path, files={}), "names a file that the manifest does"),
     "a manifest of another step": (lambda path: change(path, step=7), "is that of step 7"),
 }  # fmt: skip
