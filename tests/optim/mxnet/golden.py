@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optim import mxnet
 
-FOLDER = Path(__file__).parents[1] / "golden"
+FOLDER = Path(__file__).parents[2] / "golden"
 RECORD: dict[str, Any] = json.loads((FOLDER / "mxnet_lamb.json").read_text())
 CASES: dict[str, Mapping[str, Any]] = RECORD["cases"]
 _ARRAYS = np.load(FOLDER / "mxnet_lamb.npz")

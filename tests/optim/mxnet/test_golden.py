@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optim.mxnet import Updater
-from tests.optim.mxnet_golden import CASES, Hook, array, bank, golden_mode, parts, run
+from tests.optim.mxnet.golden import CASES, Hook, array, bank, golden_mode, parts, run
 
 TOLERANCES = {"w": (2e-5, 2e-6), "w32": (2e-5, 2e-6), "mean": (1e-5, 1e-6), "var": (3e-5, 1e-12)}
 

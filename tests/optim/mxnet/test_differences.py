@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optim.mxnet import LAMB, CosineScheduler, FactorScheduler, PolyScheduler, Updater
-from tests.optim.mxnet_golden import array, parts, run
+from tests.optim.mxnet.golden import array, parts, run
 from tests.optim.oracle import make_tensors
 
 MODES = pytest.mark.parametrize("fused", [True, False], ids=["fused", "step"])
