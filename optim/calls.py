@@ -284,7 +284,6 @@ class _Kept:
         return resident(self.memory, name, (key, self._group_numbers), device, made)
 
 
-_FORMAT = operator.attrgetter("dtype", "device")
 _PROPERTIES = operator.attrgetter("dtype", "device", "layout", "shape")
 
 
@@ -300,8 +299,11 @@ def _look(tensors: list[Tensor]) -> Iterator[list[object]]:
 
 
 def _formats(key: str, tensors: list[Tensor]) -> list[object]:
-    """Return what `tensor.data = other` changes where moments and masters are moved or narrowed."""
-    return [] if key == "step" else [*map(_FORMAT, _parts(tensors))]
+    """Return what `tensor.data = other` changes where moments and masters are moved, narrowed, strided or resized."""
+    if key == "step":
+        return []
+    parts = _parts(tensors)
+    return [*map(_PROPERTIES, parts), *map(Tensor.is_contiguous, parts)]
 
 
 def _parts(tensors: list[Tensor]) -> list[Tensor]:

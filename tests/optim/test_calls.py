@@ -265,3 +265,25 @@ def test_settings_and_rates_stay_with_their_tensors_where_gradients_come_and_go(
             own[number].step()
     for mine, expected in zip(together, apart, strict=True):
         assert torch.equal(mine, expected)
+
+
+def test_a_moment_that_becomes_strided_is_read_and_written_element_by_element() -> None:
+    parameters, optimizer = make(torch.float32)
+    give_gradients(parameters, 2)
+    optimizer.step()
+    moment = optimizer.state[parameters[1]]["exp_avg"]
+    before = moment.clone()
+    moment.data = torch.empty(2 * len(before))[::2].copy_(before)
+    gradients = give_gradients(parameters, 3)
+    optimizer.step()
+    torch.testing.assert_close(moment, 0.9 * before + 0.1 * gradients[1])
+
+
+@pytest.mark.parametrize("size", [3, 14])
+def test_a_moment_that_gets_another_size_between_steps_is_refused(size: int) -> None:
+    parameters, optimizer = make(torch.float32)
+    give_gradients(parameters, 2)
+    optimizer.step()
+    optimizer.state[parameters[1]]["exp_avg"].data = torch.zeros(size)
+    with pytest.raises(ValueError, match=rf"exp_avg of parameter '1' is \[{size}\]"):
+        optimizer.step()
