@@ -69,7 +69,8 @@ def test_the_cluster_leaves_the_environment_of_the_server_alone(cluster: LocalCl
 
 
 def test_nothing_of_the_cluster_listens_beyond_this_machine(cluster: LocalCluster) -> None:
-    sockets = [each for process in cluster.process.processes() for each in process.net_connections("inet")]
+    pids = {process.pid for process in cluster.process.processes()}
+    sockets = [each for each in psutil.net_connections("inet") if each.pid in pids]  # Ray's processes come and go
     listening = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert listening
