@@ -136,7 +136,8 @@ def test_a_run_that_changes_its_ranks_ends_where_one_rank_does(layouts: Sequence
     straight = ranks_go_on(Setup(ALONE), None, range(1, 2 * len(layouts) + 1))[0][1]
     assert held.tensors["0.weight/step"].item() == 2.0 * len(layouts)
     for key, tensor in straight.tensors.items():
-        torch.testing.assert_close(held.tensors[key], tensor, rtol=1e-12, atol=0)
+        # Ranks add gradients in another order: where terms cancel, an element is only as exact as its largest term.
+        torch.testing.assert_close(held.tensors[key], tensor, rtol=0, atol=1e-12 * float(tensor.abs().max()))
     assert held.ratios == pytest.approx(straight.ratios, rel=1e-12)
 
 
