@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from workers.contract.documents import parse_spec
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.model.bert import build

@@ -17,11 +17,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from .contract.lock import LockedError, SupersededError
 from .contract.manifests import UnknownFormatError
 from .contract.problems import SpecError
 from .contract.records import RunStatus, StatusRecord
-from .contract.run_folder import RunFolder, RunFolderError
+from .contract.run.folder import RunFolder, RunFolderError
+from .contract.run.lock import LockedError, SupersededError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
 from .training.reporter import Reporter

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from . import ranks
 from .checkpoints.errors import CheckpointError
 from .contract.arguments import TrainArguments, read_arguments
-from .contract.attempts import Begun, begin
 from .contract.problems import SpecError
 from .contract.records import AlertRecord, CheckpointRecord, LogRecord, Record, RunStatus, StatusRecord, StepRecord
-from .contract.run_folder import RunFolder
+from .contract.run.attempts import Begun, begin
+from .contract.run.folder import RunFolder
 from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size

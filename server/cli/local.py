@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from workers.contract.arguments import read_arguments
-from workers.contract.attempts import check, check_is_free
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.attempts import check, check_is_free
+from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 
 

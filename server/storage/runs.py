@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from server.errors import RecordError
 from server.jobs.job import Job
 from server.settings import Settings
-from workers.contract.mending import read_entries, stand_in
 from workers.contract.push import ControlPlane
 from workers.contract.records import Record
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
+from workers.contract.run.mending import read_entries, stand_in
 
 from .jobs import Store
 from .records import Records

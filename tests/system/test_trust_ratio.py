@@ -13,7 +13,7 @@ from optim import Lamb
 from tests.browser import browser, browser_page, complaints
 from tests.server.test_dashboard import cell, expect_cell, fact, half, open_job, settle, sign_in
 from tests.serving import Served
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.training import telemetry
 from workers.training.health import Health
 from workers.training.reporter import Reporter

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 
 
 def launch(folder: RunFolder, attempt: int, workers: int, data: Path) -> subprocess.CompletedProcess[str]:

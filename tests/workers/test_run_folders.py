@@ -9,7 +9,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from workers.checkpoints.load import load_newest
 from workers.contract.records import RECORD, Record, StatusRecord, StepRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.model.bert import build
 from workers.ranks import process_group
 from workers.training.optimizer import build_optimizer

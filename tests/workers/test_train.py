@@ -14,7 +14,7 @@ import yaml
 
 from tests.workers.small_job import PHASE, document
 from workers.contract.documents import parse_spec
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.train import main
 
 

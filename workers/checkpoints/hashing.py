@@ -15,8 +15,8 @@ from torch.distributed.checkpoint.storage import WriteResult
 from typing_extensions import Buffer
 
 from workers.contract.manifests import StoredFile
-from workers.contract.run_folder import CheckpointName, RunFolder
-from workers.contract.store import FolderStore
+from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.run.store import FolderStore
 
 from .errors import DamagedError
 from .unpickling import METADATA

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from workers import ranks
 from workers.contract.manifests import CheckpointManifest
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 from .errors import CheckpointError, DamagedError
 from .hashing import check_file

@@ -8,7 +8,7 @@ An attempt removes nothing that a later one has written.
 from collections.abc import Mapping
 from enum import Enum
 
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 from .errors import DamagedError
 from .load import age, read_manifest

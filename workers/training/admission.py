@@ -14,7 +14,7 @@ import torch
 from workers import ranks
 from workers.contract.manifests import identity
 from workers.contract.records import AlertRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare

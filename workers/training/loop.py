@@ -19,7 +19,7 @@ from workers.contract.manifests import read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
 from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.samples.dataset import PreTrainingData

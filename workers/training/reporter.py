@@ -14,11 +14,11 @@ from http import HTTPStatus
 import httpx
 from pydantic import ValidationError
 
-from workers.contract.journal import Journal
-from workers.contract.lock import SupersededError
 from workers.contract.push import Command, PushReply, Refusal
 from workers.contract.records import AnyRecord, Record
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
+from workers.contract.run.journal import Journal
+from workers.contract.run.lock import SupersededError
 
 _PUSH_EVERY_S = 0.25
 _HEARTBEAT_S = 2.0

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.train import main
 
 JOB = """\

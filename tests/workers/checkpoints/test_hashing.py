@@ -7,7 +7,7 @@ import pytest
 from workers.checkpoints.errors import DamagedError
 from workers.checkpoints.hashing import Writer, check_file
 from workers.contract.manifests import StoredFile
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of the three bytes, from FIPS 180-2
 

@@ -13,7 +13,7 @@ from tests.ranks import run_on_ranks
 from tests.workers.checkpoints.trained import same, trained, write, write_format_1
 from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.load import Loaded, committed, load_newest
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 alone = pytest.mark.usefixtures("alone")
 

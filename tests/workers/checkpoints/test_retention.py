@@ -4,7 +4,7 @@ import pytest
 
 from tests.workers.checkpoints.trained import write, write_format_1
 from workers.checkpoints.retention import State, states, superseded
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 SOUND, UNSOUND, UNREADABLE, UNFINISHED = State
 

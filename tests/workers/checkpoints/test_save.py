@@ -15,7 +15,7 @@ from tests.ranks import run_on_ranks
 from tests.workers.checkpoints.trained import trained, write
 from workers.checkpoints.save import remove, save
 from workers.contract.manifests import CheckpointManifest
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 pytestmark = pytest.mark.usefixtures("alone")
 

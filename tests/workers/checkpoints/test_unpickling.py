@@ -20,7 +20,7 @@ from workers.checkpoints.errors import CheckpointError, DamagedError
 from workers.checkpoints.load import load_newest
 from workers.checkpoints.save import state_of
 from workers.checkpoints.unpickling import METADATA, read_metadata
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -9,7 +9,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as torch_save
 
 from optim import Lamb
 from workers.checkpoints.save import Saved, save, state_of
-from workers.contract.run_folder import CheckpointName, RunFolder
+from workers.contract.run.folder import CheckpointName, RunFolder
 
 
 def trained(seed: int = 0) -> tuple[nn.Module, Lamb]:

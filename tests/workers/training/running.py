@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from workers.contract.documents import parse_spec
 from workers.contract.records import RECORD, Record, RunStatus, StepRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.ranks import process_group
 from workers.training import loop
 from workers.training.reporter import Reporter

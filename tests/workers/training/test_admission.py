@@ -10,7 +10,7 @@ from tests.ranks import run_on_ranks
 from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.contract.sources import CorpusError
 from workers.training.admission import admit, environment
 

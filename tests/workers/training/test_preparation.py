@@ -8,7 +8,7 @@ import pytest
 from tests.workers.small_job import PHASE, document
 from workers.contract.documents import parse_spec
 from workers.contract.records import AlertRecord, LogRecord, Record
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.training.preparation import describe, progress_to

@@ -7,7 +7,7 @@ import pytest
 from tests.workers.control_plane import ControlPlane
 from workers.contract.push import Command
 from workers.contract.records import RECORD, LogRecord, Record
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.training.reporter import Reporter
 
 

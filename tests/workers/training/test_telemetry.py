@@ -13,7 +13,7 @@ from torch._C._distributed_c10d import HashStore
 
 from optim import Lamb
 from workers.contract.records import RECORD, Record, StepRecord, TensorsRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 from workers.training import telemetry
 from workers.training.health import Health
 from workers.training.reporter import Reporter

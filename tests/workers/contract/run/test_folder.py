@@ -8,7 +8,7 @@ from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
 from workers.contract.manifests import RunManifest, UnknownFormatError
 from workers.contract.push import ControlPlane
-from workers.contract.run_folder import CheckpointName, RunFolder, RunFolderError
+from workers.contract.run.folder import CheckpointName, RunFolder, RunFolderError
 
 
 @pytest.fixture

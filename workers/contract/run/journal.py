@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from workers.contract.records import AnyRecord, Record
+
 from .lock import Lock, SupersededError
 from .mending import Entry, read_entries, stand_in
-from .records import AnyRecord, Record
 
 _PUSH_BYTES = 512 * 1024  # the ingest route refuses bodies over 1 MiB
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pydantic import ValidationError
 
-from .records import RECORD, AlertRecord, Record
+from workers.contract.records import RECORD, AlertRecord, Record
 
 _SHORTEST_LINE = 60
 """No record is shorter, in bytes: so many numbers at most can be lost in a piece that cannot be read."""

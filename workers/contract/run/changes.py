@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .problems import Problem, SpecError
-from .spec.job import JobSpec
-from .spec.phase import Phase
+from workers.contract.problems import Problem, SpecError
+from workers.contract.spec.job import JobSpec
+from workers.contract.spec.phase import Phase
 
 _FREE = re.compile(r"(labels|checkpoint|failures)\b.*|parallel\.(workers|cpus_per_worker)\b.*")
 _OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(steps|warmup))?")

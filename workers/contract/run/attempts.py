@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from workers.contract.manifests import UnknownFormatError
+from workers.contract.problems import Problem, SpecError
+from workers.contract.spec.job import JobSpec
+
 from .changes import Change, allowed_changes
+from .folder import RunFolder, RunFolderError
 from .lock import LockedError
-from .manifests import UnknownFormatError
-from .problems import Problem, SpecError
-from .run_folder import RunFolder, RunFolderError
-from .spec.job import JobSpec
 
 
 @dataclass(frozen=True, slots=True)

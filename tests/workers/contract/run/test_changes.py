@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from tests.workers.small_job import PHASE, document
-from workers.contract.changes import allowed_changes
 from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
+from workers.contract.run.changes import allowed_changes
 
 CONSTANT = PHASE | {"decay": {"kind": "constant"}, "steps": 100, "warmup": 0.1}
 LAST = PHASE | {"seq_len": 16}

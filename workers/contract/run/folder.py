@@ -12,12 +12,13 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from .documents import read_spec
+from workers.contract.documents import read_spec
+from workers.contract.manifests import FOLDER_FORMAT, JOURNAL_FORMAT, RunManifest, check_format
+from workers.contract.push import ControlPlane
+from workers.contract.spec.job import JobSpec
+
 from .journal import Journal, take_over
 from .lock import Lock
-from .manifests import FOLDER_FORMAT, JOURNAL_FORMAT, RunManifest, check_format
-from .push import ControlPlane
-from .spec.job import JobSpec
 from .store import FolderStore
 
 _MANIFEST, _SPEC, _CONTROL = "run.json", "spec.yaml", "control.json"

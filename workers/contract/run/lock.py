@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
-from .files import DRAFT, sync_folder
+from workers.contract.files import DRAFT, sync_folder
 
 _DRAFT_OF = re.compile(re.escape(DRAFT) + r".*\.a(\d+)\.[0-9a-f]+")
 

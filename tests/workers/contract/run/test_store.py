@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.contract.store import FolderStore
+from workers.contract.run.store import FolderStore
 
 
 @pytest.fixture

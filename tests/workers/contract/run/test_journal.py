@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.contract.journal import Lines
-from workers.contract.lock import SupersededError
 from workers.contract.records import RECORD, LogRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
+from workers.contract.run.journal import Lines
+from workers.contract.run.lock import SupersededError
 
 NULS = b"\0" * 4096 + b"\n"
 

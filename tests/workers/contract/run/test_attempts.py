@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from tests.workers.small_job import document
-from workers.contract.attempts import begin, check, check_is_free
 from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.attempts import begin, check, check_is_free
+from workers.contract.run.folder import RunFolder
 
 SPEC = parse_spec(document(Path("/text.txt")))
 LABELLED = parse_spec(document(Path("/text.txt"), labels={"team": "nlp"}))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from workers.contract.lock import Lock, LockedError, SupersededError
 from workers.contract.records import RECORD, LogRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
+from workers.contract.run.lock import Lock, LockedError, SupersededError
 
 HOLD = """
 import sys
 from pathlib import Path
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 print(folder.begin(), flush=True)
 sys.stdin.read()
@@ -24,7 +24,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from workers.contract.records import LogRecord
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.take_over(1)
 journal = folder.open_journal(1)
@@ -36,7 +36,7 @@ for line in sys.stdin:  # one record a line
 STOP_BETWEEN = """
 import os, signal, sys
 from pathlib import Path
-from workers.contract.run_folder import RunFolder
+from workers.contract.run.folder import RunFolder
 
 class Slow(Path("/").__class__):
     def rename(self, target):

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .files import DRAFT, replacing
+from workers.contract.files import DRAFT, replacing
 
 
 class FolderStore:
