@@ -71,7 +71,7 @@ def test_the_cluster_leaves_the_environment_of_the_server_alone(cluster: LocalCl
 def test_nothing_of_the_cluster_listens_beyond_this_machine(cluster: LocalCluster) -> None:
     pids = {process.pid for process in cluster.process.processes()}
     sockets = [each for each in psutil.net_connections("inet") if each.pid in pids]  # Ray's processes come and go
-    listening = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+    listening = {each.laddr.ip for each in sockets if each.laddr and each.status == psutil.CONN_LISTEN}
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert listening
 
