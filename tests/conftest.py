@@ -12,8 +12,19 @@ from server.errors import ClusterUnreachableError
 from tests.serving import Served, serving
 
 START_S = 240
-# It starts jobs and waits for them: begun last, it would keep one core busy for minutes while the others rest.
-LONGEST = "system/test_whole_path.py"
+# Begun last, one of these would keep one core busy for long while the others rest. The first waits for jobs.
+LONGEST = (
+    "system/test_whole_path.py",
+    "server/test_dashboard.py",
+    "workers/test_interruption.py",
+    "workers/test_train.py",
+    "workers/training/test_narrow_moments.py",
+    "benchmarks/test_optimizer.py",
+    "benchmarks/test_programs.py",
+    "optim/kernels/cuda/test_moments.py",
+    "optim/kernels/cpu/test_build.py",
+    "test_packaging.py",
+)
 # These ask for the fixture `cluster`: one process of tests takes them all, so that a Ray cluster is started once.
 ON_THE_CLUSTER = ("server/test_scheduler.py", "server/cluster/test_local.py")
 FOLDER = Path(__file__).parent
@@ -25,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     strangers -= {str(FOLDER / name) for name in ON_THE_CLUSTER}
     if strangers:
         raise pytest.UsageError(f"add to ON_THE_CLUSTER in tests/conftest.py: {', '.join(sorted(strangers))}")
-    order = [FOLDER / name for name in (LONGEST, *ON_THE_CLUSTER)]
+    order = [FOLDER / name for name in (*LONGEST[:1], *ON_THE_CLUSTER, *LONGEST[1:])]
     items.sort(key=lambda item: order.index(item.path) if item.path in order else len(order))
 
 
