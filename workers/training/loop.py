@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from optim import Schedule
 from workers import ranks
 from workers.checkpoints import retention
 from workers.checkpoints.load import load_newest
@@ -26,7 +25,7 @@ from workers.samples.dataset import PreTrainingData
 
 from .admission import admit, environment
 from .health import Health
-from .optimizer import reset_step
+from .optimizer import reset_step, schedule_of
 from .reporter import Reporter
 from .signals import StopRequest
 from .step import MicroBatch, Worker, set_up, take_step
@@ -137,9 +136,7 @@ def _announce(run: Run, entropy: float) -> None:
 def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData) -> RunStatus:
     """Take the steps of a phase that are left."""
     phase, spec = window.phase, run.worker.spec
-    lr_of = Schedule(
-        phase.lr, phase.steps, phase.warmup, decay=phase.decay.kind, power=phase.decay.power, anchor=phase.decay.anchor
-    )
+    lr_of = schedule_of(phase)
     if done <= window.steps_before and "step" in phase.reset:
         reset_step(run.worker.optimizer)
     for step, micro_batches in _prefetch(window, done, data):
@@ -166,7 +163,7 @@ def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
     phase = f"phases[{window.index}]"
     raise DivergedError(
         f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of {phase}; "
-        f"lower {phase}.lr {window.phase.lr} or lengthen its warmup {window.phase.warmup}"
+        f"lower {phase}.lr {window.phase.peak_lr:g} or lengthen its warmup {window.phase.warmup_share:g}"
     )
 
 

@@ -75,7 +75,7 @@ def _is_allowed(change: Change, before: JobSpec, after: JobSpec, done: int) -> b
 def _is_longer(before: Phase, after: Phase, taken: int) -> bool:
     """Whether a phase got more steps, and nothing that it computed in `taken` steps would be computed otherwise."""
     is_longer = before.decay.kind == after.decay.kind == "constant" and after.steps > before.steps
-    same_warmup = math.isclose(before.steps * before.warmup, after.steps * after.warmup)
+    same_warmup = math.isclose(before.steps * before.warmup_share, after.steps * after.warmup_share)
     return is_longer and taken <= before.steps and (taken <= 0 or same_warmup)
 
 
