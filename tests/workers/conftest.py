@@ -21,6 +21,7 @@ class Data:
     corpus: Sequence[str]
     vocab: int | str
     lowercase: bool | Literal["auto"] = "auto"
+    validation: Sequence[str] | float | None = None
 
 
 @pytest.fixture(scope="session")

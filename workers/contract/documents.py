@@ -87,8 +87,9 @@ def resolve_paths(document: Any, folder: Path) -> Any:
     if not isinstance(data, dict):
         return document
     resolved = dict(data)
-    if isinstance(data.get("corpus"), list):
-        resolved["corpus"] = [_absolute(source, folder) for source in data["corpus"]]
+    for field in ("corpus", "validation"):
+        if isinstance(data.get(field), list):
+            resolved[field] = [_absolute(source, folder) for source in data[field]]
     if isinstance(data.get("vocab"), str):
         resolved["vocab"] = _absolute(data["vocab"], folder)
     return {**document, "data": resolved}

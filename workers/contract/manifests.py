@@ -11,12 +11,14 @@ from .problems import fault
 from .sources import CorpusError
 
 MANIFEST = "manifest.json"
+VALIDATION = "validation"
+"""The folder of a prepared corpus that holds the text kept from training, prepared in the same way."""
 SHARDS_FORMAT = 2
 """Of a prepared corpus; raise it whenever the same text would give other files."""
 
 FOLDER_FORMAT = 1
 """Of a run folder's layout; raise it when an older version could no longer read the folder."""
-JOURNAL_FORMAT = 1
+JOURNAL_FORMAT = 2
 """Of the records in `events.jsonl`; raise it when an older version could no longer read them."""
 CHECKPOINT_FORMAT = 2
 """Of a checkpoint's folder; raise it when an older version could no longer read the folder."""
@@ -54,6 +56,8 @@ class ShardsSettings(_Frozen):
     vocab: int | str
     """The size asked for, or the sha256 of the vocabulary file that was given."""
     lowercase: bool
+    validation: float | None = None
+    """Share of the documents that is kept from training; absent where none is split off."""
 
 
 class ShardsManifest(_Frozen):
@@ -73,6 +77,8 @@ class ShardsManifest(_Frozen):
     unigram_entropy_nats: float
     """Entropy of the token distribution of the text: the loss of a model that knows only how frequent tokens are."""
     files: tuple[HashedFile, ...]
+    validation: str | None = None
+    """sha256 of the manifest of the text kept from training; absent where there is none."""
 
 
 def identity(folder: Path) -> str:
@@ -105,6 +111,8 @@ def read_shards(folder: Path) -> ShardsManifest:
     for file in manifest.files:
         if not (folder / file.name).is_file() or (folder / file.name).stat().st_size != file.bytes:
             raise CorpusError(f"{folder / file.name}: missing or not {file.bytes:,} bytes long; prepare the text again")
+    if manifest.validation is not None and identity(folder / VALIDATION) != manifest.validation:
+        raise CorpusError(f"{folder / VALIDATION}: not the text that was kept from training; prepare the text again")
     return manifest
 
 
@@ -119,6 +127,10 @@ class RunManifest(BaseModel):
     """sha256 of the prepared corpus's manifest; null until the corpus is prepared for the first time."""
     attempt: Annotated[int, Field(ge=0)] = 0
     """The newest attempt; 0 before the first."""
+
+    def in_attempt(self, attempt: int) -> Self:
+        """Return the manifest as it is once an attempt of this version has begun to write in the folder."""
+        return self.model_copy(update={"attempt": attempt, "format": FOLDER_FORMAT, "journal_format": JOURNAL_FORMAT})
 
 
 def _without_folder(name: str) -> str:
@@ -158,6 +170,12 @@ class CheckpointManifest(BaseModel):
     """Whether the loss was in good order when it was written; in format 1 nobody looked."""
     best_loss: float | None = None
     """The lowest loss between two checkpoints up to this one, in nats."""
+    held_out_loss: float | None = None
+    """MLM loss on the held-out text at this step, in nats; null where it was not evaluated."""
+    tokens: int | None = None
+    """Learned up to this step, over all attempts; absent in older ones, as is the next."""
+    seconds: float | None = None
+    """Spent up to this step, over all attempts."""
 
     @classmethod
     def parse(cls, path: Path, content: bytes) -> Self:

@@ -41,6 +41,10 @@ class DataLike(Protocol):
     def vocab(self) -> int | str:
         """Size of a vocabulary to train, or the path of a vocab.txt."""
 
+    @property
+    def validation(self) -> Sequence[str] | float | None:
+        """Text kept from training: files as in `corpus`, or a share of the corpus's documents."""
+
 
 class PhaseLike(Protocol):
     """The part of a phase that says how much text a step takes."""
@@ -115,6 +119,8 @@ def check_files(data: DataLike) -> None:
         SpecError: with one problem for each file.
     """
     problems = [_problem(f"data.corpus[{i}]", source) for i, source in enumerate(data.corpus)]
+    if isinstance(data.validation, Sequence):
+        problems += [_problem(f"data.validation[{i}]", source) for i, source in enumerate(data.validation)]
     if isinstance(data.vocab, str):
         problems.append(_problem("data.vocab", data.vocab))
     if found := [problem for problem in problems if problem is not None]:

@@ -4,6 +4,7 @@
 - sentences.i64: first token of each sentence, counted over all shards; one more: the number of tokens
 - documents.i64: first sentence of each document; one more: the number of sentences
 - vocab.txt: the vocabulary
+- validation/: the text that is kept from training, where there is some, in the same form and with the same vocabulary
 - manifest.json: what there is, with the sha256 of each file
 """
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from workers.contract.manifests import (
     MANIFEST,
     SHARDS_FORMAT,
+    VALIDATION,
     HashedFile,
     HashedText,
     ShardsManifest,
@@ -38,6 +40,7 @@ class ShardWriter:
     """Writes documents to a folder; `finish` writes the offsets and, last of all, the manifest."""
 
     def __init__(self, folder: Path, tokens: Sequence[str], shard_tokens: int = SHARD_TOKENS) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder, self.shard_tokens = folder, shard_tokens
         self._special_ids = {token: tokens.index(token) for token in SPECIAL_TOKENS}
         self._pending = array("H")
@@ -45,6 +48,16 @@ class ShardWriter:
         self._counts = np.zeros(len(tokens), np.int64)
         self._shards = 0
         vocabulary.save(tokens, folder / VOCABULARY)
+
+    @property
+    def n_documents(self) -> int:
+        """Documents so far, empty ones not counted."""
+        return len(self._documents) - 1
+
+    @property
+    def n_sentences(self) -> int:
+        """Sentences so far, empty ones not counted."""
+        return len(self._sentences) - 1
 
     def add(self, document: Sequence[Sequence[int]]) -> None:
         """Append a document, given as the token numbers of its sentences; empty sentences are left out."""
@@ -58,8 +71,20 @@ class ShardWriter:
         if len(self._pending) >= self.shard_tokens:
             self._flush()
 
-    def finish(self, text: Sequence[HashedText], settings: ShardsSettings, sources: Sequence[str]) -> ShardsManifest:
-        """Write what is left and the manifest. `sources` are named where the text is refused.
+    def finish(
+        self,
+        text: Sequence[HashedText],
+        settings: ShardsSettings,
+        sources: Sequence[str],
+        validation: str | None = None,
+    ) -> ShardsManifest:
+        """Write what is left and the manifest.
+
+        Args:
+            text: what was read.
+            settings: how it was read.
+            sources: named where the text is refused.
+            validation: identity of the text that is kept from training.
 
         Raises:
             CorpusError: there is nothing to learn from: no token, or none but [UNK].
@@ -87,9 +112,12 @@ class ShardWriter:
             vocab_size=len(self._counts),
             special_ids=self._special_ids,
             unigram_entropy_nats=_entropy_nats(self._counts),
-            files=tuple(_describe(path) for path in sorted(self.folder.iterdir())),
+            files=tuple(_describe(path) for path in sorted(self.folder.iterdir()) if path.is_file()),
+            validation=validation,
         )
-        (self.folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        # What is absent is left out, so that a text without validation has the identity that older versions gave it.
+        document = manifest.model_dump_json(indent=2, exclude_none=True)
+        (self.folder / MANIFEST).write_text(document + "\n", encoding="utf-8")
         return manifest
 
     def _flush(self) -> None:
@@ -133,6 +161,8 @@ class Shards:
         for file in self.manifest.files:
             if _describe(self.folder / file.name) != file:
                 raise CorpusError(f"{self.folder / file.name}: not the bytes that were written; delete {self.folder}")
+        if self.manifest.validation is not None:
+            Shards(self.folder / VALIDATION).verify()
 
 
 def _entropy_nats(counts: NDArray[np.int64]) -> float:

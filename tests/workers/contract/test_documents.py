@@ -109,11 +109,11 @@ def test_a_vocabulary_larger_than_uint16_is_refused() -> None:
     assert (problem.field, problem.value) == ("data.vocab", "65537")
 
 
-def test_a_batch_that_does_not_divide_names_the_numbers_and_the_nearest_that_would_work() -> None:
+def test_a_batch_that_does_not_divide_names_the_numbers_and_a_multiple() -> None:
     phase = {"seq_len": 64, "global_batch_size": 100, "steps": 3, "lr": 1e-3}
     (problem,) = problems(GOOD | {"phases": [phase], "parallel": {"workers": 2}})
     assert (problem.field, problem.value) == ("phases[0].global_batch_size", "100")
-    assert problem.remedy == "write 64 or 128, or change micro_batch_size"
+    assert "multiple of 64" in problem.remedy
 
 
 def test_a_sequence_longer_than_the_position_embedding_is_refused() -> None:
@@ -122,10 +122,14 @@ def test_a_sequence_longer_than_the_position_embedding_is_refused() -> None:
 
 
 def test_relative_paths_are_seen_from_the_folder_of_the_file(tmp_path: Path) -> None:
-    document = {"data": {"corpus": ["a.txt", "builtin:austen", "/b.txt"], "vocab": "vocab.txt"}}
+    document = {
+        "data": {"corpus": ["a.txt", "builtin:austen", "/b.txt"], "vocab": "vocab.txt", "validation": ["c.txt"]}
+    }
     data = resolve_paths(document, tmp_path)["data"]
     assert data["corpus"] == [str(tmp_path / "a.txt"), "builtin:austen", "/b.txt"]
     assert data["vocab"] == str(tmp_path / "vocab.txt")
+    assert data["validation"] == [str(tmp_path / "c.txt")]
+    assert resolve_paths({"data": {"validation": 0.1}}, tmp_path)["data"]["validation"] == 0.1
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,9 @@ def test_a_corpus_that_is_not_there_is_a_problem_with_field_and_value(source: st
 
 def test_every_file_that_is_missing_is_told_at_once() -> None:
     with pytest.raises(SpecError) as caught:
-        check_files(Data(["/nowhere/a.txt"], "/nowhere/vocab.txt"))
-    assert [problem.field for problem in caught.value.problems] == ["data.corpus[0]", "data.vocab"]
+        check_files(Data(["/nowhere/a.txt"], "/nowhere/vocab.txt", validation=["/nowhere/b.txt"]))
+    fields = [problem.field for problem in caught.value.problems]
+    assert fields == ["data.corpus[0]", "data.validation[0]", "data.vocab"]
 
 
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
@@ -125,7 +126,9 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
 def test_texts_that_are_there_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One sentence. Another.\n")
     (tmp_path / "vocab").write_text("[PAD]\n")
-    check_files(Data([str(tmp_path), str(tmp_path / "a.txt"), "builtin:austen-valid"], str(tmp_path / "vocab")))
+    check_files(
+        Data([str(tmp_path), str(tmp_path / "a.txt"), "builtin:austen-valid"], str(tmp_path / "vocab"), validation=0.1)
+    )
 
 
 def test_a_corpus_of_fewer_bytes_than_a_step_has_tokens_is_warned_of_before_it_is_read(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class RunFolder:
         """
         recorded = self.manifest()
         attempt = self.lock.acquire(lambda last: max(last, recorded.attempt) + 1)
-        self.put_manifest(self.manifest().model_copy(update={"attempt": attempt}))
+        self.put_manifest(self.manifest().in_attempt(attempt))
         return attempt
 
     def take_over(self, attempt: int) -> None:
@@ -131,7 +131,7 @@ class RunFolder:
         manifest = self.manifest()
         take_over(self.journal, self.lock, attempt)
         self.lock.check(attempt)
-        self.put_manifest(manifest.model_copy(update={"attempt": attempt}))
+        self.put_manifest(manifest.in_attempt(attempt))
 
     def begin_on(self, attempt: int, identity: str) -> str | None:
         """Return what the run was begun on; where that is not known, write `identity` down and return None.

@@ -15,6 +15,9 @@ class Data(Strict):
 
     corpus: tuple[str, ...] = Field(min_length=1)
     """Files or folders of .txt or .txt.gz on the machine that trains, or `builtin:austen`."""
+    validation: tuple[str, ...] | float | None = None
+    """Text kept from training, by which the model is judged: files or folders as in `corpus`, or the share of the
+    corpus's documents that is split off. A document's own words decide, so they are always the same ones."""
     vocab: int | str = 30_522
     """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt."""
     lowercase: bool | Literal["auto"] = "auto"
@@ -31,6 +34,18 @@ class Data(Strict):
                 "write for example 30522",
             )
         return vocab
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _is_files_or_a_share(cls, validation: object) -> object:
+        remedy = "name files in a list, such as [builtin:austen-valid], or write a share such as 0.01"
+        if isinstance(validation, list | tuple):
+            if not validation:
+                raise fault("is empty: nothing would be held out", remedy)
+            return validation
+        if validation is None or (isinstance(validation, float) and 0 < validation < 1):
+            return validation
+        raise fault("is neither a list of files nor a share between 0 and 1", remedy)
 
     @field_validator("lowercase", mode="before")
     @classmethod

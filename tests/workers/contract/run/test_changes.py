@@ -9,11 +9,12 @@ from workers.contract.problems import SpecError
 from workers.contract.run.changes import allowed_changes
 
 CONSTANT = PHASE | {"decay": {"kind": "constant"}, "steps": 100, "warmup": 0.1}
+TEXT = {"corpus": ["/text.txt"], "vocab": 90, "validation": 0.1}
 LAST = PHASE | {"seq_len": 16}
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], done: int = 4) -> list[str]:
-    specs = [parse_spec(document(Path("/text.txt")) | changes) for changes in (before, after)]
+    specs = [parse_spec(document(Path()) | {"data": TEXT} | changes) for changes in (before, after)]
     return [str(change) for change in allowed_changes(specs[0], specs[1], done)]
 
 
@@ -32,6 +33,7 @@ def test_an_equal_specification_has_no_changes() -> None:
     [
         ({"labels": {"team": "nlp"}}, ["labels.team: None → 'nlp'"]),
         ({"checkpoint": {"every_steps": 50, "keep": 9}}, ["checkpoint.every_steps: 2 → 50"]),
+        ({"evaluation": {"every_steps": 50}}, ["evaluation.every_steps: 400 → 50"]),
         ({"failures": {"max_restarts": 9}}, ["failures.max_restarts: 3 → 9"]),
         ({"parallel": {"workers": 2}}, ["parallel.workers: 1 → 2"]),
         ({"parallel": {"workers": {"min": 1, "max": 2}}}, ["parallel.workers: 1 → {'min': 1, 'max': 2}"]),
@@ -48,8 +50,9 @@ def test_what_does_not_change_the_result_may_change(change: dict[str, Any], told
         ("name", {"name": "other"}),
         ("seed", {"seed": 1}),
         ("model.layers", {"model": document(Path())["model"] | {"layers": 3}}),
-        ("data.corpus", {"data": {"corpus": ["/other.txt"], "vocab": 90}}),
-        ("data.mask_probability", {"data": {"corpus": ["/text.txt"], "vocab": 90, "mask_probability": 0.2}}),
+        ("data.corpus", {"data": TEXT | {"corpus": ["/other.txt"]}}),
+        ("data.validation", {"data": TEXT | {"validation": 0.2}}),
+        ("data.mask_probability", {"data": TEXT | {"mask_probability": 0.2}}),
         ("optimizer.weight_decay", {"optimizer": {"weight_decay": 0.5}}),
         ("parallel.zero_stage", {"parallel": {"zero_stage": 3}}),
         ("phases[0].lr", {"phases": [PHASE | {"lr": 1.0}]}),

@@ -45,7 +45,7 @@ def test_a_folder_without_run_json_is_new_or_of_an_older_version(folder: RunFold
 
 def test_what_is_written_to_run_json_is_read_back_with_its_format_numbers(folder: RunFolder) -> None:
     folder.put_manifest(RunManifest(identity="ab" * 32, attempt=3))
-    assert folder.manifest() == RunManifest(format=1, journal_format=1, identity="ab" * 32, attempt=3)
+    assert folder.manifest() == RunManifest(format=1, journal_format=2, identity="ab" * 32, attempt=3)
 
 
 @pytest.mark.parametrize("field", ["format", "journal_format"])

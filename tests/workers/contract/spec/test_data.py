@@ -35,5 +35,18 @@ def test_a_vocabulary_that_token_shards_cannot_hold_is_refused(size: int) -> Non
     assert "more than 5 and at most 65536 entries" in found.problem
 
 
+@pytest.mark.parametrize("validation", [None, 0.01, ["builtin:austen-valid"]])
+def test_held_out_text_is_files_or_a_share(validation: Any) -> None:
+    read = Data.model_validate({"corpus": ["builtin:austen"], "validation": validation}).validation
+    assert read == (tuple(validation) if isinstance(validation, list) else validation)
+
+
+@pytest.mark.parametrize("validation", [[], 0.0, 1.0, 1.5, -0.1, True, "builtin:austen-valid", "0.1", {"a": 1}])
+def test_held_out_text_that_is_empty_or_neither_is_one_problem_with_a_remedy(validation: Any) -> None:
+    found = problem(validation=validation)
+    assert (found.field, found.value) == ("data.validation", repr(validation))
+    assert found.remedy == "name files in a list, such as [builtin:austen-valid], or write a share such as 0.01"
+
+
 def test_a_job_without_text_is_refused() -> None:
     assert problem(corpus=[]).field == "data.corpus"
