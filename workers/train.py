@@ -21,7 +21,16 @@ from . import ranks
 from .checkpoints.errors import CheckpointError
 from .contract.arguments import TrainArguments, read_arguments
 from .contract.problems import SpecError
-from .contract.records import AlertRecord, CheckpointRecord, LogRecord, Record, RunStatus, StatusRecord, StepRecord
+from .contract.records import (
+    AlertRecord,
+    CheckpointRecord,
+    EvaluationRecord,
+    LogRecord,
+    Record,
+    RunStatus,
+    StatusRecord,
+    StepRecord,
+)
 from .contract.run.attempts import Begun, begin
 from .contract.run.folder import RunFolder
 from .contract.sources import CorpusError
@@ -144,6 +153,8 @@ def _show(spec: JobSpec, *, as_json: bool) -> Iterator[Callable[[Record], None]]
                 progress.update(task, completed=record.step, numbers=_numbers(record))
             elif isinstance(record, CheckpointRecord):
                 console.print(f"checkpoint of step {record.step} in {escape(record.path)}", soft_wrap=True)
+            elif isinstance(record, EvaluationRecord):
+                console.print(f"held-out text: {record.figures}", soft_wrap=True, highlight=False)
             elif isinstance(record, LogRecord):
                 console.print(escape(record.text), soft_wrap=True, highlight=False)
             elif isinstance(record, AlertRecord):

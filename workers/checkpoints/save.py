@@ -8,7 +8,7 @@ of every file, computed by each rank while it writes its own.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -21,6 +21,18 @@ from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
 
 from .hashing import Writer
+
+
+class SoFar(NamedTuple):
+    """What the manifest says of the run up to a checkpoint."""
+
+    best_loss: float | None = None
+    held_out_loss: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+NOTHING_KNOWN = SoFar()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ def save(
     *,
     identity: str | None = None,
     is_sound: bool = True,
-    best_loss: float | None = None,
+    so_far: SoFar = NOTHING_KNOWN,
 ) -> Saved:
     """Write a checkpoint into a run folder. Every rank calls this; what they write is one checkpoint.
 
@@ -65,7 +77,7 @@ def save(
         identity=identity,
         files=files,
         is_sound=is_sound,
-        best_loss=best_loss,
+        **so_far._asdict(),
     )
     ranks.as_rank_0_does(lambda: folder.store.put(name.manifest, manifest.model_dump_json(indent=1).encode()))
     return Saved(Path(writer.path), sum(file.size_bytes for file in files.values()), time.monotonic() - begin)

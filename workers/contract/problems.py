@@ -206,7 +206,5 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def _short(value: object) -> str:
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
     text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -104,6 +104,11 @@ def _has_utc(time: datetime) -> datetime:
     return time
 
 
+def shown(number: float | None, form: str) -> str:
+    """Write a number of a record for people; one that was not finite is a dash."""
+    return "-" if number is None else format(number, form)
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -244,6 +249,44 @@ class StepRecord(_Record):
         return {what: getattr(self, what) for what in VECTORS}
 
 
+class EvaluationRecord(_Record):
+    """The model judged by text that it does not learn, the same rows with the same masks each time.
+
+    Means over all of them. A number that is not finite is null.
+    """
+
+    kind: Literal["evaluation"] = "evaluation"
+    step: Annotated[Count, Field(ge=1)]
+    """Optimizer steps that the model had taken, over all phases."""
+    attempt: Count
+    phase: Count
+    seq_len: Count
+    """Tokens a row, those of the phase."""
+    rows: Count
+    masked: Count
+    """Positions that the model had to restore."""
+    mlm_loss: float | None
+    """In nats a masked position."""
+    mlm_accuracy: float | None
+    """Share of the masked positions that were guessed right."""
+    perplexity: float | None
+    """exp(mlm_loss)."""
+    nsp_loss: float | None
+    """In nats; null where the job learns no next-sentence prediction, as is the next."""
+    nsp_accuracy: float | None
+    seconds: float
+
+    @property
+    def figures(self) -> str:
+        """The means, and over what they were taken, for people."""
+        nsp = "" if self.nsp_accuracy is None else f", NSP accuracy {self.nsp_accuracy:.1%}"
+        return (
+            f"MLM loss {shown(self.mlm_loss, '.3f')} nats, accuracy {shown(self.mlm_accuracy, '.1%')}, perplexity "
+            f"{shown(self.perplexity, '.1f')}{nsp} ({counted(self.rows, 'row')} of {self.seq_len} tokens, after step "
+            f"{self.step:,})"
+        )
+
+
 class CheckpointRecord(_Record):
     """A checkpoint was committed."""
 
@@ -272,7 +315,7 @@ class LogRecord(_Record):
     text: Text
 
 
-AnyRecord = StatusRecord | TensorsRecord | StepRecord | CheckpointRecord | AlertRecord | LogRecord
+AnyRecord = StatusRecord | TensorsRecord | StepRecord | EvaluationRecord | CheckpointRecord | AlertRecord | LogRecord
 
 
 def _written(record: AnyRecord) -> AnyRecord:

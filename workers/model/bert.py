@@ -23,6 +23,8 @@ class Sums(NamedTuple):
     """Cross-entropy over the B next-sentence labels, in nats."""
     mlm_correct: Tensor
     """Masked positions whose likeliest token is the right one."""
+    nsp_correct: Tensor
+    """Next-sentence labels whose likelier value is the right one."""
 
 
 class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers is untyped here
@@ -44,6 +46,7 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
             mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum"),
             nsp_loss=F.cross_entropy(next_sentence_B2, batch.next_sentence_labels, reduction="sum"),
             mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
+            nsp_correct=(next_sentence_B2.argmax(dim=-1) == batch.next_sentence_labels).sum().float(),
         )
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -56,13 +56,25 @@ def micro_batch(model: nn.Module, spec: JobSpec, *, is_last: bool) -> Iterator[N
     """Reduce gradients over the workers only when the stage wants it: ZeRO 0 and 1 wait for the last micro-batch."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(is_last or spec.parallel.zero_stage >= 2)
-    dtype = compute_dtype(spec, device_of(spec))
-    casts_itself = isinstance(model, FSDPModule) or dtype == torch.float32
     with (
         model.no_sync() if isinstance(model, DistributedDataParallel) and not is_last else nullcontext(),
-        nullcontext() if casts_itself else torch.autocast(device_of(spec).type, dtype),
+        precision(model, spec),
     ):
         yield
+
+
+def precision(model: nn.Module, spec: JobSpec) -> AbstractContextManager[object]:
+    """Compute in the precision that the job asks for; FSDP2 casts by itself."""
+    dtype = compute_dtype(spec, device_of(spec))
+    casts_itself = isinstance(model, FSDPModule) or dtype == torch.float32
+    return nullcontext() if casts_itself else torch.autocast(device_of(spec).type, dtype)
+
+
+def reshard(model: nn.Module) -> None:
+    """Give up what a forward pass without a backward one has left gathered."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _mesh(spec: JobSpec, device: torch.device) -> DeviceMesh:

@@ -10,26 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from optim import Schedule
 from workers import ranks
 from workers.checkpoints import retention
 from workers.checkpoints.load import load_newest
-from workers.checkpoints.save import Saved, remove, save
+from workers.checkpoints.save import Saved, SoFar, remove, save
 from workers.contract.manifests import read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
-from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord
+from workers.contract.records import AlertRecord, CheckpointRecord, EvaluationRecord, LogRecord, RunStatus, StatusRecord
 from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
+from workers.evaluation.held_out import HeldOut
 from workers.samples.dataset import PreTrainingData
 
 from .admission import admit, environment
 from .health import Health
-from .optimizer import reset_step, schedule_of
+from .optimizer import reset_step
 from .reporter import Reporter
 from .signals import StopRequest
 from .step import MicroBatch, Worker, set_up, take_step
-from .telemetry import Telemetry
+from .telemetry import Telemetry, finite
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Steps without a finite gradient after which a run is given up."""
@@ -44,6 +46,8 @@ class Run:
     identity: str
     """Of the text: sha256 of the prepared corpus's manifest."""
     worker: Worker
+    corpus: Path
+    """The prepared text."""
     health: Health
     telemetry: Telemetry
     reporter: Reporter | None
@@ -88,7 +92,7 @@ def train(
     shards = read_shards(text.folder)
     worker, health, stop = set_up(spec, shards), Health(), StopRequest() if stop is None else stop
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
-    run = Run(folder, attempt, text.identity, worker, health, telemetry, reporter, stop)
+    run = Run(folder, attempt, text.identity, worker, text.folder, health, telemetry, reporter, stop)
     done = _resume(run)
     _announce(run, shards.unigram_entropy_nats)
     outcome = RunStatus.SUCCEEDED
@@ -97,6 +101,7 @@ def train(
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
                 outcome = _train_phase(run, window, done, _data(spec, window.phase, text.folder))
         if reporter:
+            reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps)))
             reporter.emit(StatusRecord(status=outcome, attempt=attempt))
     return outcome
 
@@ -112,6 +117,7 @@ def _resume(run: Run) -> int:
         return 0
     run.health.best_loss = loaded.manifest.best_loss
     if run.reporter:
+        run.reporter.summary.resume(loaded.name.step, loaded.manifest.tokens, loaded.manifest.seconds)
         for damage in loaded.damaged:
             detail = f"{damage}. The run goes on from step {loaded.name.step} instead."
             run.reporter.emit(AlertRecord(level="error", title="A checkpoint is damaged", detail=detail))
@@ -136,18 +142,24 @@ def _announce(run: Run, entropy: float) -> None:
 def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData) -> RunStatus:
     """Take the steps of a phase that are left."""
     phase, spec = window.phase, run.worker.spec
-    lr_of = schedule_of(phase)
+    held_out = None if spec.data.validation is None else HeldOut.open(run.corpus, spec, phase)
+    lr_of = Schedule(
+        phase.lr, phase.steps, phase.warmup, decay=phase.decay.kind, power=phase.decay.power, anchor=phase.decay.anchor
+    )
     if done <= window.steps_before and "step" in phase.reset:
         reset_step(run.worker.optimizer)
     for step, micro_batches in _prefetch(window, done, data):
         lr = lr_of(step - window.steps_before)
         sums = take_step(run.worker, step, lr, micro_batches)
-        is_due = step % spec.checkpoint.every_steps == 0 or step == window.last_step
+        saves = step % spec.checkpoint.every_steps == 0 or step == window.last_step
+        judges = held_out is not None and (step % spec.evaluation.every_steps == 0 or step == window.last_step)
         # What a checkpoint holds is never computed again, so it must have been reported.
-        command = run.telemetry.record(step, window.index, lr, sums, flush=is_due)
+        command = run.telemetry.record(step, window.index, lr, sums, flush=saves or judges)
         _give_up_where_hopeless(run, window, step)
-        if is_due or command is not Command.NONE:
-            _checkpoint(run, step)
+        # Before the checkpoint of the same step: a run that goes on from there is not judged again.
+        held_out_loss = _evaluate(run, window, step, held_out) if held_out and judges else None
+        if saves or command is not Command.NONE:
+            _checkpoint(run, step, held_out_loss)
             command = _command_after_saving(run, command)
         if command in _ENDS and step < spec.total_steps:
             return _ENDS[command]
@@ -163,7 +175,7 @@ def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
     phase = f"phases[{window.index}]"
     raise DivergedError(
         f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of {phase}; "
-        f"lower {phase}.lr {window.phase.peak_lr:g} or lengthen its warmup {window.phase.warmup_share:g}"
+        f"lower {phase}.lr {window.phase.lr} or lengthen its warmup {window.phase.warmup}"
     )
 
 
@@ -197,7 +209,30 @@ def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]
     return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]
 
 
-def _checkpoint(run: Run, step: int) -> None:
+def _evaluate(run: Run, window: PhaseWindow, step: int, held_out: HeldOut) -> float | None:
+    """Judge the model by held-out text; return the MLM loss, None where it is not finite."""
+    figures = held_out.evaluate(run.worker.model, run.worker.spec, run.worker.device)
+    record = EvaluationRecord(
+        step=step,
+        attempt=run.attempt,
+        phase=window.index,
+        seq_len=window.phase.seq_len,
+        rows=figures.rows,
+        masked=figures.masked,
+        mlm_loss=finite(figures.mlm_loss),
+        mlm_accuracy=figures.mlm_accuracy,
+        perplexity=finite(figures.perplexity),
+        nsp_loss=finite(figures.nsp_loss),
+        nsp_accuracy=figures.nsp_accuracy,
+        seconds=figures.seconds,
+    )
+    if run.reporter:
+        run.reporter.emit(record)
+    run.telemetry.restart_clock()
+    return record.mlm_loss
+
+
+def _checkpoint(run: Run, step: int, held_out_loss: float | None) -> None:
     if run.reporter:
         run.reporter.sync()  # what a checkpoint holds is never computed again, so no record of it may be lost
     name = CheckpointName(step, run.attempt)
@@ -207,7 +242,7 @@ def _checkpoint(run: Run, step: int) -> None:
         run.worker.model,
         run.worker.optimizer,
         is_sound=run.health.close_window(),
-        best_loss=run.health.best_loss,
+        so_far=SoFar(run.health.best_loss, held_out_loss, *(run.reporter.summary.totals if run.reporter else ())),
         identity=run.identity,
     )
     ranks.as_rank_0_does(lambda: _report_and_retire(run, name, saved))

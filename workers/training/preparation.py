@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from workers.contract.manifests import ShardsManifest
+from workers.contract.manifests import VALIDATION, ShardsManifest, read_shards
 from workers.contract.records import AlertRecord, LogRecord
 from workers.contract.sources import Found, find
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import Progress
 from workers.corpus.shards import Shards
+from workers.evaluation.held_out import HeldOut
 from workers.samples.survey import Survey, survey
 
 from .reporter import Reporter
@@ -50,6 +51,8 @@ def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
         return
     found = find(spec.data.corpus)
     reporter.emit(LogRecord(text=summary(spec, found, shards.manifest, surveys)))
+    if spec.data.validation is not None:
+        reporter.emit(LogRecord(text=held_out_summary(spec, corpus)))
     if found.left_out:
         more = len(found.left_out) - _NAMED
         names = ", ".join(found.left_out[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
@@ -74,6 +77,19 @@ def summary(spec: JobSpec, found: Found, shards: ShardsManifest, surveys: Sequen
         for number, (phase, each) in enumerate(zip(spec.phases, surveys, strict=True))
     )
     return "; ".join([text, *phases])
+
+
+def held_out_summary(spec: JobSpec, corpus: Path) -> str:
+    """Say in one line what the text is by which the model is judged."""
+    text = read_shards(corpus / VALIDATION)
+    asked = spec.evaluation.sequences
+    found = (HeldOut.open(corpus, spec, phase).rows for phase in spec.phases)
+    phases = (
+        f"phases[{number}]: {_count(rows, 'row')}" + (f" of {asked:,} asked for, which is all" if rows < asked else "")
+        for number, rows in enumerate(found)
+    )
+    size = f"{_count(text.documents, 'document')}, {_count(text.tokens, 'token')}"
+    return "; ".join([f"held-out text: {size}; {text.unknown / text.tokens:.2%} [UNK]", *phases])
 
 
 def surprises(spec: JobSpec, shards: ShardsManifest, surveys: Sequence[Survey]) -> list[AlertRecord]:

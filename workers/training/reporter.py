@@ -20,6 +20,8 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.run.journal import Journal
 from workers.contract.run.lock import SupersededError
 
+from .summary import Summary
+
 _PUSH_EVERY_S = 0.25
 _HEARTBEAT_S = 2.0
 _LONGEST_WAIT_S = 5.0
@@ -29,11 +31,16 @@ log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Rank 0's voice: writes records, pushes them, and hears commands."""
+    """Rank 0's voice: writes records, pushes them, and hears commands.
+
+    Attributes:
+        summary: What the records say of the run so far.
+    """
 
     def __init__(
         self, folder: RunFolder, attempt: int = 1, *, on_record: Callable[[Record], None] | None = None
     ) -> None:
+        self.summary = Summary()
         self._journal = folder.open_journal(attempt)
         self._on_record = on_record
         self._pusher = Pusher(folder, self._journal, attempt) if folder.has_control() else None
@@ -50,6 +57,7 @@ class Reporter:
             SupersededError: a newer attempt has begun, and this one must end.
         """
         written = self._journal.append(record)
+        self.summary.take(written)
         if self._on_record:
             self._on_record(written)
 

@@ -170,8 +170,8 @@ def _record(
         nsp_loss=_mean(sums.nsp_loss, sums.samples),
         mlm_accuracy=_mean(sums.correct, sums.masked),
         lr=step.lr,
-        grad_norm=_finite(grad_norm),
-        clip_coef=_finite(clip_coef),
+        grad_norm=finite(grad_norm),
+        clip_coef=finite(clip_coef),
         skipped=bool(skipped),
         rows=round(sums.samples),  # a row holds one sample
         samples=round(sums.samples),
@@ -189,8 +189,9 @@ def _loss(sums: Sums) -> float | None:
 
 
 def _mean(total: float, count: float) -> float | None:
-    return _finite(total / count) if count else None
+    return finite(total / count) if count else None
 
 
-def _finite(number: float) -> float | None:
+def finite(number: float) -> float | None:
+    """Return the number, None where a record cannot hold it."""
     return number if math.isfinite(number) else None

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from optim import Lamb
 from tests.ranks import run_on_ranks
 from tests.workers.checkpoints.trained import trained, write
-from workers.checkpoints.save import remove, save
+from workers.checkpoints.save import SoFar, remove, save
 from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
 
@@ -34,7 +34,9 @@ def test_the_folder_is_named_by_step_and_attempt(tmp_path: Path) -> None:
 def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
     model, optimizer = trained()
     name = CheckpointName(7, 2)
-    path = save(RunFolder(tmp_path), name, model, optimizer, identity="abc", is_sound=False, best_loss=1.5).path
+    path = save(
+        RunFolder(tmp_path), name, model, optimizer, identity="abc", is_sound=False, so_far=SoFar(1.5, 1.25, 900, 2.5)
+    ).path
     found = json.loads((path / "manifest.json").read_text())
     assert {key: value for key, value in found.items() if key != "files"} == {
         "format": 2,
@@ -44,6 +46,9 @@ def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
         "identity": "abc",
         "is_sound": False,
         "best_loss": 1.5,
+        "held_out_loss": 1.25,
+        "tokens": 900,
+        "seconds": 2.5,
     }
     assert found["files"] == {
         file.name: {"size_bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
