@@ -16,6 +16,7 @@ from server.client import Client
 from server.client.errors import JsonObject, UnreachableError
 from server.client.events import Event
 from workers.contract.problems import counted
+from workers.contract.records import EvaluationRecord
 
 LINE_EVERY_S = 5.0
 
@@ -30,6 +31,8 @@ class Course:
     step: int = 0
     last: JsonObject = field(default_factory=dict)
     """The newest step's record."""
+    tokens: dict[int, int] = field(default_factory=dict)
+    """Of each step; of one that was computed again, those of the last time."""
 
     def take(self, event: Event) -> None:
         """Add one event."""
@@ -38,6 +41,7 @@ class Course:
             self.status = data["status"]
         elif event.name == "step":
             self.step, self.last = data["step"], data
+            self.tokens[self.step] = data.get("tokens") or 0
 
     def figures(self) -> str:
         """Loss, throughput, trust ratio and time left, for one line of a terminal."""
@@ -62,8 +66,8 @@ class _Bar:
         self._task = progress.add_task(course.status, total=course.total, completed=course.step, figures="")
 
     def show(self, course: Course, event: Event) -> None:
-        if event.name == "alert":
-            self.say(_alert(event))
+        if said := _said(event):
+            self.say(said)
         self._progress.update(
             self._task, description=course.status, completed=course.step, total=course.total, figures=course.figures()
         )
@@ -78,8 +82,8 @@ class _Lines:
         self._status = ""
 
     def show(self, course: Course, event: Event) -> None:
-        if event.name == "alert":
-            self.say(_alert(event))
+        if said := _said(event):
+            self.say(said)
         is_due = time.monotonic() - self._printed >= LINE_EVERY_S
         if course.status != self._status or (event.name == "step" and (is_due or course.step == course.total)):
             self._printed, self._status = time.monotonic(), course.status
@@ -131,6 +135,10 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
         entropy = job.get("unigram_entropy_nats")
         by_frequency = "" if entropy is None else f" (guessing by word frequency alone: {entropy:.3f})"
         rows.append(("MLM loss", f"{mlm_loss:.3f} nats on masked words{by_frequency}"))
+    if job.get("evaluation"):
+        rows.append(("held-out", EvaluationRecord.model_validate(job["evaluation"]).figures))
+    if tokens := sum(course.tokens.values()):
+        rows.append(("tokens", f"{tokens:,}"))
     if job.get("checkpoint_path"):
         rows.append(("checkpoint", job["checkpoint_path"]))
     for name, text in rows:
@@ -158,6 +166,13 @@ def _display(course: Course, console: Console, *, as_json: bool) -> AbstractCont
     if as_json:
         return _plain(_Records())
     return _bar(course, console) if console.is_terminal else _plain(_Lines())
+
+
+def _said(event: Event) -> str:
+    """What is told of an event in a line of its own; empty for most."""
+    if event.name == "evaluation":
+        return f"held-out text: {EvaluationRecord.model_validate(event.data).figures}"
+    return _alert(event) if event.name == "alert" else ""
 
 
 def _alert(event: Event) -> str:

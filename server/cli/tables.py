@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.client.errors import JsonObject
+from workers.contract.records import EvaluationRecord
 
 from .doctor import Finding, Mark
 
@@ -79,7 +80,9 @@ def job_table(job: JsonObject) -> Table:
     """Lay out what is known of one job, one field per row, without its specification."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in job.items():
-        if name not in ("spec", "labels") and value is not None:
+        if name == "evaluation" and value is not None:
+            table.add_row(Text("held-out text", "dim"), Text(EvaluationRecord.model_validate(value).figures))
+        elif name not in ("spec", "labels") and value is not None:
             table.add_row(Text(name.replace("_", " "), "dim"), _coloured(str(value)))
     for label, value in job["labels"].items():
         table.add_row(Text(f"label {label}", "dim"), Text(value))

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from server.errors import TransitionError
 from workers.contract.push import Command
-from workers.contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
+from workers.contract.records import CheckpointRecord, EvaluationRecord, Record, RunStatus, StatusRecord, StepRecord
 from workers.contract.spec.job import JobSpec
 
 from .status import JobStatus
@@ -88,6 +88,8 @@ class Job:
     """Wall time of a step, over about the last PACE_STEPS."""
     seconds_left: float | None = None
     """Time to the last step at this pace, checkpoints not counted."""
+    evaluation: EvaluationRecord | None = None
+    """The newest evaluation on held-out text, where the job has some."""
     checkpoint_step: int | None = None
     """Step of the newest checkpoint."""
     checkpoint_path: str | None = None
@@ -164,6 +166,8 @@ class Job:
                     lr=record.lr,
                     tokens_per_s=record.tokens_per_s,
                 )
+            case EvaluationRecord():
+                return replace(self, evaluation=record)
             case CheckpointRecord():
                 return replace(self, checkpoint_step=record.step, checkpoint_path=record.path)
         return self

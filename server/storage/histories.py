@@ -12,7 +12,7 @@ from server.errors import ParameterError
 from workers.contract.records import TensorsRecord
 
 from .database import Database
-from .schema import records
+from .schema import EVALUATION, records
 
 SERIES = (
     "loss",
@@ -28,7 +28,10 @@ SERIES = (
     "trust_ratio_p10",
     "trust_ratio_p90",
 )
-
+EVALUATION_SERIES = {
+    f"{EVALUATION}_{name}": name for name in ("mlm_loss", "mlm_accuracy", "perplexity", "nsp_accuracy")
+}
+"""Series of the records of evaluations, and the field that each one shows."""
 
 Vector = Literal["trust_ratio", "weight_norm", "update_norm"]
 
@@ -75,15 +78,18 @@ class Histories:
         Raises:
             ParameterError: a series is not known, or `end` is less than `start`.
         """
-        unknown = [name for name in names if name not in SERIES]
-        if unknown:
-            raise ParameterError(f"there is no series {', '.join(unknown)}; the series are {', '.join(SERIES)}")
-        values = [records.c.data[name].as_float().label(name) for name in names]
+        known = (*SERIES, *EVALUATION_SERIES)
+        if unknown := [name for name in names if name not in known]:
+            raise ParameterError(f"there is no series {', '.join(unknown)}; the series are {', '.join(known)}")
+        of_steps = [name for name in names if name in SERIES]
+        of_evaluations = [name for name in names if name in EVALUATION_SERIES]
+        values = [records.c.data[name].as_float().label(name) for name in of_steps]
         query = _steps(job_id, start, end, records.c.step, *values).order_by(records.c.step)
         with self._database.read() as db:
             rows = db.execute(query).all()
-        table = np.array([list(row) for row in rows], dtype=np.float64).reshape(len(rows), 1 + len(names))
-        return _pool(table, names, buckets)
+            judged = db.execute(_evaluations(job_id, of_evaluations)).all() if of_evaluations else []
+        table = np.array([list(row) for row in rows], dtype=np.float64).reshape(len(rows), 1 + len(of_steps))
+        return _pool(_joined(table, judged, len(of_evaluations)), [*of_steps, *of_evaluations], buckets)
 
     def matrix(self, job_id: str, what: Vector, *, start: int, end: int | None, columns: int) -> Matrix:
         """Read one number of every tensor at the steps from `start` to `end`, at most `columns` wide.
@@ -123,6 +129,22 @@ def _steps(job_id: str, start: int, end: int | None, *columns: ColumnElement[Any
     return query if end is None else query.where(records.c.step <= end)
 
 
+def _evaluations(job_id: str, names: Sequence[str]) -> Select[Any]:
+    values = [records.c.data[EVALUATION_SERIES[name]].as_float().label(name) for name in names]
+    query = select(records.c.data["step"].as_integer(), *values)
+    return query.where(records.c.job_id == job_id, records.c.kind == EVALUATION)
+
+
+def _joined(table: NDArray[np.float64], judged: Sequence[Row[Any]], width: int) -> NDArray[np.float64]:
+    """Put the numbers of evaluations beside those of their steps, NaN beside the other steps."""
+    place = {step: number for number, step in enumerate(table[:, 0])}
+    beside = np.full((len(table), width), np.nan)
+    for row in judged:
+        if row[0] in place:
+            beside[place[row[0]]] = row[1:]
+    return np.hstack([table, beside])
+
+
 def _sets(db: Connection, job_id: str) -> list[TensorsRecord]:
     query = select(records.c.data).where(records.c.job_id == job_id, records.c.kind == "tensors")
     return [TensorsRecord.model_validate(data) for data in db.execute(query.order_by(records.c.seq)).scalars()]
@@ -148,7 +170,10 @@ def _matrix(
 
 
 def _pool(table: NDArray[np.float64], names: list[str], buckets: int) -> Metrics:
-    """Split the rows (step, value, …) into runs of equal length and take least, greatest and last of each."""
+    """Split the rows (step, value, …) into runs of equal length and take least, greatest and last of each.
+
+    The last one of an evaluation is the last in its run: few steps have one.
+    """
     size = max(1, -(-len(table) // buckets))
     starts = np.arange(0, len(table), size)
     ends = np.minimum(starts + size, len(table)) - 1
@@ -158,5 +183,12 @@ def _pool(table: NDArray[np.float64], names: list[str], buckets: int) -> Metrics
         # fmin and fmax pass over NaN
         minimum[name] = np.fmin.reduceat(values, starts) if len(starts) else values
         maximum[name] = np.fmax.reduceat(values, starts) if len(starts) else values
-        last[name] = values[ends]
+        last[name] = _last(values, starts, ends) if name in EVALUATION_SERIES else values[ends]
     return Metrics(table[ends, 0].astype(np.int64), minimum, maximum, last)
+
+
+def _last(values: NDArray[np.float64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Take the last number of each run that is not NaN, NaN where there is none."""
+    numbered = np.where(np.isnan(values), -1, np.arange(len(values)))
+    at = np.maximum.reduceat(numbered, starts) if len(starts) else ends
+    return np.where(at >= 0, values[at], np.nan)

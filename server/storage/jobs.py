@@ -15,6 +15,7 @@ from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
+from workers.contract.records import EvaluationRecord
 from workers.contract.spec.job import JobSpec
 
 from .database import Database
@@ -131,7 +132,8 @@ def _job(row: RowMapping) -> Job:
     values = {field.name: row[field.name] for field in fields(Job)}
     try:
         status, command = JobStatus(row["status"]), Command(row["command"])
-        return Job(**values | {"status": status, "command": command, "spec": parse_spec(json.loads(row["spec"]))})
+        read = {"status": status, "command": command, "evaluation": _evaluation(row["evaluation"])}
+        return Job(**values | read | {"spec": parse_spec(json.loads(row["spec"]))})
     except ValueError as error:  # of another version, or damaged
         return _unreadable(values, error)
 
@@ -142,13 +144,19 @@ def _unreadable(values: dict[str, Any], error: ValueError) -> Job:
     status = JobStatus(values["status"]) if values["status"] in _FINISHED else JobStatus.FAILED
     finished_at = values["finished_at"] or datetime.now(UTC)
     settled = {"status": status, "error": said, "finished_at": finished_at, "command": Command.NONE, "spec": None}
-    return Job(**values | settled)
+    return Job(**values | settled | {"evaluation": None})
+
+
+def _evaluation(stored: dict[str, Any] | None) -> EvaluationRecord | None:
+    return None if stored is None else EvaluationRecord.model_validate(stored)
 
 
 def _columns(job: Job) -> dict[str, Any]:
     """Return what the row of a job holds. A specification that could not be read stays as it is stored."""
     values = {field.name: getattr(job, field.name) for field in fields(Job)}
     spec = values.pop("spec")
+    if job.evaluation is not None:
+        values["evaluation"] = job.evaluation.model_dump(mode="json")
     return values if spec is None else values | {"spec": spec.model_dump(mode="json")}
 
 

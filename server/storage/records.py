@@ -15,7 +15,7 @@ from workers.contract.records import VECTORS, Record, StepRecord, TensorsRecord
 from .database import Database
 from .jobs import read_job, replace_job
 from .ratios import quantiles
-from .schema import jobs, records
+from .schema import EVALUATION, jobs, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,21 @@ def _acknowledged(db: Connection, job_id: str) -> int:
 def _insert(db: Connection, job_id: str, taken: Sequence[tuple[Record, Job]]) -> None:
     sets = _Sets(db, job_id)
     rows = [{"job_id": job_id} | _row(record, after, sets) for record, after in taken]
+    rows = _without_repeated_evaluations(db, job_id, rows)
     # A step that was computed again takes the place of the first one.
     last = {row["step"]: row for row in rows if row["step"] is not None}
     db.execute(delete(records).where(records.c.job_id == job_id, records.c.step.in_(last)))
     db.execute(insert(records), [row for row in rows if row["step"] is None or last[row["step"]] is row])
+
+
+def _without_repeated_evaluations(db: Connection, job_id: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out, and remove, evaluations of which there is a newer one of the same step."""
+    last = {row["data"]["step"]: row["seq"] for row in rows if row["kind"] == EVALUATION}
+    if not last:
+        return rows
+    of_job = (records.c.job_id == job_id) & (records.c.kind == EVALUATION)
+    db.execute(delete(records).where(of_job, records.c.data["step"].as_integer().in_(last)))
+    return [row for row in rows if row["kind"] != EVALUATION or last[row["data"]["step"]] == row["seq"]]
 
 
 class _Sets:

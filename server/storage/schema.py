@@ -39,6 +39,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 metadata = MetaData()
+EVALUATION = "evaluation"
+"""The kind of the records that say how good the model is on held-out text."""
 
 jobs = Table(
     "jobs",
@@ -63,6 +65,7 @@ jobs = Table(
     Column("tokens_per_s", Float),
     Column("pace_s", Float),
     Column("seconds_left", Float),
+    Column("evaluation", JSON(none_as_null=True)),
     Column("checkpoint_step", Integer),
     Column("checkpoint_path", Text),
     Column("labels", JSON, nullable=False),

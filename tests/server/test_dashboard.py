@@ -194,6 +194,41 @@ def test_a_job_shows_its_history(page: Page, shared: Served, job: tuple[str, Wri
     assert page.locator(".plot canvas").count() == 5
 
 
+def test_held_out_figures_are_shown_and_drawn_as_they_come(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
+    job_id, writer = job
+    open_job(shared, page, job_id)
+    expect(page.locator(".fact").filter(has_text="Held-out")).to_have_count(0)
+    shared.push(job_id, [writer.evaluation(10), *writer.steps(11, 20), writer.evaluation(20, mlm_accuracy=0.25)])
+    for _ in range(2):  # as it arrives, and as it is read again
+        expect(fact(page, "Held-out accuracy")).to_have_text("25.0 %")
+        expect(fact(page, "Held-out loss")).to_have_text("6.500")
+        expect(page.locator(".key.line-held-out")).to_have_count(2)
+        expect(page.locator(".notes")).to_contain_text(
+            "Held-out text after step 20: 25.0 % of the masked words are right"
+        )
+        settle(page)
+        assert dots(page, "Loss over steps") > 0
+        assert dots(page, "Masked accuracy over steps") > 0
+        page.reload()
+
+
+def dots(page: Page, chart: str) -> int:
+    """Count the pixels of a chart that have the colour of held-out text."""
+    count: int = page.evaluate(
+        """(name) => {
+          const canvas = document.querySelector(`[aria-label="${name}"] canvas`);
+          const ink = getComputedStyle(document.documentElement).getPropertyValue("--line-held-out").trim();
+          const wanted = [1, 3, 5].map((at) => parseInt(ink.slice(at, at + 2), 16));
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let count = 0;
+          for (let at = 0; at < data.length; at += 4) count += wanted.every((part, i) => data[at + i] === part);
+          return count;
+        }""",
+        chart,
+    )
+    return count
+
+
 def test_nothing_is_promised_before_there_is_a_record_of_it(page: Page, shared: Served) -> None:
     job_id = shared.submit(name="austen", phases=PHASES)["id"]
     open_job(shared, page, job_id)

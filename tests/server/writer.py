@@ -72,6 +72,12 @@ class Writer:
         """The steps from `first` to `last`."""
         return [self.step(step) for step in range(first, last + 1)]
 
+    def evaluation(self, step: int, **figures: float | None) -> Record:
+        """The model judged by held-out text: 12.5 % of the masked words are right."""
+        means = {"mlm_loss": 6.5, "mlm_accuracy": 0.125, "perplexity": 665.0, "nsp_loss": 0.7, "nsp_accuracy": 0.5}
+        numbers = {"attempt": 1, "phase": 0, "seq_len": 64, "rows": 80, "masked": 720, "seconds": 1.5}
+        return self._record("evaluation", step=step, **numbers | means | figures)
+
     def checkpoint(self, step: int, *, kept: Sequence[int] | None = None) -> Record:
         """A checkpoint of 50 MiB; `kept` are the steps of those that are there from now on."""
         paths = {} if kept is None else {"kept": [f"checkpoints/{each}" for each in kept]}

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 
 from server.http.context import NamedJob, ServerParts
-from server.storage.histories import SERIES, Metrics, Vector
+from server.storage.histories import EVALUATION_SERIES, SERIES, Metrics, Vector
 from server.storage.records import Newest
 from workers.contract.records import MOST
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 
 PACKED = "application/octet-stream"
-Kind = Literal["status", "tensors", "checkpoint", "alert", "log"]
+Kind = Literal["status", "tensors", "evaluation", "checkpoint", "alert", "log"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -39,7 +39,7 @@ def metrics(
     job: NamedJob,
     server: ServerParts,
     series: Annotated[str, Query(max_length=1000, description="Names of series, with commas between them.")] = ",".join(
-        SERIES
+        (*SERIES, *EVALUATION_SERIES)
     ),
     start: Annotated[int, Query(ge=1, le=MOST, alias="from", description="First step.")] = 1,
     end: Annotated[int | None, Query(ge=1, le=MOST, alias="to", description="Last step.")] = None,
@@ -47,7 +47,8 @@ def metrics(
 ) -> Response:
     """Read series, pooled to `buckets` runs of steps: `{"steps": […], "series": {name: {"min", "max", "last"}}}`.
 
-    `steps` holds the last step of each bucket. A number that is missing or not finite is null.
+    `steps` holds the last step of each bucket. A number that is missing or not finite is null. The series that begin
+    with `evaluation_` have numbers at the steps after which the model was judged by held-out text.
     """
     names = [name.strip() for name in series.split(",") if name.strip()]
     found = server.histories.metrics(job.id, names, start=start, end=end, buckets=buckets)

@@ -35,11 +35,12 @@ function scales(log, window, timeline) {
   return { x: { time: false, range: x }, y };
 }
 
-/** uPlot marks the bucket's spread with a band between the lower and the upper bound. */
+/** uPlot marks the bucket's spread with a band between the lower and the upper bound. Dots mark the steps that have a value. */
 function series(lines) {
-  return lines.flatMap(({ band, dash, ink }) => {
+  return lines.flatMap(({ band, dash, dots, ink }) => {
     const stroke = color(ink);
-    const line = { stroke, width: dash ? 1 : 1.5, dash: dash && [5, 4], points: { show: false } };
+    const points = dots ? { show: true, size: 6, fill: stroke } : { show: false };
+    const line = { stroke, width: dash ? 1 : 1.5, dash: dash && [5, 4], points, spanGaps: Boolean(dots) };
     const bound = { stroke: "transparent", width: 0, points: { show: false } };
     return band ? [line, bound, bound] : [line];
   });
@@ -101,7 +102,7 @@ const drawable = (data, log) =>
   log ? data.map((line, i) => (i ? line.map((value) => (value > 0 ? value : null)) : line)) : data;
 
 /**
- * One chart. `lines`: {label, ink, row, band: [lower, upper], dash, constant}, rows of `timeline`; the first line's
+ * One chart. `lines`: {label, ink, row, band: [lower, upper], dash, dots, constant}, rows of `timeline`; the first line's
  * value at the cursor, or its last one, stands in the caption.
  */
 export function Chart(props) {

@@ -4,14 +4,15 @@ import { follow, readJob, readMetrics, readNotes, readRatios, RETRY_MS } from ".
 import { Timeline } from "./timeline.js";
 
 const SERIES = ["loss", "mlm_loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s",
-  "trust_ratio_median", "trust_ratio_p10", "trust_ratio_p90"];
+  "trust_ratio_median", "trust_ratio_p10", "trust_ratio_p90",
+  "evaluation_mlm_loss", "evaluation_mlm_accuracy"];
 const LAST_MIN_MAX = ["last", "min", "max"];
 /** Rows of `metrics`: each series, then the lower and upper bound of its bucket. */
 export const ROW = Object.fromEntries(
   SERIES.flatMap((name, i) => [[name, 3 * i], [`${name}_min`, 3 * i + 1], [`${name}_max`, 3 * i + 2]]),
 );
-const KINDS = ["status", "tensors", "step", "checkpoint", "alert", "log"];
-const NOTES = new Set(["status", "checkpoint", "alert", "log"]);
+const KINDS = ["status", "tensors", "step", "evaluation", "checkpoint", "alert", "log"];
+const NOTES = new Set(["status", "evaluation", "checkpoint", "alert", "log"]);
 const MAX_NOTES = 200;
 
 /** What a step's record says of the job. */
@@ -85,6 +86,7 @@ export class Run {
   take(kind, record) {
     if (kind === "step") this.takeStep(record);
     else if (kind === "tensors") this.takeTensors(record);
+    else if (kind === "evaluation") this.takeEvaluation(record);
     else if (kind === "status") this.refresh();
     if (NOTES.has(kind) && record.seq) this.notes.set(record.seq, record); // the server's own words have no number
     if (this.notes.size > MAX_NOTES) this.notes.delete(this.notes.keys().next().value);
@@ -105,6 +107,14 @@ export class Run {
     this.putRatios(record.step, this.column(record));
     this.latest = record;
     this.job = { ...this.job, ...progress(record) };
+  }
+
+  /** What held-out text says of the model after a step, which came before it. */
+  takeEvaluation(record) {
+    for (const name of ["mlm_loss", "mlm_accuracy"]) {
+      for (const bound of ["", "_min", "_max"]) this.metrics.amend(record.step, ROW[`evaluation_${name}${bound}`], record[name]);
+    }
+    this.job = { ...this.job, evaluation: record };
   }
 
   /** A step's ratios, each in the row of its tensor. Where there is not one for each tensor, none can be trusted. */

@@ -84,6 +84,14 @@ export class Timeline {
     for (let row = 0; row < this.rows; row++) this.values[index * this.rows + row] = column[row] ?? NaN;
   }
 
+  /** Sets one row of the column that the step belongs to, where there is one. */
+  amend(step, row, value) {
+    const index = this.find(step);
+    if (index < 0) return;
+    const before = this.stride === 1 ? NaN : this.at(index, row);
+    this.values[index * this.rows + row] = this.pooling[row](before, value ?? NaN);
+  }
+
   /** Two columns become one: the whole run stays in view, evenly thinned. */
   pool() {
     const { steps, values, length, rows } = this;

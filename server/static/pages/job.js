@@ -62,6 +62,8 @@ function Facts({ run }) {
     <${Fact} name=${over ? "Duration" : "Time left"}>${duration(over ? elapsed(job.started_at, job.finished_at) : job.seconds_left)}</${Fact}>
     <${Fact} name="Loss">${number(last("loss"))}</${Fact}>
     <${Fact} name="Masked accuracy">${percent(last("mlm_accuracy"))}</${Fact}>
+    ${job.evaluation && html`<${Fact} name="Held-out loss">${number(job.evaluation.mlm_loss)}</${Fact}>
+      <${Fact} name="Held-out accuracy">${percent(job.evaluation.mlm_accuracy)}</${Fact}>`}
     <${Fact} name="Tokens/s">${compact(last("tokens_per_s"))}</${Fact}>
     <${Fact} name="Workers">${count(job.world_size)}</${Fact}>
     <${Fact} name="Attempt">${count(job.attempt)}</${Fact}>
@@ -86,16 +88,19 @@ function Charts({ run, shared }) {
   const line = (name, ink) => ({ label: name, row: ROW[name], band: [ROW[`${name}_min`], ROW[`${name}_max`]], ink });
   // Only this part of the loss compares with the entropy: the other is that of the next-sentence task.
   const masked = { label: "masked words", row: ROW.mlm_loss, ink: "line-masked" };
+  const judged = run.job.evaluation;
+  const heldOut = (name) => ({ label: "held-out text", row: ROW[`evaluation_${name}`], dots: true, ink: "line-held-out" });
   const reference = { label: `unigram entropy ${number(entropy)}`, constant: entropy, dash: true, ink: "muted" };
   const small = { ...shared, timeline: run.metrics, height: 118 };
   const spread = { label: "median", row: ROW.trust_ratio_median, band: [ROW.trust_ratio_p10_min, ROW.trust_ratio_p90_max], ink: "line-ratio" };
   const has = (name) => run.metrics.row(ROW[name]).some((value) => value !== null);
   return html`<section class="panel charts" aria-label="Metrics">
     <div class="tall"><${Chart} title="Loss" unit="nats" ...${small} height=${278} log=${log}
-      lines=${[line("loss", "line-loss"), masked, ...(entropy ? [reference] : [])]}>
+      lines=${[line("loss", "line-loss"), masked, ...(judged ? [heldOut("mlm_loss")] : []), ...(entropy ? [reference] : [])]}>
       <label class="toggle"><input type="checkbox" checked=${log} onChange=${(event) => setLog(event.target.checked)} /> logarithmic</label></${Chart}></div>
     <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
     <${Chart} title="Throughput" unit="tokens/s" show=${compact} ...${small} lines=${[line("tokens_per_s", "line-speed")]} />
+    ${judged && html`<${Chart} title="Masked accuracy" show=${percent} ...${small} lines=${[line("mlm_accuracy", "line-loss"), heldOut("mlm_accuracy")]} />`}
     ${has("grad_norm") && html`<${Chart} title="Gradient norm" unit="before clipping" log=${true} ...${small} lines=${[line("grad_norm", "line-norm")]} />`}
     ${has("trust_ratio_median") && html`<${Chart} title="Median trust ratio" unit="10–90 %" log=${true} ...${small} show=${(ratio) => number(ratio, 3)} lines=${[spread]} />`}
   </section>`;

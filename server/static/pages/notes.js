@@ -1,6 +1,6 @@
-// Checkpoints, alerts, changes of status and lines of text, the newest first.
+// Evaluations, checkpoints, alerts, changes of status and lines of text, the newest first.
 
-import { bytes, count, duration, when } from "../ui/formats.js";
+import { bytes, count, duration, number, percent, when } from "../ui/formats.js";
 import { html } from "../ui/html.js";
 
 const SAY = {
@@ -8,8 +8,11 @@ const SAY = {
     `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} ${workers === 1 ? "worker" : "workers"}` : ""}`, error],
   checkpoint: ({ step, size_bytes: size, seconds, path }, kept) => [
     `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, kept && !kept.includes(path) ? "removed since then" : path],
+  evaluation: ({ step, mlm_loss: loss, mlm_accuracy: accuracy, perplexity, nsp_accuracy: nsp, rows, seq_len: length, seconds }) => [
+    `Held-out text after step ${count(step)}: ${percent(accuracy)} of the masked words are right`,
+    `MLM loss ${number(loss)} nats, perplexity ${number(perplexity)}, next-sentence accuracy ${percent(nsp)}; ${count(rows)} rows of ${count(length)} tokens in ${duration(seconds)}`],
   alert: ({ title, detail }) => [title, detail],
-  log: ({ text }) => [text, ""],
+  log: ({ text }) => text.split(/\n([^]*)/), // the first line, and the others
 };
 
 function Note({ note, kept }) {

@@ -209,3 +209,17 @@ def test_a_job_without_records_has_none(served: Served) -> None:
 def test_steps_are_refused_because_the_histories_have_them(served: Served) -> None:
     job_id, _ = begin(served)
     assert served.http.get(f"/v1/jobs/{job_id}/records?kind=step").status_code == 422
+
+
+def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first_and_the_job_knows_the_newest(
+    house: House,
+) -> None:
+    writer = Writer()
+    house.ingest(*writer.begin(), *writer.steps(1, 4), writer.evaluation(2), writer.evaluation(4, mlm_loss=5.0))
+    house.ingest(writer.evaluation(4, mlm_loss=4.0), writer.evaluation(4, mlm_loss=3.0))
+    found = [(record["step"], record["mlm_loss"]) for record in house.stored() if record["kind"] == "evaluation"]
+    assert found == [(2, 6.5), (4, 3.0)]
+    newest = house.now().evaluation
+    assert newest is not None
+    assert (newest.step, newest.mlm_loss, newest.nsp_accuracy) == (4, 3.0, 0.5)
+    assert [record["step"] for record in house.stored() if record["kind"] == "step"] == [1, 2, 3, 4]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.server.writer import Writer
 from tests.serving import NAMES, Served, run_records, status, step, tensors
 
 
@@ -47,6 +48,22 @@ def test_a_missing_number_is_null_and_does_not_hide_its_neighbours(served: Serve
     for buckets, least, last in ((2, [10, None], [10, None]), (1, [10], [None])):
         found = served.http.get(f"/v1/jobs/{job_id}/metrics?series=loss&buckets={buckets}").json()
         assert (found["series"]["loss"]["min"], found["series"]["loss"]["last"]) == (least, last)
+
+
+def test_held_out_figures_stand_at_the_steps_that_were_judged_and_survive_pooling(served: Served) -> None:
+    writer, job_id = Writer(), served.submit()["id"]
+    served.push(job_id, [*writer.begin(), *writer.steps(1, 3), writer.evaluation(3, mlm_loss=6.5)])
+    served.push(job_id, [*writer.steps(4, 8), writer.evaluation(6, mlm_loss=5.5)])
+    route = f"/v1/jobs/{job_id}/metrics?series=loss,evaluation_mlm_loss,evaluation_nsp_accuracy"
+    found = served.http.get(route).json()
+    assert found["steps"] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert found["series"]["evaluation_mlm_loss"]["last"] == [None, None, 6.5, None, None, 5.5, None, None]
+    assert found["series"]["evaluation_nsp_accuracy"]["last"][2] == 0.5
+    assert all(found["series"]["loss"]["last"])
+    pooled = served.http.get(f"{route}&buckets=2").json()
+    assert pooled["series"]["evaluation_mlm_loss"] == {"min": [6.5, 5.5], "max": [6.5, 5.5], "last": [6.5, 5.5]}
+    records = served.http.get(f"/v1/jobs/{job_id}/records?kind=evaluation").json()["records"]
+    assert [(record["step"], record["perplexity"]) for record in records] == [(3, 665.0), (6, 665.0)]
 
 
 def test_an_unknown_series_is_refused_with_the_names_of_those_there_are(served: Served, job_id: str) -> None:
