@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by
 from benchmarks.bert import MODELS, make_parameters
 from benchmarks.timing import in_turns
 from optim import Lamb
-from optim.calls import Call
 from optim.kernels.operands import Operands
+from optim.remembered import Call
 from optim.sharding import local_part
 
 RANKS = 2

@@ -1,7 +1,10 @@
-"""LAMB for one rank and for many."""
+"""LAMB for one rank and for many.
+
+Shapes: T tensors in one call, n sums of squares; `norms_4T` is [4, T].
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import torch
@@ -9,13 +12,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
-from .calls import Call, Calls, Ready, Step, settings_of
+from .calls import Calls
 from .gradients import placed_gradients
+from .groups import named, without_repeats
 from .kernels.operators import BACKENDS
 from .last_step import LastStep
+from .remembered import Call
 from .sharding import distinct, shard_groups, sum_over_shards, total_over_shards
 from .state.dicts import loaded_form, saved_form
 from .state.parameter import new_state
+from .step import Ready, Step, settings_of
 from .validation import (
     SWITCHES,
     check_contiguous,
@@ -126,7 +132,7 @@ class Lamb(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, now or after any step; a tensor named twice in it (tied weights) counts once."""
-        param_group["params"] = _without_repeats(param_group["params"])
+        param_group["params"] = without_repeats(param_group["params"])
         super().add_param_group(param_group)
         try:
             check_group(param_group, self)
@@ -150,12 +156,12 @@ class Lamb(Optimizer):
                 loss = closure()
         calls = self._present_calls()
         if calls:
-            clip = self._clip(calls)
+            clip_3 = self._clip(calls)
             local, sharded = ([call for call in calls if bool(call.groups) is which] for which in (False, True))
-            norms = [call.kernels.lamb_step(call.operands, clip, call.lr) for call in local]
-            norms += self._step_sharded(sharded, clip)
+            norms = [call.kernels.lamb_step(call.operands, clip_3, call.lr) for call in local]
+            norms += self._step_sharded(sharded, clip_3)
             names = tuple([name for call in [*local, *sharded] for name in call.names])
-            self.last_step = LastStep(names, clip, tuple(norms), self._wants_grad_norm)
+            self.last_step = LastStep(names, clip_3, tuple(norms), self._wants_grad_norm)
         return loss
 
     def _clip(self, calls: list[Call]) -> Tensor:
@@ -163,16 +169,17 @@ class Lamb(Optimizer):
         if not self._wants_grad_norm:
             return self._calls.unclipped(calls[0].operands.device)
         squares = [call.kernels.sum_squares(call.operands) for call in calls]
-        total = total_over_shards(squares, [call.groups for call in calls])
-        return calls[0].kernels.lamb_clip(total, self.max_grad_norm or 0.0, self.skip_nonfinite)
+        squares_n = total_over_shards(squares, [call.groups for call in calls])
+        return calls[0].kernels.lamb_clip(squares_n, self.max_grad_norm or 0.0, self.skip_nonfinite)
 
-    def _step_sharded(self, calls: list[Call], clip: Tensor) -> list[Tensor]:
+    def _step_sharded(self, calls: list[Call], clip_3: Tensor) -> list[Tensor]:
         """Update, ratio and apply; return ‖w‖, ‖u‖, trust ratio and the factor on u, float64 [4, T] for each call."""
-        sums = [call.kernels.lamb_update(call.operands, clip) for call in calls]
+        sums = [call.kernels.lamb_update(call.operands, clip_3) for call in calls]
         norms = []
         for call, sums_2T in zip(calls, sum_over_shards(sums, [call.groups for call in calls]), strict=True):
-            norms.append(call.kernels.lamb_ratio(call.operands, sums_2T, clip, call.lr))
-            call.kernels.lamb_apply(call.operands, norms[-1][3])
+            norms_4T = call.kernels.lamb_ratio(call.operands, sums_2T, clip_3, call.lr)
+            call.kernels.lamb_apply(call.operands, norms_4T[3])
+            norms.append(norms_4T)
         return norms
 
     @property
@@ -181,10 +188,10 @@ class Lamb(Optimizer):
 
     def describe(self) -> str:
         """Return what this optimizer will do, for people: totals, switches, and one line for each group."""
-        entries = list(self._named())
+        entries = list(named(self.param_groups))
         sharded = [groups for _, name, p in entries if (groups := shard_groups(name, p))]
-        collectives = (2 if self.max_grad_norm or self.skip_nonfinite else 1) * sum(map(len, distinct(sharded)))
-        total = sum(p.numel() for _, _, p in entries)
+        collectives = (2 if self._wants_grad_norm else 1) * sum(map(len, distinct(sharded)))
+        total = sum(p.numel() for *_, p in entries)
         shards = f"{len(sharded)} sharded, {collectives} collectives a step"
         lines = [
             f"Lamb: {len(entries)} tensors, {total:,} elements; {shards}",
@@ -226,8 +233,7 @@ class Lamb(Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, saved)
             saved = saved if changed is None else changed
-        named = [(name, p) for _, name, p in self._named()]
-        loaded = loaded_form(saved, self.param_groups, named, self)
+        loaded = loaded_form(saved, self.param_groups, [each[1:] for each in named(self.param_groups)], self)
         self.state = defaultdict(dict, loaded["state"])
         self.param_groups = loaded["param_groups"]
         for after in self._optimizer_load_state_dict_post_hooks.values():
@@ -237,23 +243,18 @@ class Lamb(Optimizer):
         return super().__getstate__() | {name: getattr(self, name) for name in ("last_step", "_calls", *SWITCHES)}
 
     def _check_last_group(self) -> None:
-        *others, group = self.param_groups
-        _, first_name, first = next(self._named(), (None, "", torch.empty(0)))
-        for name, parameter in zip(_names(group, sum(len(g["params"]) for g in others)), group["params"], strict=True):
+        entries = list(named(self.param_groups))
+        for number, name, parameter in entries:
+            if number < len(self.param_groups) - 1:
+                continue
             check_parameter(name, parameter, self.moments, master_weights=self.master_weights)
             shard_groups(name, parameter)
+            _, first_name, first = entries[0]
             if parameter.device != first.device:
                 raise ValueError(
                     f"parameter {name!r} is on {parameter.device} but {first_name!r} on {first.device}; "
                     "Lamb needs all on one device: move the model before the optimizer is built"
                 )
-
-    def _named(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-        """Yield (group, name, parameter) in order."""
-        count = 0
-        for group in self.param_groups:
-            yield from ((group, name, p) for name, p in zip(_names(group, count), group["params"], strict=True))
-            count += len(group["params"])
 
     def _present_calls(self) -> list[Call]:
         """Return the calls of this step; whatever is wrong with tensors or settings is raised here."""
@@ -262,23 +263,21 @@ class Lamb(Optimizer):
         switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}
         settings = [settings_of(group, **switches) for group in self.param_groups]
         step = Step(self.param_groups, self.state, settings, BACKENDS[self.backend])
-        kept = self._calls.kept(step)
-        return self._calls.built(step, self._ready()) if kept is None else kept
+        calls = self._calls.remembered(step)
+        return self._calls.built(step, self._ready()) if calls is None else calls
 
     def _ready(self) -> list[Ready]:
         """Return the tensors that have a gradient, with their state."""
-        found = [(group, name, p) for group, name, p in self._named() if p.grad is not None]
+        found = [each for each in named(self.param_groups) if each.parameter.grad is not None]
         for _, name, parameter in found:
             check_unflattened(name, parameter)
             check_gradient(name, parameter)
             check_contiguous(name, parameter, self.moments)
-        names, parameters = [name for _, name, _ in found], [parameter for *_, parameter in found]
-        grads = placed_gradients(names, parameters)
-        for name, parameter, grad in zip(names, parameters, grads, strict=True):
+        grads = placed_gradients([each.name for each in found], [each.parameter for each in found])
+        for (_, name, parameter), grad in zip(found, grads, strict=True):
             check_local_gradient(name, parameter, grad)
-        numbers = {id(group): number for number, group in enumerate(self.param_groups)}
         return [
-            Ready(numbers[id(group)], name, p, grad, shard_groups(name, p), self._state(name, p))
+            Ready(group, name, p, grad, shard_groups(name, p), self._state(name, p))
             for (group, name, p), grad in zip(found, grads, strict=True)
         ]
 
@@ -288,17 +287,3 @@ class Lamb(Optimizer):
             state.update(new_state(parameter, self.moments, master_weights=self.master_weights))
         check_held_state(name, parameter, state)
         return state
-
-
-def _names(group: dict[str, Any], before: int) -> list[str]:
-    """Return the names of a group's parameters: their numbers, after `before` others, if they have none."""
-    return group.get("param_names") or [str(before + i) for i in range(len(group["params"]))]
-
-
-def _without_repeats(params: Any) -> Any:
-    if isinstance(params, Tensor | set):
-        return params
-    entries: dict[int, Any] = {}
-    for entry in params:
-        entries.setdefault(id(entry[1] if isinstance(entry, tuple) else entry), entry)
-    return list(entries.values())

@@ -19,7 +19,7 @@ class LastStep:
     clip: Tensor
     """float64 [3], what `lamb_clip` returned."""
     norms: tuple[Tensor, ...]
-    """What `lamb_ratio` returned for each batch, float64 [4, T of the batch]."""
+    """What `lamb_ratio` returned for each call, float64 [4, T of the call]."""
     has_grad_norm: bool
     """Whether clipping or skipping asked for the norm of the gradients."""
 

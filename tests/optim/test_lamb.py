@@ -273,18 +273,6 @@ def test_a_schedule_changes_the_rate_between_steps(kind: Any) -> None:
     torch.testing.assert_close(parameters[0].detach(), oracle.weights[0], rtol=1e-12, atol=0)
 
 
-def test_tied_weights_count_once() -> None:
-    shared, bias = make_parameters([(4, 3), (4,)])
-    optimizer = Lamb([("embedding", shared), ("bias", bias), ("decoder", shared)], max_grad_norm=1.0)
-    shared.grad, bias.grad = torch.ones_like(shared), torch.ones_like(bias)
-    optimizer.step()
-    assert optimizer.last_step is not None
-    assert optimizer.last_step.names == ("embedding", "bias")
-    assert optimizer.last_step.grad_norm is not None
-    assert optimizer.last_step.grad_norm.item() == pytest.approx(4.0)
-    assert optimizer.state[shared]["step"].item() == 1.0
-
-
 def test_a_closure_computes_the_gradients_and_its_loss_is_returned() -> None:
     parameter = nn.Parameter(torch.ones(3))
     optimizer = Lamb([parameter])
