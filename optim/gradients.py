@@ -2,6 +2,8 @@
 
 The gradient of an embedding that is sharded by rows is replicated, and that of a norm under sequence parallelism is a
 partial sum on each rank.
+
+Shapes: n elements of one tensor or of several; `flat_n` is [n].
 """
 
 from collections.abc import Sequence
@@ -42,8 +44,8 @@ def _summed(names: Sequence[str], grads: Sequence[DTensor]) -> list[DTensor]:
     for (groups, _), chosen in calls.items():
         if not groups:
             continue
-        flat = torch.cat([local_part(grads[i]).reshape(-1) for i in chosen])
-        parts = torch.split(all_reduce(flat, groups), [local_part(grads[i]).numel() for i in chosen])
+        flat_n = torch.cat([local_part(grads[i]).reshape(-1) for i in chosen])
+        parts = torch.split(all_reduce(flat_n, groups), [local_part(grads[i]).numel() for i in chosen])
         for i, part in zip(chosen, parts, strict=True):
             summed[i] = _replicated(grads[i], part)
     return summed
@@ -54,11 +56,11 @@ def _partial_dims(grad: DTensor) -> list[int]:
     return [dim for dim, placement in enumerate(grad.placements) if placement == Partial("sum")]
 
 
-def _replicated(grad: DTensor, flat: Tensor) -> DTensor:
-    """Return `grad` with this rank's elements `flat`, replicated where it was a partial sum."""
+def _replicated(grad: DTensor, flat_n: Tensor) -> DTensor:
+    """Return `grad` with this rank's elements `flat_n`, replicated where it was a partial sum."""
     dims = _partial_dims(grad)
     placements = [Replicate() if dim in dims else placement for dim, placement in enumerate(grad.placements)]
-    part = flat.view(local_part(grad).shape)
+    part = flat_n.view(local_part(grad).shape)
     return DTensor.from_local(
         part, grad.device_mesh, placements, run_check=False, shape=grad.shape, stride=grad.stride()
     )

@@ -1,4 +1,7 @@
-"""The oracle: one LAMB step of one tensor, in float64, written to be read beside the equation."""
+"""The oracle: one LAMB step of one tensor, in float64, written to be read beside the equation.
+
+Shapes: all tensors have the parameter's, so no name has a suffix.
+"""
 
 import math
 from typing import NamedTuple

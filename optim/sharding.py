@@ -1,4 +1,7 @@
-"""Which part of a tensor this rank holds, and over which process groups its squares are summed."""
+"""Which part of a tensor this rank holds, and over which process groups its squares are summed.
+
+Shapes: T tensors in one call, n sums of squares; `sums_n` is [n].
+"""
 
 import math
 from collections.abc import Sequence
@@ -75,8 +78,8 @@ def sum_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> list[Te
     full = list(sums)
     for key in distinct(groups):
         chosen = [i for i, each in enumerate(groups) if each == key]
-        together = all_reduce(_joined([sums[i] for i in chosen]), key)
-        parts = torch.split(together, [sums[i].shape[-1] for i in chosen], dim=-1)
+        joined = all_reduce(_joined([sums[i] for i in chosen]), key)  # [..., T of all chosen]
+        parts = torch.split(joined, [sums[i].shape[-1] for i in chosen], dim=-1)
         for i, part in zip(chosen, parts, strict=True):
             full[i] = part
     return full
@@ -93,13 +96,13 @@ def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Te
         own = [each for each, its_groups in zip(squares, groups, strict=True) if its_groups == key]
         if not own:
             continue
-        here = _joined(own)
+        sums_n = _joined(own)
         if key:
-            here = here.sum().view(1)
+            sums_n = sums_n.sum().view(1)
             if totals:  # 0 · total is NaN where this rank alone has met an Inf or NaN, and 0 otherwise
-                here = here + 0 * torch.cat(totals).sum()
-            here = all_reduce(here, key)
-        totals.append(here)
+                sums_n = sums_n + 0 * torch.cat(totals).sum()
+            sums_n = all_reduce(sums_n, key)
+        totals.append(sums_n)
     return _joined(totals)
 
 

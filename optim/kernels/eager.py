@@ -1,6 +1,7 @@
 """The operators in plain PyTorch: any device, any floating dtype, one tensor after another.
 
-N = elements of a tensor's part on this rank, which may be 0; T = tensors in the call; B = elements of a block.
+Shapes: T tensors in the call, B elements in a block of one tensor (0 where this rank holds nothing of it), n sums of
+squares; `sums_2T` is [2, T]. A list in the plural has T tensors.
 """
 
 from collections.abc import Iterator
@@ -37,25 +38,25 @@ def takes(operand: Operand) -> bool:  # noqa: ARG001 - every backend is asked
 
 def sum_squares(operands: Operands) -> Tensor:
     """Return Σx² of each gradient, float64 [T]."""
-    norms = [torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in operands.grads]
-    return torch.stack(norms).square()
+    norms_T = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in operands.grads])
+    return norms_T.square()
 
 
-def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+def lamb_clip(squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
     """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
-    norm = squares.sum().sqrt()
-    clip = 1 / (norm / max_grad_norm).clamp(min=1) if max_grad_norm else torch.ones_like(norm)
+    norm = squares_n.sum().sqrt()
+    factor = 1 / (norm / max_grad_norm).clamp(min=1) if max_grad_norm else torch.ones_like(norm)
     skip = ~norm.isfinite() if skip_nonfinite else torch.zeros_like(norm)
-    return torch.stack([norm, clip, skip.to(norm.dtype)])
+    return torch.stack([norm, factor, skip.to(norm.dtype)])
 
 
-def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
+def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    skip = clip[2] != 0
+    skip = clip_3[2] != 0
     torch._foreach_add_(operands.steps, [(~skip).to(torch.float32)] * len(operands))
     passes = _Passes(operands)
-    factor = clip[1].to(passes.wide)
-    norms_2T = []
+    factor = clip_3[1].to(passes.wide)
+    norms = []
     for t, s in enumerate(passes.settings):
         parts = []
         copies = operands.copies[t : t + 1]
@@ -67,22 +68,23 @@ def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
             second.store((second.load() * s.beta2).addcmul_(g_B, g_B, value=1 - s.beta2), skip)
             u_B = passes.direction(t, w_B, first, second)
             parts += [torch.linalg.vector_norm(x_B, dtype=torch.float64) for x_B in (w_B, u_B)]
-        norms_2T.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
-    return torch.stack(norms_2T, dim=1).square()
+        norms.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
+    return torch.stack(norms, dim=1).square()
 
 
-def lamb_ratio(operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor) -> Tensor:
+def lamb_ratio(operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     """Return ‖w‖, ‖u‖, φ(‖w‖)/‖u‖ and the factor on u, float64 [4, T], from Σw² and Σu² of full tensors.
 
     The ratio is 1 where either norm is 0 or a tensor is not adapted. In a skipped step ‖u‖ and the factor are 0.
     """
-    skip = clip[2] != 0
-    *_, weight_low, weight_high, ratio_low, ratio_high, _, adapted = operands.settings.to(sums_2T.device).unbind(dim=1)
+    skip = clip_3[2] != 0
+    settings_T11 = operands.settings.to(sums_2T.device)
+    *_, weight_low_T, weight_high_T, ratio_low_T, ratio_high_T, _, adapted_T = settings_T11.unbind(dim=1)
     weight_norm_T, update_norm_T = sums_2T.sqrt()
     update_norm_T = update_norm_T.masked_fill(skip, 0.0)
-    phi_T = weight_norm_T.clamp(weight_low, weight_high)
-    ratio_T = (phi_T / update_norm_T).clamp(ratio_low, ratio_high)
-    ratio_T = ratio_T.masked_fill((phi_T == 0) | (update_norm_T == 0) | (adapted == 0), 1.0)
+    phi_T = weight_norm_T.clamp(weight_low_T, weight_high_T)
+    ratio_T = (phi_T / update_norm_T).clamp(ratio_low_T, ratio_high_T)
+    ratio_T = ratio_T.masked_fill((phi_T == 0) | (update_norm_T == 0) | (adapted_T == 0), 1.0)
     return torch.stack([weight_norm_T, update_norm_T, ratio_T, (ratio_T * lr_T).masked_fill(skip, 0.0)])
 
 
@@ -98,10 +100,10 @@ def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
             copy.copy_(torch.where(still, copy, weight.to(copy.dtype)))
 
 
-def lamb_step(operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
-    sums_2T = lamb_update(operands, clip)
-    norms_4T = lamb_ratio(operands, sums_2T, clip, lr_T)
+    sums_2T = lamb_update(operands, clip_3)
+    norms_4T = lamb_ratio(operands, sums_2T, clip_3, lr_T)
     lamb_apply(operands, norms_4T[3])
     return norms_4T
 
@@ -125,8 +127,8 @@ class _Passes:
         steps = self._operands.steps
         t_T = torch.stack(steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
         beta1_T, beta2_T, *_, corrected_T, _ = self._operands.settings.to(steps[0].device).unbind(dim=1)
-        first, second = (torch.where(corrected_T != 0, 1 - beta**t_T, 1.0) for beta in (beta1_T, beta2_T))
-        return list(zip(first.to(self.wide).unbind(), second.sqrt().to(self.wide).unbind(), strict=True))
+        first_T, second_T = (torch.where(corrected_T != 0, 1 - beta_T**t_T, 1.0) for beta_T in (beta1_T, beta2_T))
+        return list(zip(first_T.to(self.wide).unbind(), second_T.sqrt().to(self.wide).unbind(), strict=True))
 
     def direction(self, t: int, w_B: Tensor, first: Moment, second: Moment) -> Tensor:
         """Return u of a block."""

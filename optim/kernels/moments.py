@@ -10,6 +10,8 @@ The two narrow formats round stochastically: to one of the two neighbours, with 
 To nearest, a second moment would stand still, since beta2 = 0.999 moves it by less than half a unit in its last place.
 The noise is a hash of the element's place in this rank's part of the tensor, of the step and of which moment it is, so
 a step is reproducible, replicas agree, and every implementation rounds alike.
+
+Shapes: N elements, K blocks of 256 that they fill, the last perhaps in part; `codes_N` is [N].
 """
 
 import functools
@@ -79,7 +81,7 @@ class Place(NamedTuple):
 
 
 class Rounded:
-    """bfloat16 [n], rounded stochastically."""
+    """bfloat16 [N], rounded stochastically."""
 
     def __init__(self, values: Tensor, place: Place) -> None:
         self._values = values
@@ -91,14 +93,14 @@ class Rounded:
 
     def store(self, value: Tensor, skip: Tensor) -> None:
         """Add noise below the last place and cut there; Inf and NaN stay what they are."""
-        bits = value.float().view(torch.int32).to(torch.int64) + (self._place.noise(len(value)) >> 16)
-        rounded = (bits >> 16).to(torch.int16).view(torch.bfloat16)
-        rounded = torch.where(value.isnan(), torch.nan, rounded)
-        self._values.copy_(torch.where(skip, self._values, rounded))
+        bits_N = value.float().view(torch.int32).to(torch.int64) + (self._place.noise(len(value)) >> 16)
+        rounded_N = (bits_N >> 16).to(torch.int16).view(torch.bfloat16)
+        rounded_N = torch.where(value.isnan(), torch.nan, rounded_N)
+        self._values.copy_(torch.where(skip, self._values, rounded_N))
 
 
 class Quantised:
-    """Codes uint8 [n] and scales float32 [ceil(n / 256)], rounded stochastically."""
+    """Codes uint8 [N] and scales float32 [K], rounded stochastically."""
 
     def __init__(self, codes: Tensor, scales: Tensor, place: Place) -> None:
         self._codes = codes
@@ -111,10 +113,10 @@ class Quantised:
 
     def store(self, value: Tensor, skip: Tensor) -> None:
         """Quantise block by block."""
-        threshold = (self._place.noise(len(value)) >> 8).float() / 2**24
-        codes, scales = encode(value, self._place.which, threshold)
-        self._codes.copy_(torch.where(skip, self._codes, codes))
-        self._scales.copy_(torch.where(skip, self._scales, scales))
+        threshold_N = (self._place.noise(len(value)) >> 8).float() / 2**24
+        codes_N, scales_K = encode(value, self._place.which, threshold_N)
+        self._codes.copy_(torch.where(skip, self._codes, codes_N))
+        self._scales.copy_(torch.where(skip, self._scales, scales_K))
 
 
 def _hash32(x: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ def dynamic_map(which: int, device: torch.device) -> Tensor:
     Seven decades down from 1, each with twice the numbers of the one below. Signed, the largest is +1 and the smallest
     -0.993; a block's scale has the sign that makes its largest element +1.
     """
-    # FakeTensorMode takes no tensor from outside, and none of its own may be kept for the others.
+    # FakeTensorMode takes no tensor from outside, and none of its own may be stored for the others.
     return _map(which, device) if detect_fake_mode() is None else _map.__wrapped__(which, device)
 
 
@@ -145,33 +147,33 @@ def _map(which: int, device: torch.device) -> Tensor:
     return torch.tensor(sorted([*negative, 0.0, *magnitudes, 1.0]), dtype=torch.float32, device=device)
 
 
-def decode(codes: Tensor, scales: Tensor, which: int) -> Tensor:
-    """Return float32 [n] from codes uint8 [n] and scales float32 [ceil(n / 256)]."""
-    units = dynamic_map(which, codes.device)[codes.long()]
-    return (_blocks(units) * scales[:, None]).view(-1)[: len(codes)]
+def decode(codes_N: Tensor, scales_K: Tensor, which: int) -> Tensor:
+    """Return float32 [N] from codes, uint8, and scales, float32."""
+    units_N = dynamic_map(which, codes_N.device)[codes_N.long()]
+    return (_blocks(units_N) * scales_K[:, None]).view(-1)[: len(codes_N)]
 
 
-def encode(value: Tensor, which: int, threshold: Tensor | float = 0.5) -> tuple[Tensor, Tensor]:
-    """Return codes and scales of float32 [n].
+def encode(value_N: Tensor, which: int, threshold_N: Tensor | float = 0.5) -> tuple[Tensor, Tensor]:
+    """Return codes, uint8 [N], and scales, float32 [K], of float32 numbers.
 
-    An element goes to its upper neighbour if it lies further than `threshold`, [n] in [0, 1), of the way to it. What
-    was decoded goes back to the same bits at 0.5. A second moment that is not 0 never becomes 0, for the update is
-    divided by its root; nor does one that overflowed become a scale of Inf, which would make a block of NaN.
+    An element goes to its upper neighbour if it lies further than its threshold, in [0, 1), of the way to it. What was
+    decoded goes back to the same bits at 0.5. A second moment that is not 0 never becomes 0, for the update is divided
+    by its root; nor does one that overflowed become a scale of Inf, which would make a block of NaN.
     """
-    units = dynamic_map(which, value.device)
+    map_256 = dynamic_map(which, value_N.device)
     if which == SECOND:
-        value = value.clamp(max=GREATEST)
-    blocks = _blocks(value)
-    scales = blocks.gather(1, blocks.abs().argmax(dim=1, keepdim=True))
-    unit = (blocks / torch.where(scales == 0, 1.0, scales)).view(-1)[: len(value)]
-    low = (torch.bucketize(unit, units, right=True) - 1).clamp(0, 254)
-    fraction = (unit - units[low]) / (units[low + 1] - units[low])
-    codes = low + (fraction > threshold)
+        value_N = value_N.clamp(max=GREATEST)
+    blocks_K256 = _blocks(value_N)
+    scales_K1 = blocks_K256.gather(1, blocks_K256.abs().argmax(dim=1, keepdim=True))
+    unit_N = (blocks_K256 / torch.where(scales_K1 == 0, 1.0, scales_K1)).view(-1)[: len(value_N)]
+    low_N = (torch.bucketize(unit_N, map_256, right=True) - 1).clamp(0, 254)
+    fraction_N = (unit_N - map_256[low_N]) / (map_256[low_N + 1] - map_256[low_N])
+    codes_N = low_N + (fraction_N > threshold_N)
     if which == SECOND:
-        codes = torch.where(unit > 0, codes.clamp(min=1), codes)
-    return codes.to(torch.uint8), scales.view(-1)
+        codes_N = torch.where(unit_N > 0, codes_N.clamp(min=1), codes_N)
+    return codes_N.to(torch.uint8), scales_K1.view(-1)
 
 
-def _blocks(flat: Tensor) -> Tensor:
-    """Return [ceil(n / 256), 256], the last block filled up with zeros."""
-    return F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+def _blocks(flat_N: Tensor) -> Tensor:
+    """Return [K, 256], the last block filled up with zeros."""
+    return F.pad(flat_N, (0, -len(flat_N) % BLOCK)).view(-1, BLOCK)

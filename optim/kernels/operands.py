@@ -1,4 +1,4 @@
-"""The tensors of one call of an operator, and what a backend has made for them."""
+"""The tensors of one call of an operator, and what a backend has made for them. Shapes: T tensors in the call."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Backend(NamedTuple):
 
 
 class Memory:
-    """What a backend has made for a call: tables, uploads. Whoever repeats the call keeps it.
+    """What a backend has made for a call: tables, uploads. Whoever repeats the call passes it again.
 
     `captured` holds what a CUDA graph may read at each replay, for as long as its list lives.
     """
@@ -73,7 +73,7 @@ class Operand(NamedTuple):
 
 @dataclass
 class Operands:
-    """The tensors of one call. T = their number.
+    """The tensors of one call: lists of T tensors.
 
     All lie on one device, and each list has one dtype. A list that a call does not need, or that its tensors do not
     have, is empty. They hold for one step: lists and tensors are not exchanged once an operator has seen them.

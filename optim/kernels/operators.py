@@ -2,6 +2,8 @@
 
 `torch.ops.bigbatch` has the same operators on flat lists, for PyTorch's dispatcher: `scales` are those of the first
 moments, then those of the second. `Lamb` needs it for tensors that are no plain ones, such as those of FakeTensorMode.
+
+Shapes: T tensors in a call, n sums of squares; `sums_2T` is [2, T]. A list in the plural has T tensors.
 """
 
 from collections.abc import Callable
@@ -20,9 +22,9 @@ _OPS = torch.ops.bigbatch
 class Kernels(Protocol):
     """A backend: a module with these functions.
 
-    All tensors are local and lie on one device; T is the number of tensors in a call. `clip`, float64 [3], and `lr`
-    lie on the device, so no pass waits for the host. u is an argument of neither pass: it follows from weight, moments
-    and step as they are stored, and a backend that computes it twice stores it nowhere.
+    All tensors are local and lie on one device, `clip_3` and `lr_T` too, both float64, so no pass waits for the host.
+    u is an argument of neither pass: it follows from weight, moments and step as they are stored, and a backend that
+    computes it twice stores it nowhere.
     """
 
     def backend(self) -> Backend:
@@ -37,20 +39,20 @@ class Kernels(Protocol):
     def sum_squares(self, operands: Operands, /) -> Tensor:
         """Return Σx² of each gradient, float64 [T]."""
 
-    def lamb_clip(self, squares: Tensor, max_grad_norm: float, skip_nonfinite: bool, /) -> Tensor:
+    def lamb_clip(self, squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool, /) -> Tensor:
         """Return the norm of all gradients, the factor on them, and 1 if the step is to be skipped, float64 [3].
 
-        `squares`, [n], add up to that norm's square. The factor clips it to `max_grad_norm`; 0 is off.
+        `squares_n`, [n], add up to that norm's square. The factor clips it to `max_grad_norm`; 0 is off.
         """
 
-    def lamb_update(self, operands: Operands, clip: Tensor, /) -> Tensor:
+    def lamb_update(self, operands: Operands, clip_3: Tensor, /) -> Tensor:
         """Advance steps and moments in place; return Σw² and Σu² of what this rank holds, float64 [2, T].
 
         A copy is its weight rounded; one that is not was written by somebody else, and becomes the weight first. Where
-        `clip` says to skip, nothing changes, to the bit.
+        `clip_3` says to skip, nothing changes, to the bit.
         """
 
-    def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor, /) -> Tensor:
+    def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor, /) -> Tensor:
         """Return ‖w‖, ‖u‖, trust ratio and scale = ratio·lr, float64 [4, T], from the sums of full tensors.
 
         The scale of a skipped step is 0. Of the operands the settings alone are read.
@@ -59,7 +61,7 @@ class Kernels(Protocol):
     def lamb_apply(self, operands: Operands, scale_T: Tensor, /) -> None:
         """Subtract scale·u from each weight, and write its copy; a scale of 0 changes no bit."""
 
-    def lamb_step(self, operands: Operands, clip: Tensor, lr_T: Tensor, /) -> Tensor:
+    def lamb_step(self, operands: Operands, clip_3: Tensor, lr_T: Tensor, /) -> Tensor:
         """Update, ratio and apply for tensors of which no other rank has a part; return what `lamb_ratio` does.
 
         Nothing has to be added up between them, so a backend may finish one tensor while it is in cache.
@@ -118,28 +120,28 @@ class Dispatched:
         """Flatten, and call the operator."""
         return cast(Tensor, _OPS.sum_squares(operands.grads))
 
-    def lamb_clip(self, squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+    def lamb_clip(self, squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
         """Call the operator."""
-        return cast(Tensor, _OPS.lamb_clip(squares, max_grad_norm, skip_nonfinite))
+        return cast(Tensor, _OPS.lamb_clip(squares_n, max_grad_norm, skip_nonfinite))
 
-    def lamb_update(self, operands: Operands, clip: Tensor) -> Tensor:
+    def lamb_update(self, operands: Operands, clip_3: Tensor) -> Tensor:
         """Flatten, and call the operator."""
         lists = operands.grads, operands.weights, operands.copies, *_flat_moments(operands)
-        return cast(Tensor, _OPS.lamb_update(*lists, clip, operands.settings))
+        return cast(Tensor, _OPS.lamb_update(*lists, clip_3, operands.settings))
 
-    def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor) -> Tensor:
+    def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor) -> Tensor:
         """Flatten, and call the operator."""
-        return cast(Tensor, _OPS.lamb_ratio(sums_2T, clip, lr_T, operands.settings))
+        return cast(Tensor, _OPS.lamb_ratio(sums_2T, clip_3, lr_T, operands.settings))
 
     def lamb_apply(self, operands: Operands, scale_T: Tensor) -> None:
         """Flatten, and call the operator."""
         lists = operands.weights, operands.copies, *_flat_moments(operands)
         _OPS.lamb_apply(*lists, scale_T, operands.settings)
 
-    def lamb_step(self, operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+    def lamb_step(self, operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
         """Flatten, and call the operator."""
         lists = operands.grads, operands.weights, operands.copies, *_flat_moments(operands)
-        return cast(Tensor, _OPS.lamb_step(*lists, clip, lr_T, operands.settings))
+        return cast(Tensor, _OPS.lamb_step(*lists, clip_3, lr_T, operands.settings))
 
 
 _DISPATCHED = Dispatched()
@@ -177,12 +179,12 @@ def _float64(like: Tensor, *shape: int) -> Tensor:
 
 
 def _operands(
-    grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: list[Tensor], settings: Tensor
+    grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: list[Tensor], settings_T11: Tensor
 ) -> tuple[Kernels, Operands]:
     """Return flat lists as operands, and who computes them; plain PyTorch does where one tensor needs it."""
     exp_avgs, exp_avg_sqs, scales, steps = rest
     split = scales[: len(weights)], scales[len(weights) :]
-    operands = Operands(weights, grads, exp_avgs, exp_avg_sqs, steps, copies, *split, settings, Memory(_GRAPHS))
+    operands = Operands(weights, grads, exp_avgs, exp_avg_sqs, steps, copies, *split, settings_T11, Memory(_GRAPHS))
     return _fused_or_eager(operands.device, lambda kernels: all(map(kernels.takes, operands.each()))), operands
 
 
@@ -194,12 +196,12 @@ def sum_squares(tensors: list[Tensor]) -> Tensor:
 
 
 @_operator(
-    "(Tensor squares, float max_grad_norm, bool skip_nonfinite) -> Tensor", lambda squares, *_: _float64(squares, 3)
+    "(Tensor squares, float max_grad_norm, bool skip_nonfinite) -> Tensor", lambda squares_n, *_: _float64(squares_n, 3)
 )
-def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+def lamb_clip(squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
     """Return the norm of all gradients, the factor that clips it, and whether to skip, float64 [3]."""
-    kernels = _fused_or_eager(squares.device, lambda kernels: kernels.reads(squares))
-    return kernels.lamb_clip(squares, max_grad_norm, skip_nonfinite)
+    kernels = _fused_or_eager(squares_n.device, lambda kernels: kernels.reads(squares_n))
+    return kernels.lamb_clip(squares_n, max_grad_norm, skip_nonfinite)
 
 
 @_operator(
@@ -208,27 +210,27 @@ def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Te
 )
 def lamb_update(grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: Any) -> Tensor:
     """Advance steps and moments in place; return Σw² and Σu², float64 [2, T]."""
-    *moments, clip, settings = rest
-    kernels, operands = _operands(grads, weights, copies, *moments, settings=settings)
-    return kernels.lamb_update(operands, clip)
+    *moments, clip_3, settings_T11 = rest
+    kernels, operands = _operands(grads, weights, copies, *moments, settings_T11=settings_T11)
+    return kernels.lamb_update(operands, clip_3)
 
 
 @_operator(
     "(Tensor sums, Tensor clip, Tensor lr, Tensor settings) -> Tensor",
-    lambda sums, *_: _float64(sums, 4, sums.shape[1]),
+    lambda sums_2T, *_: _float64(sums_2T, 4, sums_2T.shape[1]),
 )
-def lamb_ratio(sums: Tensor, clip: Tensor, lr: Tensor, settings: Tensor) -> Tensor:
+def lamb_ratio(sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor, settings_T11: Tensor) -> Tensor:
     """Return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T]."""
-    kernels = _fused_or_eager(sums.device, lambda kernels: kernels.reads(sums))
-    return kernels.lamb_ratio(Operands(settings=settings, memory=Memory(_GRAPHS)), sums, clip, lr)
+    kernels = _fused_or_eager(sums_2T.device, lambda kernels: kernels.reads(sums_2T))
+    return kernels.lamb_ratio(Operands(settings=settings_T11, memory=Memory(_GRAPHS)), sums_2T, clip_3, lr_T)
 
 
 @_operator(f"({_WRITTEN}, {_READ_MOMENTS}, Tensor scale, Tensor settings) -> ()", lambda *_: None)
 def lamb_apply(weights: list[Tensor], copies: list[Tensor], *rest: Any) -> None:
     """Subtract scale·u from each weight, in place."""
-    *moments, scale, settings = rest
-    kernels, operands = _operands(copies or weights, weights, copies, *moments, settings=settings)
-    kernels.lamb_apply(operands, scale)
+    *moments, scale_T, settings_T11 = rest
+    kernels, operands = _operands(copies or weights, weights, copies, *moments, settings_T11=settings_T11)
+    kernels.lamb_apply(operands, scale_T)
 
 
 @_operator(
@@ -237,6 +239,6 @@ def lamb_apply(weights: list[Tensor], copies: list[Tensor], *rest: Any) -> None:
 )
 def lamb_step(grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: Any) -> Tensor:
     """Take the whole step; return what `lamb_ratio` does."""
-    *moments, clip, lr, settings = rest
-    kernels, operands = _operands(grads, weights, copies, *moments, settings=settings)
-    return kernels.lamb_step(operands, clip, lr)
+    *moments, clip_3, lr_T, settings_T11 = rest
+    kernels, operands = _operands(grads, weights, copies, *moments, settings_T11=settings_T11)
+    return kernels.lamb_step(operands, clip_3, lr_T)

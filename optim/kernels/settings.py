@@ -1,4 +1,4 @@
-"""The numbers that an operator reads for each tensor, and the table that carries them."""
+"""The numbers that an operator reads for each tensor, and the table that carries them. Shapes: T tensors in a call."""
 
 import math
 from collections.abc import Sequence
@@ -31,6 +31,6 @@ def table(rows: Sequence[Settings]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64, device="cpu").view(-1, len(Settings._fields))
 
 
-def unpack(settings: Tensor) -> list[Settings]:
+def unpack(settings_T11: Tensor) -> list[Settings]:
     """Return the rows of a table."""
-    return [Settings(*row) for row in settings.tolist()]
+    return [Settings(*row) for row in settings_T11.tolist()]

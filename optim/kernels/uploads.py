@@ -1,7 +1,9 @@
-"""Tables of 8-byte words that are made on the host and kept on the device, in the memory of a call.
+"""Tables of 8-byte words that are made on the host and stay on the device, in the memory of a call.
 
 On CUDA no host waits for an upload, other streams than that of the upload wait for it on the device, and one within a
 capture is the graph's alone.
+
+Shapes: n words in a table; `words_n` is [n].
 """
 
 from collections.abc import Callable
@@ -47,17 +49,17 @@ def resident(memory: Memory, name: str, key: object, device: torch.device, make:
 
 def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.cuda.Stream) -> _Upload:
     """Copy from pinned memory, so that the host does not wait."""
-    spare, words = _spare(memory, table), table.view(torch.int64)
-    spare += [_pinned(words) for _ in range(SPARE - len(spare))]
-    host = _pinned(words).copy_(words)
-    return _Upload(_on(device, host, table), host, stream, stream.record_event())
+    spare, words_n = _spare(memory, table), table.view(torch.int64).view(-1)
+    spare += [_pinned(words_n) for _ in range(SPARE - len(spare))]
+    host_n = _pinned(words_n).copy_(words_n)
+    return _Upload(_on(device, host_n, table), host_n, stream, stream.record_event())
 
 
 def _captured_upload(memory: Memory, table: Tensor, device: torch.device) -> _Upload:
     """Copy likewise at each replay, from memory that was pinned before the capture where there is some."""
-    spare, words = _spare(memory, table), table.view(torch.int64)
-    host = (spare.pop() if spare else _pinned(words)).copy_(words)
-    return _Upload(_on(device, host, table), host, None, None)
+    spare, words_n = _spare(memory, table), table.view(torch.int64).view(-1)
+    host_n = (spare.pop() if spare else _pinned(words_n)).copy_(words_n)
+    return _Upload(_on(device, host_n, table), host_n, None, None)
 
 
 def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
@@ -65,9 +67,9 @@ def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
     return memory.recall(f"{table.numel()} spare words", None, list)
 
 
-def _on(device: torch.device, host: Tensor, table: Tensor) -> Tensor:
-    return host.to(device, non_blocking=True).view(table.dtype).view(table.shape)
+def _on(device: torch.device, host_n: Tensor, table: Tensor) -> Tensor:
+    return host_n.to(device, non_blocking=True).view(table.dtype).view(table.shape)
 
 
-def _pinned(words: Tensor) -> Tensor:
-    return torch.empty(words.shape, dtype=torch.int64, device=_HOST, pin_memory=True)
+def _pinned(words_n: Tensor) -> Tensor:
+    return torch.empty(words_n.shape, dtype=torch.int64, device=_HOST, pin_memory=True)

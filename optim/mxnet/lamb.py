@@ -1,4 +1,7 @@
-"""LAMB with the arguments, states and results of MXNet 2."""
+"""LAMB with the arguments, states and results of MXNet 2.
+
+Shapes: T tensors in one launch; `sums_2T` is [2, T].
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -189,25 +192,26 @@ class LAMB(Optimizer):
     def _launch(self, kernels: Kernels, wd: float, entries: list[_Entry]) -> None:
         device = entries[0].operand.weight.device
         row = Settings(self.beta1, self.beta2, 1 - self.beta1, self.epsilon, wd, bias_correction=self.bias_correction)
-        # Kept by the first index of a launch; what the memory holds for other tensors is made anew.
+        # Found by the first index of a launch; what the memory holds for other tensors is made anew.
         memory = self._memories.setdefault(entries[0].key, Memory())
-        settings = memory.recall("rows", (row, len(entries)), lambda: table([row] * len(entries)))
-        operands = Operands.of([entry.operand for entry in entries], settings, memory)
+        settings_T11 = memory.recall("rows", (row, len(entries)), lambda: table([row] * len(entries)))
+        operands = Operands.of([entry.operand for entry in entries], settings_T11, memory)
         factor = 1.0 if is_on(self.clip_gradient) else self.rescale_grad  # on gradients that are not rescaled yet
-        sums_2T = kernels.lamb_update(operands, torch.tensor([0.0, factor, 0.0], dtype=torch.float64, device=device))
+        clip_3 = torch.tensor([0.0, factor, 0.0], dtype=torch.float64, device=device)
+        sums_2T = kernels.lamb_update(operands, clip_3)
         lr_T = torch.tensor([entry.lr for entry in entries], dtype=torch.float64, device=device)
         kernels.lamb_apply(operands, self._trust_ratio(sums_2T) * lr_T)
         for entry in entries:
             if entry.weight is not entry.operand.weight:
                 entry.weight.copy_(entry.operand.weight)
 
-    def _trust_ratio(self, sums: Tensor) -> Tensor:
+    def _trust_ratio(self, sums_2T: Tensor) -> Tensor:
         """Return the ratios of a launch, float64 [T], from Σw² and Σu², float64 [2, T]."""
-        weight_norm, update_norm = sums.sqrt().unbind()
+        weight_norm_T, update_norm_T = sums_2T.sqrt().unbind()
         if is_on(self.lower_bound):
-            weight_norm = weight_norm.clamp(min=self.lower_bound)
+            weight_norm_T = weight_norm_T.clamp(min=self.lower_bound)
         if is_on(self.upper_bound):
-            weight_norm = weight_norm.clamp(max=self.upper_bound)
-        ratio = (weight_norm / update_norm).float()
+            weight_norm_T = weight_norm_T.clamp(max=self.upper_bound)
+        ratio_T = (weight_norm_T / update_norm_T).float()
         # Either norm being 0, too great or NaN shows in the ratio, as 0, Inf or NaN.
-        return ratio.masked_fill(~ratio.isfinite() | (ratio == 0), 1.0).double()
+        return ratio_T.masked_fill(~ratio_T.isfinite() | (ratio_T == 0), 1.0).double()

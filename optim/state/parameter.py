@@ -1,6 +1,7 @@
 """The state of one parameter: new, packed into the format in which Lamb stores it, and unpacked to be saved.
 
-N = elements of this rank's part of the parameter.
+Shapes: N elements in this rank's part of the parameter, K blocks of 256 that they fill, the last perhaps in part;
+`codes_N` is [N].
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ def new_state(parameter: Tensor, moments: str, *, master_weights: bool) -> dict[
 
     It has `step`, a float32 scalar, and `exp_avg` and `exp_avg_sq`, shaped and placed like the parameter. A parameter
     of half precision with `master_weights` also has `master`, its weights in float32, and 8-bit moments have
-    `exp_avg_scale` and `exp_avg_sq_scale`, float32 [ceil(N / 256)].
+    `exp_avg_scale` and `exp_avg_sq_scale`, float32 [K].
     """
     state = _without_moments(parameter, master_weights=master_weights)
     weight = state.get("master", parameter)
@@ -79,8 +80,8 @@ def _packed_moment(key: str, value: Tensor, moments: str) -> dict[str, Tensor]:
     flat_N = local_part(value).reshape(-1)
     if moments == "bfloat16":
         return {key: _like(value, flat_N.to(torch.bfloat16))}
-    codes_N, scales = encode(flat_N.float(), _AVERAGES[key])
-    return {key: _like(value, codes_N), f"{key}_scale": scales}
+    codes_N, scales_K = encode(flat_N.float(), _AVERAGES[key])
+    return {key: _like(value, codes_N), f"{key}_scale": scales_K}
 
 
 def _like(tensor: Tensor, flat_N: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The operators on the CPU, by the compiled kernel. T = tensors in the call."""
+"""The operators on the CPU, by the compiled kernel.
+
+Shapes: T tensors in the call; `sums_2T` is [2, T].
+"""
 
 import ctypes
 import functools
@@ -84,9 +87,9 @@ def sum_squares(operands: Operands) -> Tensor:
     return _run("bigbatch_sum_squares", call, _table(operands.numels, operands.grad_addresses), _empty(len(operands)))
 
 
-def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
+def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    sums_2T = _run("bigbatch_update", _call(operands, clip), _step_table(operands), _empty(2, len(operands)))
+    sums_2T = _run("bigbatch_update", _call(operands, clip_3), _step_table(operands), _empty(2, len(operands)))
     torch.autograd.graph.increment_version([*operands.masters, *operands.state])
     return sums_2T
 
@@ -97,21 +100,21 @@ def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies])
 
 
-def lamb_step(operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
-    call = _call(operands, clip)
+    call = _call(operands, clip_3)
     call.lr = lr_T.data_ptr()
     norms_4T = _run("bigbatch_step", call, _step_table(operands), _empty(4, len(operands)))
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies, *operands.state])
     return norms_4T
 
 
-def _call(operands: Operands, clip: Tensor | None = None) -> _Call:
+def _call(operands: Operands, clip_3: Tensor | None = None) -> _Call:
     """Return what all tensors of a call share; copies have the format of the gradients."""
     lists = operands.weights, operands.grads, operands.exp_avgs
     weights, grads, moments = (FORMATS.index(tensors[0].dtype) for tensors in lists)
-    address = None if clip is None else clip.data_ptr()
-    return _Call(clip=address, settings=operands.settings.data_ptr(), weights=weights, grads=grads, moments=moments)
+    clip = None if clip_3 is None else clip_3.data_ptr()
+    return _Call(clip=clip, settings=operands.settings.data_ptr(), weights=weights, grads=grads, moments=moments)
 
 
 def _empty(*shape: int) -> Tensor:

@@ -1,4 +1,6 @@
-"""The operators on CUDA, by Triton kernels. T = tensors in the call.
+"""The operators on CUDA, by Triton kernels.
+
+Shapes: T tensors in the call, B chunks of all tensors together, n sums of squares; `partials_2B` is [2, B].
 
 Nothing here waits for the device, and what changes from step to step lies there, so a step can be captured in a CUDA
 graph once it has run outside of one.
@@ -91,38 +93,38 @@ def sum_squares(operands: Operands) -> Tensor:
     """Return Σx² of each gradient, float64 [T]."""
     grads, count = operands.grads, len(operands)
     layout, addresses = tables.layout(operands, CHUNK), tables.gradients(operands)
-    partials, out_T = _empty(grads[0], layout.chunks), _empty(grads[0], count)
-    common = (layout.table, addresses.table, partials, count)
+    partials_B, squares_T = _empty(grads[0], layout.chunks), _empty(grads[0], count)
+    common = (layout.table, addresses.table, partials_B, count)
     _launch(streaming.squares, layout.chunks, *common, **_shape(grads[0], aligned=addresses.aligned))
-    _launch(totals.total_squares, count, layout.table, partials, out_T, count, CHUNK=CHUNK)
-    return out_T
+    _launch(totals.total_squares, count, layout.table, partials_B, squares_T, count, CHUNK=CHUNK)
+    return squares_T
 
 
-def lamb_clip(squares: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
+def lamb_clip(squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
     """Return the norm of all gradients, the factor that clips it, and 1 if the step is to be skipped, float64 [3]."""
-    out = _empty(squares, 3)
-    numbers = (squares.numel(), float(max_grad_norm))
-    _launch(totals.clip_gradients, 1, squares.contiguous(), out, *numbers, SKIP_NONFINITE=skip_nonfinite)
-    return out
+    clip_3 = _empty(squares_n, 3)
+    numbers = (squares_n.numel(), float(max_grad_norm))
+    _launch(totals.clip_gradients, 1, squares_n.contiguous(), clip_3, *numbers, SKIP_NONFINITE=skip_nonfinite)
+    return clip_3
 
 
-def lamb_update(operands: Operands, clip: Tensor) -> Tensor:
+def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
     call = _Call(operands)
-    partials = call.update(clip)
-    sums_2T = _empty(clip, 2, len(operands))
-    arguments = (call.layout, call.addresses, clip, partials, sums_2T, *call.counts)
-    _launch(totals.finish_update, len(operands), *arguments, CHUNK=CHUNK)
+    partials_2B = call.update(clip_3)
+    sums_2T = _empty(clip_3, 2, len(operands))
+    read = (call.layout, call.addresses, clip_3, partials_2B)
+    _launch(totals.finish_update, len(operands), *read, sums_2T, *call.counts, CHUNK=CHUNK)
     torch.autograd.graph.increment_version([*operands.masters, *operands.state])
     return sums_2T
 
 
-def lamb_ratio(operands: Operands, sums_2T: Tensor, clip: Tensor, lr_T: Tensor) -> Tensor:
+def lamb_ratio(operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     """Return ‖w‖, ‖u‖, trust ratio and the factor on u, float64 [4, T], from Σw² and Σu² of full tensors."""
     count = sums_2T.shape[1]
     norms_4T = _empty(sums_2T, 4, count)
-    settings = tables.settings(operands, sums_2T.device)
-    _launch(totals.ratios, count, sums_2T.contiguous(), settings, clip, lr_T.contiguous(), norms_4T, count)
+    settings_T13 = tables.settings(operands, sums_2T.device)
+    _launch(totals.ratios, count, sums_2T.contiguous(), settings_T13, clip_3, lr_T.contiguous(), norms_4T, count)
     return norms_4T
 
 
@@ -132,13 +134,13 @@ def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies])
 
 
-def lamb_step(operands: Operands, clip: Tensor, lr_T: Tensor) -> Tensor:
+def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
     call = _Call(operands)
-    partials = call.update(clip)
-    norms_4T = _empty(clip, 4, len(operands))
-    arguments = (call.layout, call.addresses, call.settings, clip, lr_T.contiguous(), partials, norms_4T, *call.counts)
-    _launch(totals.finish_step, len(operands), *arguments, CHUNK=CHUNK)
+    partials_2B = call.update(clip_3)
+    norms_4T = _empty(clip_3, 4, len(operands))
+    read = (call.layout, call.addresses, call.settings, clip_3, lr_T.contiguous(), partials_2B)
+    _launch(totals.finish_step, len(operands), *read, norms_4T, *call.counts, CHUNK=CHUNK)
     call.apply(norms_4T[3])
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies, *operands.state])
     return norms_4T
@@ -155,16 +157,16 @@ class _Call:
         self._maps = tables.maps(operands)
         self._operands = operands
 
-    def update(self, clip: Tensor) -> Tensor:
-        """Move the moments; return Σw² and Σu² of each chunk, float64 [2, chunks]."""
+    def update(self, clip_3: Tensor) -> Tensor:
+        """Move the moments; return Σw² and Σu² of each chunk, float64 [2, B]."""
         grads, copies = self._operands.grads, self._operands.copies
         own = tables.gradients(self._operands)
-        partials = _empty(clip, 2, self.counts[1])
-        arguments = (self.layout, self.addresses, own.table, self.settings, self._maps, clip, partials, *self.counts)
+        partials_2B = _empty(clip_3, 2, self.counts[1])
+        read = (self.layout, self.addresses, own.table, self.settings, self._maps, clip_3)
         types = {"GRAD_TYPE": _type(grads[0]), "COPY_TYPE": _type(copies[0]) if copies else None}
         constants = self._constants(aligned=self._aligned and own.aligned) | types
-        _launch(streaming.update, self.counts[1], *arguments, **constants)
-        return partials
+        _launch(streaming.update, self.counts[1], *read, partials_2B, *self.counts, **constants)
+        return partials_2B
 
     def apply(self, scale_T: Tensor) -> None:
         """Move the weights and their copies."""
@@ -181,9 +183,9 @@ class _Call:
 def _shape(tensor: Tensor, moment: Tensor | None = None, *, aligned: bool) -> dict[str, Any]:
     """Return the constants of a streaming kernel.
 
-    A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; more would cost the registers
-    that keep 1024 threads on a multiprocessor. Half of it where registers also go to the addresses of single numbers or
-    to the codes of 8-bit moments, whose update keeps 512 threads there, and a quarter where they go to both.
+    A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; with more, 1024 threads would
+    not find registers enough on a multiprocessor. It holds half of that where registers also go to the addresses of
+    single numbers or to the codes of 8-bit moments (then for 512 threads), and a quarter where they go to both.
     """
     vector = tables.ALIGNMENT // tensor.element_size() if aligned else 1
     coded = moment is not None and moment.dtype is torch.uint8

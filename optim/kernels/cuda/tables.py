@@ -1,7 +1,9 @@
-"""The tables that kernels read, made on the host and kept on the device in the memory of a call.
+"""The tables that kernels read, made on the host, which stay on the device in the memory of a call.
 
 Training with stable addresses uploads nothing. Where gradients move, as they do when `zero_grad` frees them, one small
 table is uploaded: 8 bytes per tensor.
+
+Shapes: T tensors in the call; `settings_T11` is [T, 11].
 """
 
 from typing import NamedTuple
@@ -77,14 +79,14 @@ def _addresses(
 
 def settings(operands: Operands, device: torch.device) -> Tensor:
     """Return the kernels' settings, float64 [T, 13]."""
-    table = operands.settings
+    settings_T11 = operands.settings
 
     def make() -> Tensor:
-        corrected = table[:, [places.BIAS_CORRECTION.value]] != 0
-        logarithms = torch.where(corrected, table[:, _BETAS].log(), -torch.inf)
-        return torch.cat([table, logarithms], dim=1)
+        corrected_T1 = settings_T11[:, [places.BIAS_CORRECTION.value]] != 0
+        logarithms_T2 = torch.where(corrected_T1, settings_T11[:, _BETAS].log(), -torch.inf)
+        return torch.cat([settings_T11, logarithms_T2], dim=1)
 
-    return resident(operands.memory, "settings", _Same(table), device, make)
+    return resident(operands.memory, "settings", _Same(settings_T11), device, make)
 
 
 def maps(operands: Operands) -> Tensor:
@@ -97,7 +99,7 @@ def maps(operands: Operands) -> Tensor:
 
 
 class _Same:
-    """A key that is equal to that of the same object alone; it keeps the object, so no other can take its place."""
+    """A key that is equal to that of the same object alone; it holds the object, so no other can get its address."""
 
     def __init__(self, source: object) -> None:
         self._source = source
