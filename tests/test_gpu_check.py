@@ -1,6 +1,8 @@
-"""What scripts/gpu-check says where there is nothing to check on."""
+"""What scripts/gpu-check runs, and what it says where there is nothing to check on."""
 
+import importlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,3 +16,13 @@ def test_without_a_gpu_it_says_so_and_exits_with_2() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "gpu-check: nothing was checked. torch" in done.stderr
     assert "finds no GPU: run this where nvidia-smi shows one" in done.stderr
+
+
+def test_it_runs_the_tests_of_every_file_for_a_gpu() -> None:
+    folder = Path(__file__).parent / "optim" / "kernels" / "cuda"
+    named = [Path(each) for each in runpy.run_path(str(PROGRAM))["TEST"] if each.endswith(".py")]
+    assert [file for file in named if not file.is_file()] == []
+    assert set(folder.glob("gpu_*.py")) <= set(named)
+    for file in folder.glob("gpu_*.py"):  # no other test would find that one of these cannot be imported
+        module = importlib.import_module(".".join(file.relative_to(PROGRAM.parents[1]).with_suffix("").parts))
+        assert [name for name in dir(module) if name.startswith("test_")]

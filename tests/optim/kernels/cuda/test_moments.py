@@ -12,8 +12,7 @@ from optim.kernels import eager
 from optim.kernels.cuda import launch
 from optim.kernels.moments import BLOCK, FIRST, SECOND, decode, dynamic_map, encode
 from optim.kernels.operands import Operands
-from tests.optim.kernels.cuda.interpreted import DEVICE, on_device
-from tests.optim.kernels.cuda.test_launch import (
+from tests.optim.kernels.cuda.cases import (
     HALF,
     LR,
     as_bits,
@@ -26,6 +25,7 @@ from tests.optim.kernels.cuda.test_launch import (
     whole_step,
     written,
 )
+from tests.optim.kernels.cuda.interpreted import DEVICE, on_device
 
 SHAPES = [(0,), (1,), (7,), (255,), (256,), (257,), (13, 29), (launch.CHUNK - 1,), (launch.CHUNK + 1,), (0, 3), (600,)]
 FORMATS = ["bfloat16", "8bit"]

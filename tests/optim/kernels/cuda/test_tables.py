@@ -12,26 +12,13 @@ from torch import Tensor
 from optim.kernels.cuda import places, tables
 from optim.kernels.operands import Memory, Operands
 from optim.kernels.settings import Settings, table
+from tests.optim.kernels.cuda.cases import full, room
 
 HOST = torch.device("cpu")
 
 
-def room(elements: int) -> Tensor:
-    """Return float32 that begins at an address which 64 divides."""
-    bytes_ = torch.empty(elements * 4 + 64, dtype=torch.uint8)
-    start = -bytes_.data_ptr() % 64
-    return bytes_[start : start + elements * 4].view(torch.float32)
-
-
 def of_sizes(*sizes: int, memory: Memory | None = None) -> Operands:
     return Operands(grads=[torch.empty(size) for size in sizes], memory=memory or Memory())
-
-
-def full(memory: Memory | None = None) -> Operands:
-    """Return two aligned tensors with all that can belong to them."""
-    weights, grads, means, squares, steps, copies, first, second = ([room(4), room(1)] for _ in range(8))
-    settings = table([Settings(), Settings()])
-    return Operands(weights, grads, means, squares, steps, copies, first, second, settings, memory or Memory())
 
 
 def test_every_element_belongs_to_one_chunk_of_its_tensor() -> None:
@@ -47,27 +34,6 @@ def test_tensors_without_elements_have_no_chunks() -> None:
     layout = tables.layout(of_sizes(0, 0), 4)
     assert layout.chunks == 0
     assert layout.table.tolist() == [0, 0, 0, 0]
-
-
-def test_addresses_stand_in_the_rows_that_the_kernels_read() -> None:
-    operands = full()
-    expected = {
-        "WEIGHTS": operands.weights,
-        "EXP_AVGS": operands.exp_avgs,
-        "EXP_AVG_SQS": operands.exp_avg_sqs,
-        "STEPS": operands.steps,
-        "COPIES": operands.copies,
-        "FIRST_SCALES": operands.first_scales,
-        "SECOND_SCALES": operands.second_scales,
-    }
-    rows = tables.addresses(operands).table
-    assert {name: rows[getattr(places, name).value].tolist() for name in expected} == {
-        name: [tensor.data_ptr() for tensor in tensors] for name, tensors in expected.items()
-    }
-    assert tables.gradients(operands).table.tolist() == [[tensor.data_ptr() for tensor in operands.grads]]
-    operands = full()
-    operands.copies = []
-    assert tables.addresses(operands).table[places.COPIES.value].tolist() == [0, 0]
 
 
 def test_one_tensor_that_is_not_aligned_is_enough_to_read_number_by_number() -> None:
@@ -90,11 +56,6 @@ def test_powers_of_beta_follow_from_the_logarithms_of_the_settings() -> None:
     powers = (3 * made[:, [places.LOG_BETA1.value, places.LOG_BETA2.value]]).exp()
     expected = torch.tensor([[0.8**3, 0.95**3], [0.0, 0.999**3], [0.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(powers, expected, rtol=1e-15, atol=0)
-
-
-def test_the_columns_of_settings_are_those_of_the_table() -> None:
-    named = {name: getattr(places, name.upper()).value for name in Settings._fields}
-    assert list(named.values()) == list(range(len(Settings._fields)))
 
 
 def made_from(operands: Operands) -> list[Tensor]:
