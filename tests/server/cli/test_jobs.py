@@ -27,13 +27,6 @@ def test_a_bad_job_is_refused_in_json_where_json_was_asked_for(tmp_path: Path) -
     assert set(errors[0]) == {"field", "value", "problem", "remedy"}
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00")
-    result = run_bigbatch("submit", tmp_path / "job.yaml")
-    assert result.exit_code == 2
-    assert "is not UTF-8 text" in result.stderr
-
-
 def test_a_submitted_job_stands_in_the_list(served: Served, home: list[str], job_file: Path) -> None:
     result = run_bigbatch("submit", job_file, "--name", "mine", *home)
     assert result.exit_code == 0
@@ -42,11 +35,6 @@ def test_a_submitted_job_stands_in_the_list(served: Served, home: list[str], job
     assert "mine" in run_bigbatch("jobs", *home).stdout
     assert json.loads(run_bigbatch("jobs", "--json", "--status", "queued", *home).stdout) == [job]
     assert run_bigbatch("jobs", "--status", "running", *home).stdout == "No job is RUNNING.\n"
-
-
-def test_relative_paths_are_seen_from_the_folder_of_the_file(home: list[str], job_file: Path) -> None:
-    job = json.loads(run_bigbatch("submit", job_file, "--json", *home).stdout)
-    assert job["spec"]["data"]["corpus"] == [str(job_file.parent / "text.txt")]
 
 
 def test_what_the_server_refuses_is_told_like_what_we_refuse(home: list[str], job_file: Path) -> None:

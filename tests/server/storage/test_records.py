@@ -1,56 +1,13 @@
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.errors import JobNotFoundError, RecordError
-from server.jobs.job import Job
 from server.jobs.status import JobStatus
-from server.storage.database import Database
-from server.storage.histories import Histories
-from server.storage.jobs import Store
-from server.storage.records import Records
+from tests.server.storage.house import SPEC, House, read
 from tests.server.writer import Writer
-from tests.serving import NAMES, TINY, Served, run_records, status, step, tensors, unpacked
-from workers.contract.documents import parse_spec
+from tests.serving import Served, run_records, status, step, tensors, unpacked
 from workers.contract.push import Command
-from workers.contract.records import RECORD, Record
-
-SPEC = parse_spec(TINY)
-
-
-class House:
-    """One job and its records in a database."""
-
-    def __init__(self, path: Path) -> None:
-        self.database = Database(path)
-        self.store, self.records = Store(self.database), Records(self.database)
-        self.job, _ = self.store.create(SPEC)
-
-    def ingest(self, *documents: dict[str, Any]) -> int:
-        """Ingest records as they come over the wire; return the number up to which all are stored."""
-        return self.records.ingest(self.job.id, read(*documents)).acknowledged
-
-    def now(self) -> Job:
-        return self.store.get(self.job.id)
-
-    def stored(self) -> list[dict[str, Any]]:
-        return self.records.read_after(self.job.id, 0, 10_000).records
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "test.db")
-    yield house
-    house.database.close()
-
-
-def read(*documents: dict[str, Any]) -> list[Record]:
-    return [RECORD.validate_python(document) for document in documents]
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -115,27 +72,10 @@ def test_a_step_with_another_number_of_ratios_than_tensors_is_refused_by_its_num
     assert house.stored()[1:] == []
 
 
-def test_a_step_whose_names_were_lost_keeps_its_numbers_and_is_given_no_names(house: House) -> None:
-    house.ingest(step(1, 1), tensors(2, names=["a"], adapted=[True]))
-    matrix = Histories(house.database).matrix(house.job.id, "trust_ratio", start=1, end=None, columns=100)
-    assert matrix.names == ["a"]
-    assert np.isnan(matrix.values).all()
-    assert house.stored()[0]["trust_ratio"] == step(1, 1)["trust_ratio"]
-    assert house.now().loss == 10
-
-
 def test_a_set_stands_for_the_same_tensors_for_good(house: House) -> None:
     house.ingest(tensors(1), tensors(2))
     with pytest.raises(RecordError, match="already names other tensors"):
         house.ingest(tensors(3) | {"names": ["a", "b", "c"]})
-
-
-def test_sets_that_change_within_a_push_keep_their_own_names(house: House) -> None:
-    few = tensors(3, names=["embeddings.weight"], adapted=[True])
-    house.ingest(tensors(1), step(2, 1), few, step(4, 2, ratios=[0.25], set=few["set"]), step(5, 3))
-    matrix = Histories(house.database).matrix(house.job.id, "trust_ratio", start=1, end=None, columns=100)
-    assert matrix.names == NAMES
-    np.testing.assert_allclose(matrix.values, [[0.1, 0.25, 0.3], [1, np.nan, 1], [np.nan] * 3], rtol=1e-6)
 
 
 def test_records_of_older_versions_are_taken_as_they_were_meant(house: House) -> None:
@@ -147,12 +87,6 @@ def test_records_of_older_versions_are_taken_as_they_were_meant(house: House) ->
     _, one, two = house.stored()
     assert (unpacked(one["trust_ratio"]), one["set"]) == ([0.5, 1.0, 0.25], tensors(1)["set"])
     assert (two["skipped"], two["trust_ratio"]) == (True, None)
-
-
-def test_a_step_tells_the_quantiles_of_the_adapted_tensors_that_have_a_ratio(house: House) -> None:
-    house.ingest(tensors(1), step(2, 1, ratios=[0.2, 1.0, 0.4]), step(3, 2, ratios=[0.2, 1.0, None]))
-    assert [record["trust_ratio_median"] for record in house.stored()[1:]] == pytest.approx([0.3, 0.2])
-    assert house.stored()[1]["trust_ratio_p90"] == pytest.approx(0.38)
 
 
 def test_records_and_what_they_imply_for_the_job_are_one_transaction(house: House) -> None:

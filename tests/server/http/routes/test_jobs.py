@@ -43,47 +43,6 @@ def test_the_run_folder_holds_the_specification_and_a_private_token(served: Serv
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "status", "says"),
-    [
-        (b'{"name": "x", "steps": 1}', JSON, 422, "data = (absent): is required"),
-        (b"[1, 2]", JSON, 422, "is not a mapping"),
-        (b"null", JSON, 422, "mapping"),
-        (b"", JSON, 400, "not valid JSON"),
-        (b'{"name": ', JSON, 400, "line 1 column 10"),
-        (b"\xff\xfe", JSON, 400, "UTF-8"),
-        (b"[" * 100_000, JSON, 400, "not valid JSON: it is nested too deeply"),
-        (b"1" * 5000, JSON, 400, "not valid JSON: a number has too many digits"),
-        (b"\xef\xbb\xbf[]", JSON, 422, "(document) = []: is not a mapping"),
-        (b"1: 2", YAML, 422, "has a key that is not text. Remedy: put the key in quotes"),
-        (b"a: 1\n---\nb: 1", YAML, 422, "expected a single document in the stream, but found another document"),
-        (b"a: [1, 2", YAML, 422, "line 1"),
-        (b"a: &x 1\nb: *x", YAML, 422, "aliases are not allowed"),
-        (b"name: 2026-99-99", YAML, 422, "month"),
-        (b"[" * 100_000, YAML, 422, "not valid YAML: it is nested too deeply"),
-        (b"name: a\nname: b", YAML, 422, "line 2, column 1 = 'name': this key is given twice"),
-        (b'{"name": "a",\n"name": "b"}', JSON, 422, "line 2, column 1 = 'name': this key is given twice"),
-        (b"name: x", {"Content-Type": "text/plain"}, 415, "application/yaml"),
-        (b"x" * (2**20 + 1), YAML, 413, "1,048,576"),
-    ],
-)
-def test_what_is_not_a_job_is_refused_with_a_reason_and_leaves_nothing(
-    served: Served, body: bytes, headers: dict[str, str], status: int, says: str
-) -> None:
-    answer = served.http.post("/v1/jobs", content=body, headers=headers)
-    assert answer.status_code == status
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert says in answer.json()["detail"]
-    assert {"type", "title", "status", "detail"} <= set(answer.json())
-    assert served.http.get("/v1/jobs").json()["jobs"] == []
-    assert not (served.settings.home / "runs").exists()
-
-
-def test_a_body_that_does_not_say_how_long_it_is_is_cut_off_at_the_limit(served: Served) -> None:
-    chunks = (b"x" * 65_536 for _ in range(40))
-    assert served.http.post("/v1/jobs", content=chunks, headers=YAML).status_code == 413
-
-
-@pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"learning_rate": 1}, "learning_rate"),
