@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .kernels.operands import Memory, Operand, Operands
+from .kernels.operands import Dtypes, Memory, Operand, Operands
+from .kernels.operators import Kernels
 from .remembered import Call, Remembered, Seen, is_lasting
+from .sharding import Groups
 from .step import Ready, Step
 
 
@@ -58,7 +60,7 @@ class Calls:
 
     def built(self, step: Step, ready: Sequence[Ready]) -> list[Call]:
         """Return calls for tensors whose state is there, and remember what the next steps need of them."""
-        alike: dict[tuple[object, ...], list[tuple[Ready, Operand]]] = {}
+        alike: dict[tuple[Dtypes, Groups, Kernels], list[tuple[Ready, Operand]]] = {}
         for each in ready:
             operand = each.operand()
             alike.setdefault((operand.dtypes, each.groups, step.pick(operand)), []).append((each, operand))
@@ -67,7 +69,8 @@ class Calls:
         self._seen, self._remembered, calls = Seen.of(step, parameters, [p.grad for p in parameters]), [], []
         for key, pairs in alike.items():
             tensors, operands = (list(column) for column in zip(*pairs, strict=True))
-            made = Remembered(tensors, self._seen.places(step, tensors), step.pick(operands[0]), self._memories[key])
+            *_, kernels = key
+            made = Remembered(tensors, self._seen.places(step, tensors), kernels, self._memories[key])
             calls.append(made.call(Operands.of(operands, made.settings(step), made.memory), step))
             self._remembered.append(made)
         if not all(map(is_lasting, ready)):

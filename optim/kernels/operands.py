@@ -10,6 +10,8 @@ from torch import Tensor
 
 Made = TypeVar("Made")
 
+Dtypes = tuple[torch.dtype | None, ...]
+
 
 class Backend(NamedTuple):
     """Who computes the operators on a device, "fused" or "eager", and why."""
@@ -61,7 +63,7 @@ class Operand(NamedTuple):
     second_scale: Tensor | None = None
 
     @property
-    def dtypes(self) -> tuple[torch.dtype | None, ...]:
+    def dtypes(self) -> Dtypes:
         """Of each tensor; all operands of a call have the same."""
         return tuple([None if tensor is None else tensor.dtype for tensor in self])
 
