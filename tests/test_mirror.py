@@ -9,6 +9,7 @@ ELSEWHERE = {
     "server/http/context.py": "server/http/routes/test_jobs.py",
     "workers/checkpoints/errors.py": "workers/checkpoints/test_load.py",
     "workers/contract/spec/checkpoint.py": "workers/contract/spec/test_strict.py",
+    "workers/contract/spec/evaluation.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/failures.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/precision.py": "workers/contract/spec/test_strict.py",
     "workers/model/sharding.py": "workers/training/test_loop.py",
