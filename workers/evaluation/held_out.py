@@ -2,7 +2,9 @@
 
 The set is the first rows of the held-out text under a seed that is no job's, so every run on a text is judged by the
 same rows with the same masks, and two runs compare. The rows are cut into batches by their numbers alone, and the ranks
-take turns: what is computed together does not depend on how many ranks there are. Sums are added in float64.
+take turns: what is computed together does not depend on how many ranks there are. Each rank computes in float32 on a
+whole copy of the weights, whatever training computes in and however it shards them, and sums are added in float64.
+Suffixes: M masked positions, B samples, V tokens of the vocabulary, N labels of C classes, S the fields of _Sums.
 
 Nothing that training uses changes: no gradient, no dropout, no random number is drawn, no training row is read.
 """
@@ -10,19 +12,20 @@ Nothing that training uses changes: no gradient, no dropout, no random number is
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from workers import ranks
 from workers.contract.manifests import VALIDATION
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
-from workers.model import sharding
+from workers.model.bert import PretrainingBert
+from workers.model.sharding import whole
 from workers.samples.dataset import PreTrainingData
 
 SEED = 2**32
@@ -40,7 +43,7 @@ class Figures(NamedTuple):
     mlm_accuracy: float
     """Share of the masked positions that were guessed right."""
     nsp_loss: float
-    """Nats a row."""
+    """Nats a sample."""
     nsp_accuracy: float
     seconds: float
 
@@ -72,52 +75,49 @@ class HeldOut:
         )
         return cls(data, min(spec.evaluation.sequences, len(data)), phase.micro_batch_size)
 
-    def evaluate(self, model: nn.Module, spec: JobSpec, device: torch.device) -> Figures:
+    def evaluate(self, module: PretrainingBert, device: torch.device) -> Figures:
         """Judge the model. Every rank calls this and gets the same figures."""
         begin = time.monotonic()
-        sums, masked = torch.zeros(4, dtype=torch.float64, device=device), 0
-        with _as_it_is(model), sharding.precision(model, spec):
-            for rows, is_mine in self._turns():
-                batch = self.data.batch(rows)
-                found = torch.stack(model(batch.to(device))).double()
-                if is_mine:
-                    sums += found
-                    masked += len(batch.masked_labels)
-        total = ranks.all_reduce_sum(torch.cat([sums, sums.new_tensor([masked])])).tolist()
-        return _figures(self.rows, total, time.monotonic() - begin)
-
-    def _turns(self) -> Iterator[tuple[range, bool]]:
-        """Yield the rows of this rank's batches, as many batches as on any other rank, and whether they count.
-
-        A sharded model is gathered by all ranks together: a rank that stopped early would leave the others waiting.
-        """
-        batches = [range(at, min(at + self.batch_size, self.rows)) for at in range(0, self.rows, self.batch_size)]
-        for first in range(0, len(batches), ranks.world_size()):
-            turn = first + ranks.rank()
-            yield (batches[turn], True) if turn < len(batches) else (batches[0], False)
-
-
-@contextmanager
-def _as_it_is(model: nn.Module) -> Iterator[None]:
-    """Use the model without dropout and without gradients, and leave it as it was."""
-    was_training = model.training
-    model.eval()
-    try:
+        sums_S = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=device)
+        model = whole(module)
         with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-        sharding.reshard(model)
+            for rows in self._turn():
+                batch = self.data.batch(rows).to(device)
+                scores_MV, next_sentence_B2 = model.scores(batch)
+                mlm, nsp = _sums(scores_MV, batch.masked_labels), _sums(next_sentence_B2, batch.next_sentence_labels)
+                sums_S += torch.stack([*mlm, *nsp])
+        return _figures(self.rows, _Sums(*ranks.all_reduce_sum(sums_S).tolist()), time.monotonic() - begin)
+
+    def _turn(self) -> Iterator[range]:
+        """Yield the rows of this rank's batches; of the last ones it may have none."""
+        for first in range(ranks.rank() * self.batch_size, self.rows, ranks.world_size() * self.batch_size):
+            yield range(first, min(first + self.batch_size, self.rows))
 
 
-def _figures(rows: int, total: list[float], seconds: float) -> Figures:
-    mlm_loss, nsp_loss, mlm_correct, nsp_correct, masked = total
+class _Sums(NamedTuple):
+    """Over rows, of which means are made: loss, right guesses and labels of each task."""
+
+    mlm_loss: float
+    mlm_right: float
+    masked: float
+    nsp_loss: float
+    nsp_right: float
+    samples: float
+
+
+def _sums(scores_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    losses_N = F.cross_entropy(scores_NC, labels_N, reduction="none").double()
+    right_N = (scores_NC.argmax(dim=-1) == labels_N).double()
+    return losses_N.sum(), right_N.sum(), torch.ones_like(right_N).sum()
+
+
+def _figures(rows: int, sums: _Sums, seconds: float) -> Figures:
     return Figures(
         rows=rows,
-        masked=round(masked),
-        mlm_loss=mlm_loss / masked,
-        mlm_accuracy=mlm_correct / masked,
-        nsp_loss=nsp_loss / rows,
-        nsp_accuracy=nsp_correct / rows,
+        masked=round(sums.masked),
+        mlm_loss=sums.mlm_loss / sums.masked,
+        mlm_accuracy=sums.mlm_right / sums.masked,
+        nsp_loss=sums.nsp_loss / sums.samples,
+        nsp_accuracy=sums.nsp_right / sums.samples,
         seconds=seconds,
     )

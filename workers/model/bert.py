@@ -23,8 +23,6 @@ class Sums(NamedTuple):
     """Cross-entropy over the B next-sentence labels, in nats."""
     mlm_correct: Tensor
     """Masked positions whose likeliest token is the right one."""
-    nsp_correct: Tensor
-    """Next-sentence labels whose likelier value is the right one."""
 
 
 class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers is untyped here
@@ -36,18 +34,21 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
 
     def forward(self, batch: Batch) -> Sums:
         """Return the summed losses of a micro-batch."""
+        scores_MV, next_sentence_B2 = self.scores(batch)
+        return Sums(
+            mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum"),
+            nsp_loss=F.cross_entropy(next_sentence_B2, batch.next_sentence_labels, reduction="sum"),
+            mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
+        )
+
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the scores of each masked position for each token, (M, V), and of next-sentence prediction, (B, 2)."""
         hidden_BSH, pooled_BH = self.bert(
             batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids
         )[:2]
         masked_MH = hidden_BSH.flatten(0, 1)[batch.masked_positions]
         scores_MV, next_sentence_B2 = self.cls(masked_MH, pooled_BH)
-        scores_MV, next_sentence_B2 = scores_MV.float(), next_sentence_B2.float()
-        return Sums(
-            mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum"),
-            nsp_loss=F.cross_entropy(next_sentence_B2, batch.next_sentence_labels, reduction="sum"),
-            mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
-            nsp_correct=(next_sentence_B2.argmax(dim=-1) == batch.next_sentence_labels).sum().float(),
-        )
+        return scores_MV.float(), next_sentence_B2.float()
 
 
 def build(model: Model, vocab_size: int, seed: int, *, pad_id: int) -> PretrainingBert:

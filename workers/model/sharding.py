@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -56,25 +57,31 @@ def micro_batch(model: nn.Module, spec: JobSpec, *, is_last: bool) -> Iterator[N
     """Reduce gradients over the workers only when the stage wants it: ZeRO 0 and 1 wait for the last micro-batch."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(is_last or spec.parallel.zero_stage >= 2)
+    dtype = compute_dtype(spec, device_of(spec))
+    casts_itself = isinstance(model, FSDPModule) or dtype == torch.float32
     with (
         model.no_sync() if isinstance(model, DistributedDataParallel) and not is_last else nullcontext(),
-        precision(model, spec),
+        nullcontext() if casts_itself else torch.autocast(device_of(spec).type, dtype),
     ):
         yield
 
 
-def precision(model: nn.Module, spec: JobSpec) -> AbstractContextManager[object]:
-    """Compute in the precision that the job asks for; FSDP2 casts by itself."""
-    dtype = compute_dtype(spec, device_of(spec))
-    casts_itself = isinstance(model, FSDPModule) or dtype == torch.float32
-    return nullcontext() if casts_itself else torch.autocast(device_of(spec).type, dtype)
+def whole(module: PretrainingBert) -> PretrainingBert:
+    """Return a copy of a model that `parallelize` has spread, with all of its parameters, as on a worker alone.
 
-
-def reshard(model: nn.Module) -> None:
-    """Give up what a forward pass without a backward one has left gathered."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+    Every rank calls this. The copy is float32 and evaluates: it has no dropout. It takes the memory of one copy of the
+    parameters, or none where they are not sharded: then it shares them.
+    """
+    with torch.device("meta"):
+        copy: PretrainingBert = PretrainingBert(module.config)
+    parameters = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True))
+    copy.load_state_dict(parameters, assign=True)
+    copy.tie_weights()
+    for name, buffer in module.named_buffers():  # positions, for instance, of which a state dict knows nothing
+        owner, _, leaf = name.rpartition(".")
+        copy.get_submodule(owner).register_buffer(leaf, buffer, persistent=False)
+    copy.eval()
+    return copy
 
 
 def _mesh(spec: JobSpec, device: torch.device) -> DeviceMesh:

@@ -211,7 +211,7 @@ def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]
 
 def _evaluate(run: Run, window: PhaseWindow, step: int, held_out: HeldOut) -> float | None:
     """Judge the model by held-out text; return the MLM loss, None where it is not finite."""
-    figures = held_out.evaluate(run.worker.model, run.worker.spec, run.worker.device)
+    figures = held_out.evaluate(run.worker.module, run.worker.device)
     record = EvaluationRecord(
         step=step,
         attempt=run.attempt,

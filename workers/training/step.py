@@ -69,7 +69,7 @@ def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[Micr
             loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_sequences
         # FSDP2 and DDP average gradients over the workers; the loss is already a mean over the global batch.
         (loss * ranks.world_size()).backward()
-        local[:3] += torch.stack(sums[:3]).detach()
+        local[:3] += torch.stack(sums).detach()
     optimizer.step()
     optimizer.zero_grad()
     return local

@@ -26,18 +26,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(Data(["builtin:austen-valid"], 300, validation=0.2), tmp_path_factory.mktemp("home"))
 
 
-def judged(corpus: Path, batch_size: int, workers: int = 1, zero_stage: int = 2) -> Figures:
+def judged(corpus: Path, batch_size: int, workers: int = 1, zero_stage: int = 2, compute: str = "fp32") -> Figures:
     """Judge an untrained model twice. It has dropout, which must play no part."""
     job = document(Path(), workers, zero_stage, data=DATA, evaluation={"sequences": ROWS}, phases=[TWELVE])
     job["model"] |= {"dropout": 0.3}
-    spec = parse_spec(job)
+    spec = parse_spec(job | {"precision": {"compute": compute}})
     worker = set_up(spec, read_shards(corpus))
     held_out = replace(HeldOut.open(corpus, spec, spec.phases[0]), batch_size=batch_size)
     before = torch.get_rng_state()
-    figures = held_out.evaluate(worker.model, spec, worker.device)
+    figures = held_out.evaluate(worker.module, worker.device)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in worker.model.modules())
-    assert held_out.evaluate(worker.model, spec, worker.device)._replace(seconds=0) == figures._replace(seconds=0)
+    assert held_out.evaluate(worker.module, worker.device)._replace(seconds=0) == figures._replace(seconds=0)
     return figures
 
 
@@ -86,15 +86,18 @@ def test_the_figures_are_means_over_all_rows_of_the_plain_model_in_double_precis
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_the_batch_of_the_evaluation_does_not_change_the_figures(batch_size: int, corpus: Path, whole: Figures) -> None:
-    assert list(alone(corpus, batch_size))[:-1] == pytest.approx(list(whole)[:-1], abs=1e-6)
+    assert list(alone(corpus, batch_size))[:-1] == pytest.approx(list(whole)[:-1], abs=1e-7)
 
 
-@pytest.mark.parametrize(("workers", "zero_stage"), [(2, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 3)])
-def test_neither_do_the_ranks_nor_the_zero_stage_even_where_a_rank_has_no_rows_left(
-    workers: int, zero_stage: int, corpus: Path, whole: Figures
+@pytest.mark.parametrize(
+    ("workers", "zero_stage", "compute"),
+    [(2, 0, "fp32"), (2, 1, "fp32"), (2, 2, "bf16"), (2, 3, "fp32"), (3, 0, "bf16"), (3, 3, "fp32")],
+)
+def test_neither_do_ranks_zero_stage_and_precision_even_where_a_rank_has_no_rows_left(
+    workers: int, zero_stage: int, compute: str, corpus: Path, whole: Figures
 ) -> None:
-    for figures in run_on_ranks(workers, judged, corpus, 4, workers, zero_stage):
-        assert list(figures)[:-1] == pytest.approx(list(whole)[:-1], abs=1e-6)
+    for figures in run_on_ranks(workers, judged, corpus, 4, workers, zero_stage, compute):
+        assert list(figures)[:-1] == pytest.approx(list(whole)[:-1], abs=1e-7)
 
 
 def test_the_rows_and_their_masks_are_those_of_no_job_and_the_same_for_every_job(corpus: Path) -> None:
