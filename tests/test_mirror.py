@@ -12,7 +12,6 @@ ELSEWHERE = {
     "workers/contract/spec/evaluation.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/failures.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/precision.py": "workers/contract/spec/test_strict.py",
-    "workers/model/sharding.py": "workers/training/test_loop.py",
 }
 """Modules of types alone, or that mean something only together with others, and the tests that use them."""
 
