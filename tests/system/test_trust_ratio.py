@@ -41,7 +41,7 @@ def train(folder: Path) -> None:
     optimizer = Lamb(tensors.items(), lr=0.0, weight_decay=0.0)
     reporter = Reporter(RunFolder(folder))
     collected = Telemetry(optimizer, torch.device("cpu"), reporter, 1, Health(), StopRequest())
-    sums = torch.tensor(Sums(7.0, 7.0, 1.0, 10.0, 100.0, 10.0), dtype=torch.float64)
+    sums = torch.tensor(Sums(7.0, 7.0, 1.0, 10.0, 10.0, 100.0, 10.0, 10.0), dtype=torch.float64)
     for number, names in enumerate(GRADIENTS, start=1):
         for name, tensor in tensors.items():
             tensor.grad = torch.ones(1) if name in names else None

@@ -53,3 +53,13 @@ def write_positions(folder: Path, documents: Sequence[Sequence[int]], **settings
         writer.add(document)
     writer.finish([], SETTINGS, ["positions"])
     return folder
+
+
+def write_lengths(folder: Path, documents: Sequence[Sequence[int]]) -> Path:
+    """Write a corpus of sentences with these lengths, of one token that occurs again and again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(folder, [*SPECIAL_TOKENS, "t"])
+    for lengths in documents:
+        writer.add([[FIRST] * length for length in lengths])
+    writer.finish([], SETTINGS, ["lengths"])
+    return folder

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.optim import Optimizer
 
 from workers import ranks
-from workers.contract.manifests import CheckpointManifest
+from workers.contract.manifests import SAMPLES_FORMAT, CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
 
 from .hashing import Writer
@@ -75,6 +75,7 @@ def save(
         world_size=ranks.world_size(),
         attempt=name.attempt,
         identity=identity,
+        samples_format=SAMPLES_FORMAT,
         files=files,
         is_sound=is_sound,
         **so_far._asdict(),

@@ -20,6 +20,8 @@ FOLDER_FORMAT = 1
 """Of a run folder's layout; raise it when an older version could no longer read the folder."""
 JOURNAL_FORMAT = 2
 """Of the records in `events.jsonl`; raise it when an older version could no longer read them."""
+SAMPLES_FORMAT = 2
+"""Of what the rows of a step hold; raise it whenever the same seed and row number would give another row."""
 CHECKPOINT_FORMAT = 2
 """Of a checkpoint's folder; raise it when an older version could no longer read the folder."""
 
@@ -164,6 +166,8 @@ class CheckpointManifest(BaseModel):
     attempt: Annotated[int, Field(ge=0)] = 0
     identity: str | None = None
     """Of what the run was trained on, as in `run.json`; absent in format 1."""
+    samples_format: int = 1
+    """How the rows up to its step were drawn, which a version that does not say so did in the first way."""
     files: dict[FileName, StoredFile]
     """All but this one."""
     is_sound: bool = True

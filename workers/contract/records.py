@@ -189,7 +189,7 @@ class StepRecord(_Record):
     attempt: Count | None = None
     phase: Count
     loss: float | None
-    """mlm_loss + nsp_loss, in nats, mean over the global batch."""
+    """mlm_loss + nsp_loss, in nats, mean over the global batch; mlm_loss alone where samples have one segment."""
     mlm_loss: float | None
     nsp_loss: float | None
     mlm_accuracy: float | None

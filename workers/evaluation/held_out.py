@@ -42,9 +42,9 @@ class Figures(NamedTuple):
     """Nats a masked position."""
     mlm_accuracy: float
     """Share of the masked positions that were guessed right."""
-    nsp_loss: float
-    """Nats a sample."""
-    nsp_accuracy: float
+    nsp_loss: float | None
+    """Nats a sample; None where the job learns no next-sentence prediction, as is the next."""
+    nsp_accuracy: float | None
     seconds: float
 
     @property
@@ -71,7 +71,11 @@ class HeldOut:
         No row repeats text: a set of fewer rows than the job asks for is used whole, once.
         """
         data = PreTrainingData(
-            corpus / VALIDATION, seq_len=phase.seq_len, seed=SEED, mask_probability=spec.data.mask_probability
+            corpus / VALIDATION,
+            seq_len=phase.seq_len,
+            seed=SEED,
+            mask_probability=spec.data.mask_probability,
+            next_sentence=spec.data.next_sentence,
         )
         return cls(data, min(spec.evaluation.sequences, len(data)), phase.micro_batch_size)
 
@@ -117,7 +121,7 @@ def _figures(rows: int, sums: _Sums, seconds: float) -> Figures:
         masked=round(sums.masked),
         mlm_loss=sums.mlm_loss / sums.masked,
         mlm_accuracy=sums.mlm_right / sums.masked,
-        nsp_loss=sums.nsp_loss / sums.samples,
-        nsp_accuracy=sums.nsp_right / sums.samples,
+        nsp_loss=sums.nsp_loss / sums.samples if sums.samples else None,
+        nsp_accuracy=sums.nsp_right / sums.samples if sums.samples else None,
         seconds=seconds,
     )

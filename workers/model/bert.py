@@ -1,6 +1,6 @@
 """BERT for pre-training, with its MLM head computed on the masked positions alone.
 
-Shapes: B sequences, S tokens per sequence, M masked positions in all B sequences, H hidden size, V vocabulary.
+Shapes: B rows, S tokens per row, N samples and M masked positions in all rows, H hidden size, V vocabulary.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,8 @@ from transformers import BertConfig, BertForPreTraining
 from workers.contract.spec.model import Model
 from workers.samples.batch import Batch
 
+from .attention import ATTENTION, Separation
+
 
 class Sums(NamedTuple):
     """Sums over one micro-batch, of which the loop makes means over the global batch. All 0-d, float32."""
@@ -20,7 +22,7 @@ class Sums(NamedTuple):
     mlm_loss: Tensor
     """Cross-entropy over the M masked positions, in nats."""
     nsp_loss: Tensor
-    """Cross-entropy over the B next-sentence labels, in nats."""
+    """Cross-entropy over the next-sentence labels, in nats; 0 where there are none."""
     mlm_correct: Tensor
     """Masked positions whose likeliest token is the right one."""
 
@@ -34,27 +36,50 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
 
     def forward(self, batch: Batch) -> Sums:
         """Return the summed losses of a micro-batch."""
-        scores_MV, next_sentence_B2 = self.scores(batch)
+        scores_MV, next_sentence_N2 = self.scores(batch)
         return Sums(
             mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum"),
-            nsp_loss=F.cross_entropy(next_sentence_B2, batch.next_sentence_labels, reduction="sum"),
+            nsp_loss=F.cross_entropy(next_sentence_N2, batch.next_sentence_labels, reduction="sum"),
             mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
         )
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the scores of each masked position for each token, (M, V), and of next-sentence prediction, (B, 2)."""
-        hidden_BSH, pooled_BH = self.bert(
-            batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids
-        )[:2]
+        """Return the scores of each masked position for each token, (M, V), and of next-sentence prediction, (N, 2).
+
+        Where samples have one segment, N is 0.
+        """
+        hidden_BSH, pooled_NH = self._encode(batch)
         masked_MH = hidden_BSH.flatten(0, 1)[batch.masked_positions]
-        scores_MV, next_sentence_B2 = self.cls(masked_MH, pooled_BH)
-        return scores_MV.float(), next_sentence_B2.float()
+        scores_MV, next_sentence_N2 = self.cls(masked_MH, pooled_NH[: len(batch.next_sentence_labels)])
+        return scores_MV.float(), next_sentence_N2.float()
+
+    def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the hidden states, and what the pooler makes of each sample's first."""
+        if batch.packed is None:
+            hidden_BSH, pooled_NH = self.bert(
+                batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids
+            )[:2]
+            return hidden_BSH, pooled_NH
+        # Separation keeps the samples apart, so there is no mask to be made of them here.
+        hidden_BSH = self.bert(
+            batch.input_ids,
+            token_type_ids=batch.token_type_ids,
+            position_ids=batch.packed.position_ids,
+            separation=Separation(batch.attention_mask, batch.packed.boundaries, batch.packed.longest),
+        )[0]
+        first_N1H = hidden_BSH.flatten(0, 1)[batch.packed.starts, None]
+        return hidden_BSH, self.bert.pooler(first_N1H)
 
 
-def build(model: Model, vocab_size: int, seed: int, *, pad_id: int) -> PretrainingBert:
+def build(model: Model, vocab_size: int, seed: int, *, pad_id: int, next_sentence: bool = True) -> PretrainingBert:
     """Build the model with weights that are a function of `seed`, the same on every rank.
 
-    `pad_id` is the number of [PAD] in the vocabulary: that row of the embedding starts at zero and stays there.
+    Args:
+        model: The sizes.
+        vocab_size: Tokens in the vocabulary.
+        seed: Decides the weights.
+        pad_id: Number of [PAD] in the vocabulary: that row of the embedding starts at zero and stays there.
+        next_sentence: Whether there is a next-sentence task. Without it, the weights that only it trains are frozen.
     """
     sizes = model.architecture
     config = BertConfig(
@@ -66,8 +91,13 @@ def build(model: Model, vocab_size: int, seed: int, *, pad_id: int) -> Pretraini
         intermediate_size=sizes.intermediate,
         max_position_embeddings=model.max_positions,
         hidden_dropout_prob=model.dropout,
-        attention_probs_dropout_prob=model.dropout,
+        attention_probs_dropout_prob=model.dropout if model.attention_dropout is None else model.attention_dropout,
+        attn_implementation=ATTENTION,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PretrainingBert(config)
+        bert = PretrainingBert(config)
+    if not next_sentence:
+        for unused in (bert.bert.pooler, bert.cls.seq_relationship):
+            unused.requires_grad_(False)
+    return bert

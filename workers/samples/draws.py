@@ -24,6 +24,9 @@ class Purpose(IntEnum):
     MASK = 6
     REPLACE = 7
     DROPOUT = 8
+    SHORT = 9
+    LENGTH = 10
+    LAST_WORD = 11
 
 
 def draw(seed: int, purpose: Purpose, index: NDArray[np.int64], slot: NDArray[np.int64] | int = 0) -> U64:
@@ -35,6 +38,11 @@ def draw(seed: int, purpose: Purpose, index: NDArray[np.int64], slot: NDArray[np
 def below(bits: U64, bound: NDArray[np.int64] | int) -> NDArray[np.int64]:
     """Map 64 random bits to 0 … bound - 1; the bias, bound / 2^64, is too small to be seen."""
     return (bits % np.asarray(bound).astype(np.uint64)).astype(np.int64)
+
+
+def happens(bits: U64, probability: float) -> NDArray[np.bool_]:
+    """Decide whether something of this probability, below 1, happens."""
+    return bits < np.uint64(int(probability * 2**64))
 
 
 def _mix(x: U64) -> U64:

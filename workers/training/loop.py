@@ -15,7 +15,7 @@ from workers import ranks
 from workers.checkpoints import retention
 from workers.checkpoints.load import load_newest
 from workers.checkpoints.save import Saved, SoFar, remove, save
-from workers.contract.manifests import read_shards
+from workers.contract.manifests import SAMPLES_FORMAT, read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
 from workers.contract.records import AlertRecord, CheckpointRecord, EvaluationRecord, LogRecord, RunStatus, StatusRecord
@@ -23,7 +23,7 @@ from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.evaluation.held_out import HeldOut
-from workers.samples.dataset import PreTrainingData
+from workers.samples.dataset import PreTrainingData, open_phase
 
 from .admission import admit, environment
 from .health import Health
@@ -99,15 +99,11 @@ def train(
     with stop.while_training():
         for window in phase_windows(spec.phases):
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
-                outcome = _train_phase(run, window, done, _data(spec, window.phase, text.folder))
+                outcome = _train_phase(run, window, done, open_phase(text.folder, spec, window.phase))
         if reporter:
             reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps)))
             reporter.emit(StatusRecord(status=outcome, attempt=attempt))
     return outcome
-
-
-def _data(spec: JobSpec, phase: Phase, corpus: Path) -> PreTrainingData:
-    return PreTrainingData(corpus, seq_len=phase.seq_len, seed=spec.seed, mask_probability=spec.data.mask_probability)
 
 
 def _resume(run: Run) -> int:
@@ -121,6 +117,14 @@ def _resume(run: Run) -> int:
         for damage in loaded.damaged:
             detail = f"{damage}. The run goes on from step {loaded.name.step} instead."
             run.reporter.emit(AlertRecord(level="error", title="A checkpoint is damaged", detail=detail))
+        if loaded.manifest.samples_format != SAMPLES_FORMAT:
+            detail = (
+                f"Step {loaded.name.step} was taken by a version that drew rows otherwise. They are of the same text, "
+                "but an epoch takes them in another order: some are seen again early, and others late"
+            )
+            run.reporter.emit(
+                AlertRecord(level="warning", title="Rows are drawn in another order from here", detail=detail)
+            )
     return loaded.name.step
 
 

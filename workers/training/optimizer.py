@@ -7,10 +7,12 @@ from workers.contract.spec.job import JobSpec
 
 
 def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
-    """Build LAMB, its parameters grouped by whether they take weight decay and a trust ratio."""
+    """Build LAMB, its parameters grouped by whether they take weight decay and a trust ratio; frozen ones in none."""
     chosen = spec.optimizer
     groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         decays = not any(part in name for part in chosen.no_decay)
         adapts = chosen.name == "lamb" and not any(part in name for part in chosen.no_adaptation)
         groups.setdefault((decays, adapts), []).append((name, parameter))

@@ -11,6 +11,7 @@ from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import Progress
 from workers.corpus.shards import Shards
 from workers.evaluation.held_out import HeldOut
+from workers.samples.dataset import open_phase
 from workers.samples.survey import Survey, survey
 
 from .reporter import Reporter
@@ -42,11 +43,13 @@ def progress_to(reporter: Reporter | None) -> Progress | None:
 def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
     """Report what the prepared text is and what it gives each phase. Every rank calls this, so that all may refuse it.
 
+    The index of each phase's rows is made here if there is none.
+
     Raises:
         CorpusError: no pair of segments can be taken from the text.
     """
-    shards = Shards(corpus)
-    surveys = [survey(shards, phase.seq_len, spec.seed) for phase in spec.phases]
+    shards, progress = Shards(corpus), progress_to(reporter)
+    surveys = [survey(open_phase(corpus, spec, phase, progress)) for phase in spec.phases]
     if reporter is None:
         return
     found = find(spec.data.corpus)
@@ -72,11 +75,19 @@ def summary(spec: JobSpec, found: Found, shards: ShardsManifest, surveys: Sequen
         f"vocabulary: {_count(shards.vocab_size, 'token')}{asked}, {case}; {shards.unknown / shards.tokens:.2%} [UNK]"
     )
     phases = (
-        f"phases[{number}]: {_count(each.samples, 'sample')} of {phase.seq_len} tokens, {each.padding:.1%} padding, "
-        f"{each.random:.1%} random second segments"
+        f"phases[{number}]: {_describe(phase.seq_len, each)}"
         for number, (phase, each) in enumerate(zip(spec.phases, surveys, strict=True))
     )
     return "; ".join([text, *phases])
+
+
+def _describe(seq_len: int, found: Survey) -> str:
+    parts = [f"{_count(found.rows, 'row')} of {seq_len} tokens", f"{found.padding:.1%} padding"]
+    if found.samples_per_row > 1:
+        parts.append(f"{found.samples_per_row:.2f} samples a row")
+    if found.random is not None:
+        parts.append(f"{found.random:.1%} random second segments")
+    return ", ".join(parts)
 
 
 def held_out_summary(spec: JobSpec, corpus: Path) -> str:
@@ -102,20 +113,22 @@ def surprises(spec: JobSpec, shards: ShardsManifest, surveys: Sequence[Survey]) 
         title = f"The vocabulary has {shards.vocab_size:,} tokens, {spec.data.vocab:,} were asked for"
         found.append(_warning(title, "The text holds no more pieces that occur twice. Give more text, or ask for less"))
     for number, (phase, each) in enumerate(zip(spec.phases, surveys, strict=True)):
-        if each.samples < phase.global_batch_size:
+        if each.rows < phase.global_batch_size:
             title = (
-                f"phases[{number}]: the text gives {_count(each.samples, 'sample')} of {phase.seq_len} tokens, fewer "
+                f"phases[{number}]: the text gives {_count(each.rows, 'row')} of {phase.seq_len} tokens, fewer "
                 f"than a global batch of {phase.global_batch_size:,}"
             )
             found.append(_warning(title, "Every step repeats text. Give more text, or make the batch smaller"))
-    return found + _imbalance(shards, surveys)
+    return found + _imbalance(shards, [each.random for each in surveys if each.random is not None])
 
 
-def _imbalance(shards: ShardsManifest, surveys: Sequence[Survey]) -> list[AlertRecord]:
+def _imbalance(shards: ShardsManifest, random: Sequence[float]) -> list[AlertRecord]:
+    if not random:  # no second segments
+        return []
     if shards.documents == 1:
         detail = "The second segment is always the real one. Put a blank line between documents"
         return [_warning("The text is a single document, so next-sentence prediction learns nothing", detail)]
-    most = max(each.random for each in surveys)
+    most = max(random)
     if most <= 1 - FEWEST_OF_A_KIND:
         return []
     detail = (

@@ -47,7 +47,8 @@ def set_up(spec: JobSpec, shards: ShardsManifest) -> Worker:
         torch.set_num_threads(spec.parallel.cpus_per_worker)
     else:
         torch.cuda.set_device(device)
-    module = build(spec.model, shards.vocab_size, spec.seed, pad_id=shards.special_ids["[PAD]"])
+    pad_id, next_sentence = shards.special_ids["[PAD]"], spec.data.next_sentence
+    module = build(spec.model, shards.vocab_size, spec.seed, pad_id=pad_id, next_sentence=next_sentence)
     model = sharding.parallelize(module, spec, device)
     return Worker(spec, device, module, model, build_optimizer(spec, module))
 
@@ -60,13 +61,13 @@ def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[Micr
     """
     spec, model, optimizer = worker.spec, worker.model, worker.optimizer
     local = torch.tensor([0.0, 0.0, 0.0, *_counts(micro_batches)], dtype=torch.float64, device=worker.device)
-    n_masked, n_sequences = ranks.all_reduce_sum(local[[3, 5]]).float().unbind()
+    n_masked, n_pairs = ranks.all_reduce_sum(local[[3, 4]]).float().unbind()
     set_lr(optimizer, lr)
     for number, (first_sample, batch) in enumerate(micro_batches, start=1):
         torch.manual_seed(dropout_seed(spec.seed, step, first_sample))
         with sharding.micro_batch(model, spec, is_last=number == len(micro_batches)):
             sums = model(batch.to(worker.device))
-            loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_sequences
+            loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_pairs.clamp(min=1)  # without pairs there is no loss
         # FSDP2 and DDP average gradients over the workers; the loss is already a mean over the global batch.
         (loss * ranks.world_size()).backward()
         local[:3] += torch.stack(sums).detach()
@@ -84,7 +85,10 @@ def dropout_seed(seed: int, step: int, first_sample: int) -> int:
     return int(draw(seed, Purpose.DROPOUT, np.array([step]), first_sample)[0])
 
 
-def _counts(micro_batches: Sequence[MicroBatch]) -> tuple[int, int, int]:
-    batches = [batch for _, batch in micro_batches]
-    masked = sum(len(batch.masked_labels) for batch in batches)
-    return masked, sum(batch.n_tokens for batch in batches), sum(len(batch.input_ids) for batch in batches)
+def _counts(micro_batches: Sequence[MicroBatch]) -> list[int]:
+    """Count what `telemetry.Sums` counts of batches: masked positions, pairs, tokens, samples and rows."""
+    each = [
+        (len(b.masked_labels), len(b.next_sentence_labels), b.n_tokens, b.n_samples, len(b.input_ids))
+        for _, b in micro_batches
+    ]
+    return [sum(column) for column in zip(*each, strict=True)]

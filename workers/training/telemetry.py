@@ -37,13 +37,16 @@ class Sums(NamedTuple):
     mlm_loss: float
     """Nats, over the masked positions."""
     nsp_loss: float
-    """Nats, over the samples."""
+    """Nats, over the pairs."""
     correct: float
     """Masked positions guessed right."""
     masked: float
+    pairs: float
+    """Samples with a next-sentence label: all, or none where that is no task."""
     tokens: float
     """That are not padding."""
     samples: float
+    rows: float
 
 
 class _Step(NamedTuple):
@@ -167,13 +170,13 @@ def _record(
         phase=step.phase,
         loss=_loss(sums),
         mlm_loss=_mean(sums.mlm_loss, sums.masked),
-        nsp_loss=_mean(sums.nsp_loss, sums.samples),
+        nsp_loss=_mean(sums.nsp_loss, sums.pairs),
         mlm_accuracy=_mean(sums.correct, sums.masked),
         lr=step.lr,
         grad_norm=finite(grad_norm),
         clip_coef=finite(clip_coef),
         skipped=bool(skipped),
-        rows=round(sums.samples),  # a row holds one sample
+        rows=round(sums.rows),
         samples=round(sums.samples),
         tokens=round(sums.tokens),
         tokens_per_s=sums.tokens / step_s,
@@ -184,7 +187,8 @@ def _record(
 
 
 def _loss(sums: Sums) -> float | None:
-    mlm_loss, nsp_loss = _mean(sums.mlm_loss, sums.masked), _mean(sums.nsp_loss, sums.samples)
+    mlm_loss = _mean(sums.mlm_loss, sums.masked)
+    nsp_loss = _mean(sums.nsp_loss, sums.pairs) if sums.pairs else 0.0
     return None if mlm_loss is None or nsp_loss is None else mlm_loss + nsp_loss
 
 
@@ -192,6 +196,6 @@ def _mean(total: float, count: float) -> float | None:
     return finite(total / count) if count else None
 
 
-def finite(number: float) -> float | None:
+def finite(number: float | None) -> float | None:
     """Return the number, None where a record cannot hold it."""
-    return number if math.isfinite(number) else None
+    return number if number is not None and math.isfinite(number) else None

@@ -44,6 +44,7 @@ def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
         "world_size": 1,
         "attempt": 2,
         "identity": "abc",
+        "samples_format": 2,
         "is_sound": False,
         "best_loss": 1.5,
         "held_out_loss": 1.25,

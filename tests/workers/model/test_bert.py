@@ -24,6 +24,7 @@ def batch() -> Batch:
         masked_labels=torch.randint(5, VOCABULARY, (12,), generator=generator),
         next_sentence_labels=torch.tensor([0, 1, 1, 0]),
         n_tokens=int(attention.sum()),
+        n_samples=4,
     )
 
 

@@ -1,7 +1,7 @@
 import math
 import random
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.workers.conftest import Data, write_positions
+from tests.workers.conftest import Data, write_lengths, write_positions
 from workers.contract.sources import CorpusError
 from workers.corpus.prepare import prepare
 from workers.corpus.shards import Shards
+from workers.samples.index import Layout, open_index
 from workers.samples.pairs import Chunks, Pairs
 
 LENGTHS = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -43,9 +44,9 @@ def pieces(length: int, room: int) -> list[int]:
     return [b - a for a, b in pairwise(borders)]
 
 
-def chunks_of(folder: Path, room: int) -> Chunks:
-    shards = Shards(folder)
-    return Chunks(shards.sentences, shards.documents, room)
+def chunks_of(folder: Path, room: int, short: float = 0.0) -> Chunks:
+    index = open_index(Shards(folder), Layout(room + 3, special=3, packing=False))
+    return Chunks(index, room, short)
 
 
 def shown(pairs: Pairs, tokens: int) -> NDArray[np.bool_]:
@@ -125,13 +126,12 @@ def test_a_longer_sentence_is_cut_into_equal_pieces_that_count_as_sentences(tmp_
 @pytest.mark.parametrize("sentence", [1, 7, 30, 31, 45, 53, 54, 61, 62, 150, 5000])
 @pytest.mark.parametrize("sentences", [1, 2, 3, 20])
 def test_fifty_epochs_show_every_token_whatever_the_length_of_the_sentences(
-    seq_len: int, sentence: int, sentences: int
+    tmp_path: Path, seq_len: int, sentence: int, sentences: int
 ) -> None:
     documents = [[sentence] * sentences, [3, sentence, 2], [sentence]]
-    offsets = np.cumsum([0, *chain.from_iterable(documents)])
-    chunks = Chunks(offsets, np.cumsum([0, *map(len, documents)]), seq_len - 3)
+    chunks = chunks_of(write_lengths(tmp_path, documents), seq_len - 3)
     index = np.arange(50 * len(chunks))
-    assert shown(chunks.pairs(0, index, index % len(chunks)), int(offsets[-1])).all()
+    assert shown(chunks.pairs(0, index, index % len(chunks)), sum(map(sum, documents))).all()
 
 
 ENGLISH = [
@@ -191,7 +191,7 @@ def test_fifty_epochs_at_64_tokens_show_all_of_a_text_whatever_its_typography(
     (tmp_path / "text.txt").write_text("\n\n".join("\n".join(paragraphs) for paragraphs in documents))
     shards = Shards(prepare(Data([str(tmp_path / "text.txt")], 200), tmp_path))
     assert shards.manifest.unknown == 0
-    chunks = Chunks(shards.sentences, shards.documents, room=61)
+    chunks = chunks_of(shards.folder, room=61)
     index = np.arange(50 * len(chunks))
     assert shown(chunks.pairs(0, index, index % len(chunks)), shards.manifest.tokens).all()
 
@@ -227,3 +227,27 @@ def test_a_single_sentence_is_refused_unless_it_is_long_enough_to_be_cut(tmp_pat
     with pytest.raises(CorpusError, match=r"a single sentence of 17 tokens.*give more text"):
         chunks_of(folder, room=20)
     assert len(chunks_of(folder, room=16)) == 2
+
+
+def test_a_share_of_samples_is_short_and_of_any_length(tmp_path: Path) -> None:
+    folder = write_positions(tmp_path, [[6] * 40] * 9)
+    n, room = 20_000, 61
+    plain, short = chunks_of(folder, room), chunks_of(folder, room, short=0.25)
+    chunk = np.arange(n) % len(plain)
+    whole, cut = plain.pairs(3, np.arange(n), chunk), short.pairs(3, np.arange(n), chunk)
+    before, after = whole.a_length + whole.b_length, cut.a_length + cut.b_length
+    is_full = before == room
+    # A drawn length of 61 changes nothing.
+    expected = 0.25 * (1 - 1 / (room - 1))
+    assert abs((after < before)[is_full].mean() - expected) < 5 * np.sqrt(expected / is_full.sum())
+    lengths = np.bincount(after[is_full & (after < before)], minlength=room)
+    assert not lengths[:2].any()
+    assert np.abs(lengths[2:room] - lengths[2:room].mean()).max() < 5 * np.sqrt(lengths[2:room].mean())
+    assert (cut.a_length >= 1).all()
+    assert (cut.b_length >= 1).all()
+    # A is cut at its head and B at its end, and where the other one is long, neither below half of the room.
+    assert (cut.a + cut.a_length == whole.a + whole.a_length).all()
+    assert (cut.b == whole.b).all()
+    cut_a, cut_b = cut.a_length < whole.a_length, cut.b_length < whole.b_length
+    assert (cut.a_length >= after // 2)[cut_a].all()
+    assert (cut.b_length >= after // 2)[cut_b].all()

@@ -11,6 +11,7 @@ from workers.contract.records import AlertRecord, LogRecord, Record
 from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
+from workers.samples.dataset import open_phase
 from workers.training.preparation import describe, progress_to
 from workers.training.reporter import Reporter
 
@@ -44,14 +45,14 @@ def test_a_sound_text_is_summed_up_in_one_line_and_raises_no_alert(write_text: W
     records = reported(job(write_text(TEXT)), tmp_path)
     assert alerts(records) == []
     *stages, summary = logs(records)
-    assert stages == ["text: learning the vocabulary", "text: tokenizing"]
+    assert stages == ["text: learning the vocabulary", "text: tokenizing", "text: finding rows of 32 tokens"]
     assert summary.startswith("text: 1 file, 90 documents, 270 sentences, 1,470 tokens; vocabulary: ")
-    assert "50 tokens of 50 asked for, lower case; 0.00% [UNK]; phases[0]: 90 samples of 32 tokens, " in summary
+    assert "50 tokens of 50 asked for, lower case; 0.00% [UNK]; phases[0]: 90 rows of 32 tokens, " in summary
 
 
 def test_a_text_that_was_prepared_before_is_summed_up_without_stages(write_text: Write, tmp_path: Path) -> None:
     spec = job(write_text(TEXT))
-    prepare(spec.data, tmp_path / "data")
+    open_phase(prepare(spec.data, tmp_path / "data"), spec, spec.phases[0])
     assert len(logs(reported(spec, tmp_path))) == 1
 
 
@@ -87,7 +88,7 @@ def test_files_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
         (
             TEXT[:300],
             {"vocab": 50},
-            r"warning: phases\[0\]: the text gives 6 samples of 32 tokens, fewer than a global",
+            r"warning: phases\[0\]: the text gives 6 rows of 32 tokens, fewer than a global",
         ),
         (TEXT.replace("\n\n", "\n"), {}, r"warning: The text is a single document, so next-sentence prediction learns"),
         (TEXT.replace(". ", ".\n\n"), {}, r"warning: 100\.0% of the second segments are random; next-sentence"),
@@ -116,6 +117,6 @@ def test_more_than_five_per_cent_of_unknown_tokens_are_warned_of(write_text: Wri
 def test_every_phase_is_described(write_text: Write, tmp_path: Path) -> None:
     spec = parse_spec(document(Path(write_text(TEXT)), phases=[PHASE, PHASE | {"seq_len": 16}]))
     summary = logs(reported(spec, tmp_path))[-1]
-    assert "phases[0]: 90 samples of 32 tokens" in summary
+    assert "phases[0]: 90 rows of 32 tokens" in summary
     assert "phases[1]: " in summary
-    assert "samples of 16 tokens" in summary
+    assert "rows of 16 tokens" in summary

@@ -21,7 +21,7 @@ from workers.training.signals import StopRequest
 from workers.training.telemetry import Sums, Telemetry
 
 CPU = torch.device("cpu")
-SUMS = Sums(mlm_loss=14.0, nsp_loss=6.0, correct=1.0, masked=4.0, tokens=120.0, samples=8.0)
+SUMS = Sums(mlm_loss=14.0, nsp_loss=6.0, correct=1.0, masked=4.0, pairs=8.0, tokens=120.0, samples=8.0, rows=5.0)
 
 
 class Job:
@@ -116,7 +116,7 @@ def test_a_step_tells_its_counts_and_the_means_over_the_batch(job: Job) -> None:
     for number in range(1, 11):
         job.step(number, "abc")
     step = job.steps()[0]
-    assert (step.attempt, step.rows, step.samples, step.tokens) == (1, 8, 8, 120)
+    assert (step.attempt, step.rows, step.samples, step.tokens) == (1, 5, 8, 120)
     assert (step.mlm_loss, step.nsp_loss, step.loss, step.mlm_accuracy) == (3.5, 0.75, 4.25, 0.25)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert step.peak_memory_bytes is not None

@@ -24,6 +24,14 @@ class Data(Strict):
     """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that the model has to predict."""
+    whole_word: bool = False
+    """Whether all pieces of a word are masked together."""
+    next_sentence: bool = True
+    """Whether a sample has two segments, and the model predicts if the second one follows the first in the text."""
+    packing: bool = False
+    """Whether a row holds several samples, which do not see each other."""
+    short_sequences: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the samples that are cut to a random length; NVIDIA's is 0.1."""
 
     @field_validator("vocab")
     @classmethod

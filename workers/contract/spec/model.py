@@ -48,7 +48,9 @@ class Model(Strict):
     max_positions: Positive = 512
     """Longest sequence that the position embedding holds, in tokens."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of hidden states and attention weights that training sets to zero."""
+    """Share of hidden states that training sets to zero."""
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of attention weights that training sets to zero; where it is not given, that of `dropout`."""
 
     @field_validator("preset")
     @classmethod
