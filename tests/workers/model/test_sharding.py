@@ -1,15 +1,101 @@
+"""How a job's ZeRO stage and precision become PyTorch's own."""
+
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from tests.ranks import run_on_ranks
 from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
-from workers.model.bert import build
-from workers.model.sharding import device_of, parallelize, whole
+from workers.contract.spec.job import JobSpec
+from workers.model.bert import PretrainingBert, build
+from workers.model.sharding import compute_dtype, device_of, micro_batch, parallelize, whole
+from workers.ranks import process_group
+
+CPU = torch.device("cpu")
+
+
+def make_spec(zero_stage: int = 2, workers: int = 1, **changes: Any) -> JobSpec:
+    return parse_spec(document(Path("/text.txt"), workers, zero_stage) | changes)
+
+
+def make_model(spec: JobSpec) -> PretrainingBert:
+    return build(spec.model, 50, seed=0, pad_id=0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_what_is_computed_in_is_the_jobs_word_and_left_open_it_is_fp32_on_a_cpu(
+    wanted: str, dtype: torch.dtype
+) -> None:
+    spec = make_spec(precision={"compute": wanted})
+    assert compute_dtype(spec, CPU) is dtype
+    model = make_model(spec)
+    with micro_batch(model, spec, is_last=True):
+        assert model.bert.pooler.dense(torch.ones(1, 16)).dtype is dtype
+    assert model.bert.pooler.dense(torch.ones(1, 16)).dtype is torch.float32
+
+
+def test_a_worker_takes_the_gpu_of_its_local_rank_where_the_job_asks_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_of(make_spec()) == CPU
+    assert device_of(make_spec(parallel={"workers": 1, "gpus_per_worker": 1})) == torch.device("cuda", 3)
+
+
+def test_one_worker_trains_the_model_itself() -> None:
+    spec = make_spec()
+    model = make_model(spec)
+    with process_group(spec):
+        assert parallelize(model, spec, CPU) is model
+
+
+class Spread(NamedTuple):
+    """How one rank holds a model."""
+
+    is_ddp: bool
+    sharded_modules: int
+    placements: set[str]
+    dtypes: set[torch.dtype]
+    elements: int
+
+
+def spread(zero_stage: int, replicate: int) -> Spread:
+    parallel = {"workers": 2, "zero_stage": zero_stage, "replicate": replicate}
+    spec = make_spec(parallel=parallel, precision={"compute": "bf16"})
+    model = parallelize(make_model(spec), spec, CPU)
+    parameters = list(model.parameters())
+    parts = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
+    return Spread(
+        isinstance(model, DistributedDataParallel),
+        sum(isinstance(module, FSDPModule) for module in model.modules()),
+        {str(p.placements) for p in parameters if isinstance(p, DTensor)},
+        {part.dtype for part in parts},
+        sum(part.numel() for part in parts),
+    )
+
+
+def spread_in_every_way() -> list[Spread]:
+    return [spread(0, 1), spread(1, 1), spread(3, 1), spread(3, 2)]
+
+
+def test_stage_0_copies_the_model_and_others_shard_each_layer_whose_parameters_stay_float32() -> None:
+    every = sum(p.numel() for p in make_model(make_spec()).parameters())
+    copied, first, third, replicated = zip(*run_on_ranks(2, spread_in_every_way), strict=True)
+    for rank in copied:
+        assert rank == Spread(True, 0, set(), {torch.float32}, every)
+    assert first == third  # these differ in when parameters are gathered, not in where they lie
+    assert sum(rank.elements for rank in third) == every
+    for rank in third:  # two layers, and the model for all the rest
+        assert rank[:4] == (False, 3, {"(Shard(dim=0),)"}, {torch.float32})
+    for rank in replicated:
+        assert rank == Spread(False, 3, {"(Replicate(), Shard(dim=0))"}, {torch.float32}, every)
 
 
 def differences(zero_stage: int) -> list[str]:
