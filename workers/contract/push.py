@@ -4,7 +4,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from .records import Count, Record
+from .fields import Count
+from .records import Record
 
 
 class Command(StrEnum):

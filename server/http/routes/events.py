@@ -19,9 +19,9 @@ from server.http.bodies import read_body
 from server.http.context import NamedJob, Server, ServerParts
 from server.jobs.job import Job
 from server.jobs.status import JobStatus
+from workers.contract.fields import MOST
 from workers.contract.problems import explain
 from workers.contract.push import Push, PushReply
-from workers.contract.records import MOST
 
 router = APIRouter(prefix="/v1", tags=["events"])
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from server.http.context import NamedJob, ServerParts
 from server.storage.histories import EVALUATION_SERIES, SERIES, Metrics, Vector
 from server.storage.records import Newest
-from workers.contract.records import MOST
+from workers.contract.fields import MOST
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 
 from server.storage.ratios import quantiles
-from workers.contract.records import FLOAT32_BYTES, tensor_set
+from workers.contract.fields import FLOAT32_BYTES
+from workers.contract.records import tensor_set
 
 revision = "0002"
 down_revision = "0001"
