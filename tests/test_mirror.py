@@ -12,6 +12,8 @@ ELSEWHERE = {
     "workers/contract/spec/evaluation.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/failures.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/precision.py": "workers/contract/spec/test_strict.py",
+    "workers/model/attention.py": "workers/model/test_bert.py",
+    "workers/samples/borders.py": "workers/samples/test_index.py",
 }
 """Modules of types alone, or that mean something only together with others, and the tests that use them."""
 
