@@ -22,6 +22,9 @@ class Data:
     vocab: int | str
     lowercase: bool | Literal["auto"] = "auto"
     validation: Sequence[str] | float | None = None
+    encoding_errors: Literal["refuse", "replace"] = "refuse"
+    text_column: str = "text"
+    deduplicate: bool = False
 
 
 @pytest.fixture(scope="session")

@@ -67,13 +67,13 @@ def test_the_text_is_summed_up_and_its_surprises_are_told_before_the_first_step(
     file = write_job(tmp_path, text, data={"corpus": [str(text)], "vocab": 5000})
     done = train(file, "--run", str(run))
     assert (done.returncode, done.stderr) == (0, "")
-    learning, tokenizing, summary, warning = done.stdout.splitlines()[:4]
-    assert (learning, tokenizing) == ("text: learning the vocabulary", "text: tokenizing")
+    *stages, summary, warning = done.stdout.splitlines()[:6]
+    assert stages[:3] == ["text: learning the vocabulary", "text: tokenizing", "text: writing the shards"]
     assert summary.startswith("text: 1 file, ")
     assert "% padding" in summary
     assert re.match(r"warning: The vocabulary has [\d,]+ tokens, 5,000 were asked for: ", warning)
     kinds = [json.loads(line)["kind"] for line in (run / "events.jsonl").read_text().splitlines()]
-    assert kinds[:4] == ["log", "log", "log", "alert"]
+    assert kinds[:6] == ["log", "log", "log", "log", "log", "alert"]
     assert kinds.index("step") > 4
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 
@@ -15,6 +15,8 @@ VALIDATION = "validation"
 """The folder of a prepared corpus that holds the text kept from training, prepared in the same way."""
 SHARDS_FORMAT = 2
 """Of a prepared corpus; raise it whenever the same text would give other files."""
+HEAD_BYTES = 4096
+"""So much at the beginning of a file is compared with its hash whenever a prepared corpus is opened."""
 
 FOLDER_FORMAT = 1
 """Of a run folder's layout; raise it when an older version could no longer read the folder."""
@@ -50,6 +52,8 @@ class HashedText(_Frozen):
 
     bytes: int
     sha256: str
+    kind: Literal["jsonl", "parquet"] | None = None
+    """How the bytes become documents; absent where they are plain text."""
 
 
 class ShardsSettings(_Frozen):
@@ -60,6 +64,12 @@ class ShardsSettings(_Frozen):
     lowercase: bool
     validation: float | None = None
     """Share of the documents that is kept from training; absent where none is split off."""
+    encoding_errors: Literal["replace"] | None = None
+    """Absent where bytes that are not UTF-8 were refused."""
+    text_column: str | None = None
+    """Where the text stands in .jsonl and .parquet files; absent where there is none of these."""
+    deduplicate: Literal[True] | None = None
+    """Absent where paragraphs that stand earlier in the text were not left out."""
 
 
 class ShardsManifest(_Frozen):
@@ -81,6 +91,15 @@ class ShardsManifest(_Frozen):
     files: tuple[HashedFile, ...]
     validation: str | None = None
     """sha256 of the manifest of the text kept from training; absent where there is none."""
+    heads: Mapping[str, str] | None = None
+    """sha256 of the first `HEAD_BYTES` of each file; absent in manifests of older versions. No part of the identity."""
+
+    def document(self) -> str:
+        """Return the text of `manifest.json`.
+
+        What is absent is left out, so that equal text has the identity that older versions gave it.
+        """
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
 
 def identity(folder: Path) -> str:
@@ -90,15 +109,15 @@ def identity(folder: Path) -> str:
         CorpusError: the folder holds no complete prepared corpus.
         UnknownFormatError: a newer version prepared it.
     """
-    read_shards(folder)
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    manifest = read_shards(folder).model_copy(update={"heads": None})
+    return hashlib.sha256(manifest.document().encode()).hexdigest()
 
 
 def read_shards(folder: Path) -> ShardsManifest:
-    """Read the manifest of a prepared corpus and check that each file is there in its full length.
+    """Read the manifest of a prepared corpus and check that each file is there in its full length with its first bytes.
 
     Raises:
-        CorpusError: the manifest cannot be read, an older version wrote it, or a file is missing or cut.
+        CorpusError: the manifest cannot be read, an older version wrote it, or a file is missing, cut or another one.
         UnknownFormatError: a newer version wrote it.
     """
     path = folder / MANIFEST
@@ -111,11 +130,20 @@ def read_shards(folder: Path) -> ShardsManifest:
     except (OSError, ValidationError) as error:
         raise CorpusError(f"{folder}: no complete prepared corpus; prepare the text again") from error
     for file in manifest.files:
-        if not (folder / file.name).is_file() or (folder / file.name).stat().st_size != file.bytes:
-            raise CorpusError(f"{folder / file.name}: missing or not {file.bytes:,} bytes long; prepare the text again")
+        _check_head(folder / file.name, file, (manifest.heads or {}).get(file.name))
     if manifest.validation is not None and identity(folder / VALIDATION) != manifest.validation:
         raise CorpusError(f"{folder / VALIDATION}: not the text that was kept from training; prepare the text again")
     return manifest
+
+
+def _check_head(path: Path, file: HashedFile, sha256: str | None) -> None:
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        raise CorpusError(f"{path}: missing or not {file.bytes:,} bytes long; prepare the text again")
+    if sha256 is None:
+        return
+    with path.open("rb") as stream:
+        if hashlib.sha256(stream.read(HEAD_BYTES)).hexdigest() != sha256:
+            raise CorpusError(f"{path}: does not begin with the bytes that were written; prepare the text again")
 
 
 class RunManifest(BaseModel):

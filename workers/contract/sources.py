@@ -3,17 +3,17 @@
 The server checks a job by the same rules by which the workers read it. Neither torch nor numpy is loaded here.
 """
 
-import gzip
+import glob
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from .problems import Problem, SpecError
+from .text_files import ALLOWED, TextFile, find_remote, is_text, is_url, without_protocol
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_VOCABULARY = 65_536  # token shards are uint16
-SUFFIXES = (".txt", ".txt.gz")
 _PACKAGED = Path(__file__).parents[1] / "corpus"
 BUILTIN = {name: _PACKAGED / f"{name.replace('-', '_')}.txt.gz" for name in ("austen", "austen-valid")}
 
@@ -35,7 +35,7 @@ class DataLike(Protocol):
 
     @property
     def corpus(self) -> Sequence[str]:
-        """Text files, folders of these, or `builtin:NAME`."""
+        """Text files, folders or globs of these, URLs of file systems, or `builtin:NAME`."""
 
     @property
     def vocab(self) -> int | str:
@@ -61,13 +61,13 @@ class PhaseLike(Protocol):
 class Found(NamedTuple):
     """The text files that the sources name, each once, and what lies beside them in their folders."""
 
-    files: tuple[Path, ...]
+    files: tuple[TextFile, ...]
     left_out: tuple[str, ...]
-    """Paths with the reason: hidden, or not a text file."""
+    """Names with the reason: hidden, or not a text file."""
 
 
 def find(sources: Sequence[str]) -> Found:
-    """Find every text file that the sources name, those of a folder in the order of their names.
+    """Find every text file that the sources name, those of a folder or a glob in the order of their names.
 
     Linked folders are followed. A file that is reached twice, by whatever way, counts once.
 
@@ -76,21 +76,21 @@ def find(sources: Sequence[str]) -> Found:
     """
     if not sources:
         raise SourceError("data.corpus", "is empty", "name a text file, a folder or builtin:austen")
-    files: dict[tuple[int, int], Path] = {}
+    files: dict[object, TextFile] = {}
     left_out: list[str] = []
     for source in sources:
         try:
             for file in _files(source, left_out):
-                files.setdefault(_inode(file), file)
+                files.setdefault(_what_it_is(file), file)
         except OSError as error:
             raise SourceError(
                 source, f"cannot be read: {error}", "check the file, its permissions and data.corpus"
             ) from error
-    return Found(tuple(files.values()), tuple(left_out))
+    return Found(tuple(files.values()), tuple(dict.fromkeys(left_out)))
 
 
-def resolve(source: str) -> Path:
-    """Turn `builtin:NAME`, a file or a folder into a path that exists.
+def resolve(source: str) -> list[Path]:
+    """Turn `builtin:NAME`, a file, a folder or a glob into the paths that exist.
 
     Raises:
         SourceError: there is no such built-in corpus, file or folder.
@@ -99,17 +99,14 @@ def resolve(source: str) -> Path:
         name = source.removeprefix("builtin:")
         if name not in BUILTIN:
             raise SourceError(source, "no such text", f"write {', '.join(f'builtin:{known}' for known in BUILTIN)}")
-        return BUILTIN[name]
-    path = Path(source).expanduser()
-    if not path.exists():
-        where = "no such file on this machine" if path.is_absolute() else f"no such file or folder below {Path.cwd()}"
-        raise SourceError(source, where, "check the path, or copy the file there")
-    return path
-
-
-def is_compressed(path: Path) -> bool:
-    """Tell whether a text file is read through gzip."""
-    return path.name.lower().endswith(".gz")
+        return [BUILTIN[name]]
+    path = Path(without_protocol(source)).expanduser()
+    if path.exists():
+        return [path]
+    if found := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 -- a pathlib pattern cannot be absolute
+        return [Path(each) for each in found]
+    where = "no such file on this machine" if path.is_absolute() else f"no such file or folder below {Path.cwd()}"
+    raise SourceError(source, where, "check the path, or copy the file there")
 
 
 def check_files(data: DataLike) -> None:
@@ -132,7 +129,9 @@ def warnings(data: DataLike, phases: Sequence[PhaseLike]) -> list[Problem]:
 
     A token is at least a byte, so a corpus of fewer bytes than a global batch has tokens repeats within each step.
     """
-    size_bytes = sum(file.stat().st_size for file in find(data.corpus).files)
+    if any(is_url(source) for source in data.corpus):  # only the workers look there
+        return []
+    size_bytes = sum(file.state().size_bytes for file in find(data.corpus).files)
     return [
         Problem(
             f"phases[{number}].global_batch_size",
@@ -145,15 +144,35 @@ def warnings(data: DataLike, phases: Sequence[PhaseLike]) -> list[Problem]:
     ]
 
 
-def _files(source: str, left_out: list[str]) -> list[Path]:
-    path = resolve(source)
-    files = list(_walk(path, left_out, set())) if path.is_dir() else [path]
-    if not files or not all(_is_text(file) for file in files):
-        raise SourceError(source, "holds no text", f"give a {' or '.join(SUFFIXES)} file or a folder of these")
+def _files(source: str, left_out: list[str]) -> list[TextFile]:
+    files = list(_remote(source, left_out) if is_url(source) else _local(resolve(source), left_out))
+    if not files or not all(is_text(file.name) for file in files):
+        raise SourceError(source, "holds no text", f"give a {ALLOWED} file, or a folder or glob of these")
     return files
 
 
-def _walk(folder: Path, left_out: list[str], visited: set[tuple[int, int]]) -> Iterator[Path]:
+def _remote(source: str, left_out: list[str]) -> Iterator[TextFile]:
+    found = find_remote(source)
+    for url, below in found:
+        if any(part.startswith(".") for part in below.split("/")):
+            left_out.append(f"{url} (hidden)")
+        elif is_text(url) or len(found) == 1:
+            yield TextFile(url)
+        else:
+            left_out.append(f"{url} (not {ALLOWED})")
+
+
+def _local(paths: Sequence[Path], left_out: list[str]) -> Iterator[TextFile]:
+    for path in paths:
+        if path.is_dir():
+            yield from _walk(path, left_out, set())
+        elif is_text(path.name) or len(paths) == 1:
+            yield TextFile(str(path.absolute()))
+        else:
+            left_out.append(f"{path} (not {ALLOWED})")
+
+
+def _walk(folder: Path, left_out: list[str], visited: set[tuple[int, int]]) -> Iterator[TextFile]:
     """Yield the text files below a folder in the order of their names; a folder that links lead back to, once."""
     if _inode(folder) in visited:
         return
@@ -163,14 +182,14 @@ def _walk(folder: Path, left_out: list[str], visited: set[tuple[int, int]]) -> I
             left_out.append(f"{path} (hidden)")
         elif path.is_dir():
             yield from _walk(path, left_out, visited)
-        elif _is_text(path):
-            yield path
+        elif is_text(path.name):
+            yield TextFile(str(path.absolute()))
         else:
-            left_out.append(f"{path} (not {' or '.join(SUFFIXES)})")
+            left_out.append(f"{path} (not {ALLOWED})")
 
 
-def _is_text(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES)
+def _what_it_is(file: TextFile) -> object:
+    return file.name if file.is_remote else _inode(Path(file.name))
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -189,13 +208,33 @@ def _problem(field: str, source: str) -> Problem | None:
 
 
 def _check(field: str, source: str) -> None:
-    if not source.startswith("builtin:") and not Path(source).expanduser().is_absolute():
+    if is_url(source) and field != "data.vocab":
+        check_protocol(source)  # what lies there is the workers' to see: they have the credentials
+        return
+    path = Path(without_protocol(source)).expanduser()
+    if not source.startswith("builtin:") and not path.is_absolute():
         raise SourceError(source, "a relative path means nothing to the server", "write an absolute path")
-    files = [resolve(source)] if field == "data.vocab" else _files(source, [])
+    files = [TextFile(str(resolve(source)[0]))] if field == "data.vocab" else _files(source, [])
     if not any(_has_text(file) for file in files):
-        raise SourceError(source, "holds no text", f"name a {' or '.join(SUFFIXES)} file with text, or a folder")
+        raise SourceError(source, "holds no text", f"name a {ALLOWED} file with text, or a folder or glob of these")
 
 
-def _has_text(path: Path) -> bool:
-    with gzip.open(path) if is_compressed(path) else path.open("rb") as file:
-        return any(line.strip() for line in file)
+def check_protocol(url: str) -> None:
+    """Make sure that there is a file system for a URL.
+
+    Raises:
+        SourceError: none has this name, or its package is not installed.
+    """
+    from fsspec import get_filesystem_class
+
+    try:
+        get_filesystem_class(url.partition("://")[0])
+    except (ValueError, ImportError) as error:
+        raise SourceError(url, str(error), "correct data.corpus, or install that package") from error
+
+
+def _has_text(file: TextFile) -> bool:
+    if file.kind == "parquet":
+        return file.state().size_bytes > 0  # a Parquet file is only opened where it is prepared
+    with file.reading() as lines:
+        return any(line.strip() for line in lines)

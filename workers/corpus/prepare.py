@@ -2,31 +2,26 @@
 
 import fcntl
 import hashlib
-import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
-
-from tokenizers import Tokenizer
+from typing import Literal, Protocol
 
 from workers.contract import sources
-from workers.contract.manifests import SHARDS_FORMAT, VALIDATION, HashedText, ShardsSettings, identity, read_shards
+from workers.contract.manifests import SHARDS_FORMAT, VALIDATION, ShardsSettings, identity, read_shards
 from workers.contract.sources import CorpusError
+from workers.contract.text_files import TextFile
 
 from . import validation, vocabulary
+from .build import Builder, Progress, Text, Writers
 from .hashes import hash_texts
-from .sentences import split_sentences
-from .shards import ShardWriter
-from .text import documents
+from .reading.units import UNIT_BYTES
+from .work.pool import Spread, automatic
+from .work.process import WorkerError
 
-Progress = Callable[[str, float], None]
-"""Told what is being done ("learning the vocabulary", "tokenizing") and which part of it is done, 0 to 1."""
-
-DOCUMENTS_AT_ONCE = 64  # keeps the tokenizer's threads busy and the memory small
+__all__ = ["DataLike", "Progress", "prepare"]
 
 
 class DataLike(sources.DataLike, Protocol):
@@ -37,156 +32,135 @@ class DataLike(sources.DataLike, Protocol):
         """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters."""
 
     @property
-    def validation(self) -> Sequence[str] | float | None:
-        """Files, or a share of the documents, that are kept from training."""
+    def encoding_errors(self) -> Literal["refuse", "replace"]:
+        """Whether bytes that are not UTF-8 are refused, or each read as U+FFFD."""
+
+    @property
+    def text_column(self) -> str:
+        """Where the text stands in the objects of a .jsonl file and in the rows of a .parquet file."""
+
+    @property
+    def deduplicate(self) -> bool:
+        """Whether a paragraph that stands earlier in the text is left out."""
 
 
-class Writers(NamedTuple):
-    """Where documents go."""
-
-    learned: ShardWriter
-    held_out: ShardWriter
-
-
-def prepare(data: DataLike, within: Path, progress: Progress | None = None) -> Path:
+def prepare(
+    data: DataLike,
+    within: Path,
+    progress: Progress | None = None,
+    *,
+    spread: Spread = automatic,
+    unit_bytes: int = UNIT_BYTES,
+) -> Path:
     """Return the folder `within/<hash16>` that holds the corpus as token shards, making it if it is not whole.
 
     The name is a hash of text, vocabulary, settings and format, so equal jobs share one folder. Callers that come
-    while another prepares, in any process, wait for it; what a killed one left is cleared away by the next.
+    while another prepares, in any process, wait for it. What one that was interrupted had done is used by the next.
+
+    Args:
+        data: text, vocabulary and settings.
+        within: the folder of prepared texts.
+        progress: told what is done.
+        spread: how units of text are worked on: in this process, in several, or on a cluster.
+        unit_bytes: size of these units.
 
     Raises:
         CorpusError: the text or the vocabulary cannot be used; the message names the file and the remedy.
     """
     try:
-        return _found_or_made(data, within, progress or _silent)
+        return _found_or_made(data, within, progress or _silent, spread, unit_bytes)
     except OSError as error:  # the disk is full, the folder another user's
         raise CorpusError(f"{within}: text cannot be prepared there ({error}); make room, or choose another") from error
 
 
-def _found_or_made(data: DataLike, within: Path, report: Progress) -> Path:
-    files, apart = sources.find(data.corpus).files, validation.files_of(data.validation)
-    text, held_out = hash_texts(files, within), hash_texts(apart, within)
-    validation.check_apart(text, held_out, apart)
+def _found_or_made(data: DataLike, within: Path, report: Progress, spread: Spread, unit_bytes: int) -> Path:
+    corpus, apart = _look(data, within, report)
     given = None if isinstance(data.vocab, int) else vocabulary.load(Path(data.vocab).expanduser())
-    settings = _settings(data, given)
-    folder = within / _content_hash(text, held_out, settings)
-    if _is_whole(folder):
+    settings = _settings(data, given, [*corpus.files, *apart.files])
+    folder = within / _content_hash(corpus, apart, settings)
+    if not _damage(folder):
         return folder
     within.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock"), report):
-        if not _is_whole(folder):
-            draft = folder.with_suffix(".partial")
-            for remains in (draft, folder):
-                shutil.rmtree(remains, ignore_errors=True)
-            draft.mkdir()
+        if damage := _damage(folder):
+            if folder.exists():
+                report(f"preparing it again: {damage}", 0.0)
+                shutil.rmtree(folder)
+            work = folder.with_suffix(".partial")
+            builder = Builder(work, settings, given, spread, unit_bytes, report)
             try:
-                writers = _tokenize(files, apart, draft, given, settings, report)
-                if hash_texts(files, within) != text or hash_texts(apart, within) != held_out:
-                    raise CorpusError(f"{', '.join(data.corpus)}: changed while it was prepared; start again")
-                _finish(writers, data, settings, text, held_out)
-                draft.rename(folder)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                writers = builder.build(corpus, apart)
+                _check_unchanged(data, (corpus, apart), _look(data, within, report))
+                _finish(writers, data, settings, corpus, apart)
+            except CorpusError as error:
+                if not isinstance(error, WorkerError):  # what was done of a text that is refused is of no more use
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            writers.learned.folder.rename(folder)
+            shutil.rmtree(work)
     return folder
 
 
-def _finish(
-    writers: Writers,
-    data: DataLike,
-    settings: ShardsSettings,
-    text: Sequence[HashedText],
-    held_out: Sequence[HashedText],
-) -> None:
-    learned, apart = writers
+def _look(data: DataLike, within: Path, report: Progress) -> tuple[Text, Text]:
+    """Find the files of the corpus and of the text that is kept from training, and their hashes."""
+    corpus, apart = (
+        Text(files, hash_texts(files, within, lambda done: report("hashing the text", done)) if files else [])
+        for files in (sources.find(data.corpus).files, validation.files_of(data.validation))
+    )
+    validation.check_apart(corpus.contents, apart.contents, apart.files)
+    return corpus, apart
+
+
+def _check_unchanged(data: DataLike, before: tuple[Text, Text], after: tuple[Text, Text]) -> None:
+    if [text.contents for text in before] != [text.contents for text in after]:
+        raise CorpusError(f"{', '.join(data.corpus)}: changed while it was prepared; start again")
+
+
+def _finish(writers: Writers, data: DataLike, settings: ShardsSettings, corpus: Text, apart: Text) -> None:
+    learned, held_out = writers
     if data.validation is None:
-        shutil.rmtree(apart.folder)
-        learned.finish(text, settings, data.corpus)
+        shutil.rmtree(held_out.folder)
+        learned.finish(corpus.contents, settings, data.corpus)
         return
-    named = data.validation
-    if isinstance(named, float):
-        validation.check_split(named, data.corpus, learned=learned.n_documents, held_out=apart.n_documents)
-        named = data.corpus
-    if apart.n_sentences == 1:
+    if isinstance(data.validation, float):
+        validation.check_split(data.validation, data.corpus, learned=learned.n_documents, held_out=held_out.n_documents)
+    if held_out.n_sentences == 1:
         raise CorpusError("data.validation: is a single sentence, from which no pair can be taken; give more text")
-    apart.finish(held_out or text, settings, [f"data.validation: {source}" for source in named])
-    learned.finish(text, settings, data.corpus, identity(apart.folder))
+    named = data.corpus if isinstance(data.validation, float) else data.validation
+    held_out.finish(apart.contents or corpus.contents, settings, [f"data.validation: {source}" for source in named])
+    learned.finish(corpus.contents, settings, data.corpus, identity(held_out.folder))
 
 
-def _settings(data: DataLike, given: Sequence[str] | None) -> ShardsSettings:
+def _settings(data: DataLike, given: Sequence[str] | None, files: Sequence[TextFile]) -> ShardsSettings:
+    """Return what the shards depend on. What older versions could not do is absent unless it is asked for."""
     lowercase = not (given and vocabulary.is_cased(given)) if data.lowercase == "auto" else data.lowercase
     vocab = data.vocab if given is None else hashlib.sha256("\n".join(given).encode()).hexdigest()
-    return ShardsSettings(vocab=vocab, lowercase=lowercase, validation=validation.share_of(data.validation))
+    has_columns = any(file.kind != "txt" for file in files)
+    return ShardsSettings(
+        vocab=vocab,
+        lowercase=lowercase,
+        validation=validation.share_of(data.validation),
+        encoding_errors="replace" if data.encoding_errors == "replace" else None,
+        text_column=data.text_column if has_columns else None,
+        deduplicate=True if data.deduplicate else None,
+    )
 
 
-def _tokenize(
-    files: Sequence[Path],
-    apart: Sequence[Path],
-    folder: Path,
-    given: list[str] | None,
-    settings: ShardsSettings,
-    report: Progress,
-) -> Writers:
-    tokens = given or _learn(files, settings, report)
-    encoder = vocabulary.tokenizer(tokens, lowercase=settings.lowercase)
-    writers = Writers(ShardWriter(folder, tokens), ShardWriter(folder / VALIDATION, tokens))
-
-    def writer_of(document: list[str]) -> ShardWriter:
-        return writers.held_out if validation.is_held_out(document, settings.validation) else writers.learned
-
-    _encode(_documents(files, lambda done: report("tokenizing", done)), encoder, writer_of)
-    if apart:
-        stream = _documents(apart, lambda done: report("tokenizing the validation text", done))
-        _encode(stream, encoder, lambda _: writers.held_out)
-    return writers
-
-
-def _encode(stream: Iterator[list[str]], encoder: Tokenizer, writer_of: Callable[[list[str]], ShardWriter]) -> None:
-    while batch := list(itertools.islice(stream, DOCUMENTS_AT_ONCE)):
-        split = [[s for paragraph in document for s in split_sentences(paragraph)] for document in batch]
-        encoded = iter(encoder.encode_batch_fast(list(itertools.chain.from_iterable(split)), add_special_tokens=False))
-        for document, sentences in zip(batch, split, strict=True):
-            writer_of(document).add([encoding.ids for encoding in itertools.islice(encoded, len(sentences))])
-
-
-def _learn(files: Sequence[Path], settings: ShardsSettings, report: Progress) -> list[str]:
-    passes = itertools.count()
-
-    def paragraphs() -> Iterator[str]:
-        number = next(passes)
-        stream = _documents(files, lambda done: report("learning the vocabulary", (number + done) / vocabulary.PASSES))
-        return itertools.chain.from_iterable(
-            document for document in stream if not validation.is_held_out(document, settings.validation)
-        )
-
-    return vocabulary.train(paragraphs, int(settings.vocab), lowercase=settings.lowercase)
-
-
-def _documents(files: Sequence[Path], on_part: Callable[[float], None]) -> Iterator[list[str]]:
-    total, before = sum(file.stat().st_size for file in files), 0
-    for file in files:
-        yield from documents(file, partial(_part, on_part, before, total))
-        before += file.stat().st_size
-    on_part(1.0)
-
-
-def _part(on_part: Callable[[float], None], before: int, total: int, read: int) -> None:
-    on_part((before + read) / total)
-
-
-def _content_hash(text: Sequence[HashedText], held_out: Sequence[HashedText], settings: ShardsSettings) -> str:
+def _content_hash(corpus: Text, apart: Text, settings: ShardsSettings) -> str:
     parts = [str(SHARDS_FORMAT), settings.model_dump_json(exclude_none=True)]
-    parts += [each.model_dump_json() for each in text]
-    if held_out:
-        parts += [VALIDATION, *(each.model_dump_json() for each in held_out)]
+    parts += [each.model_dump_json(exclude_none=True) for each in corpus.contents]
+    if apart.files:
+        parts += [VALIDATION, *(each.model_dump_json(exclude_none=True) for each in apart.contents)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _is_whole(folder: Path) -> bool:
+def _damage(folder: Path) -> str | None:
+    """Return why a folder does not hold a whole prepared corpus, if it does not."""
     try:
         read_shards(folder)
-    except CorpusError:
-        return False
-    return True
+    except CorpusError as error:
+        return str(error)
+    return None
 
 
 @contextmanager

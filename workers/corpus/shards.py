@@ -5,13 +5,12 @@
 - documents.i64: first sentence of each document; one more: the number of sentences
 - vocab.txt: the vocabulary
 - validation/: the text that is kept from training, where there is some, in the same form and with the same vocabulary
-- manifest.json: what there is, with the sha256 of each file
+- manifest.json: what there is, with the sha256 of each file and of its first bytes
 """
 
 import hashlib
 import itertools
 import math
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.contract.manifests import (
+    HEAD_BYTES,
     MANIFEST,
     SHARDS_FORMAT,
     VALIDATION,
@@ -42,33 +42,33 @@ class ShardWriter:
     def __init__(self, folder: Path, tokens: Sequence[str], shard_tokens: int = SHARD_TOKENS) -> None:
         folder.mkdir(exist_ok=True)
         self.folder, self.shard_tokens = folder, shard_tokens
+        self.n_sentences = self.n_documents = 0
+        """So far, empty ones not counted."""
         self._special_ids = {token: tokens.index(token) for token in SPECIAL_TOKENS}
-        self._pending = array("H")
-        self._sentences, self._documents = array("q", [0]), array("q", [0])
         self._counts = np.zeros(len(tokens), np.int64)
-        self._shards = 0
-        vocabulary.save(tokens, folder / VOCABULARY)
-
-    @property
-    def n_documents(self) -> int:
-        """Documents so far, empty ones not counted."""
-        return len(self._documents) - 1
-
-    @property
-    def n_sentences(self) -> int:
-        """Sentences so far, empty ones not counted."""
-        return len(self._sentences) - 1
+        self._pending: list[NDArray[np.uint16]] = []
+        self._pending_tokens = self._tokens = self._shards = 0
+        self._files = {name: _Growing(folder / name) for name in (VOCABULARY, SENTENCES, DOCUMENTS)}
+        zero = np.zeros(1, np.int64)
+        self._ends = {SENTENCES: [zero], DOCUMENTS: [zero]}
+        self._files[VOCABULARY].append(vocabulary.as_bytes(tokens))
 
     def add(self, document: Sequence[Sequence[int]]) -> None:
         """Append a document, given as the token numbers of its sentences; empty sentences are left out."""
         sentences = [sentence for sentence in document if sentence]
-        if not sentences:
-            return
-        self._pending.extend(itertools.chain.from_iterable(sentences))
-        ends = itertools.accumulate(map(len, sentences), initial=self._sentences[-1])
-        self._sentences.extend(itertools.islice(ends, 1, None))
-        self._documents.append(len(self._sentences) - 1)
-        if len(self._pending) >= self.shard_tokens:
+        if sentences:
+            tokens = np.fromiter(itertools.chain.from_iterable(sentences), np.uint16)
+            self.append(tokens, np.array([len(sentence) for sentence in sentences], np.int32))
+
+    def append(self, tokens: NDArray[np.uint16], lengths: NDArray[np.int32]) -> None:
+        """Append a document: its tokens, and the number of tokens of each sentence, none of them 0."""
+        self._pending.append(tokens)
+        self._ends[SENTENCES].append(self._tokens + self._pending_tokens + np.cumsum(lengths, dtype=np.int64))
+        self._pending_tokens += len(tokens)
+        self.n_sentences += len(lengths)
+        self.n_documents += 1
+        self._ends[DOCUMENTS].append(np.array([self.n_sentences]))
+        if self._pending_tokens >= self.shard_tokens:
             self._flush()
 
     def finish(
@@ -90,8 +90,7 @@ class ShardWriter:
             CorpusError: there is nothing to learn from: no token, or none but [UNK].
         """
         self._flush()
-        sentences, documents = np.array(self._sentences), np.array(self._documents)
-        tokens, unknown = int(sentences[-1]), int(self._counts[self._special_ids[vocabulary.UNK]])
+        tokens, unknown = self._tokens, int(self._counts[self._special_ids[vocabulary.UNK]])
         if not tokens:
             raise CorpusError(f"{', '.join(sources)}: holds no text; give files with one paragraph a line")
         if unknown == tokens:
@@ -99,34 +98,58 @@ class ShardWriter:
                 f"{', '.join(sources)}: all {tokens:,} tokens are [UNK]; "
                 "give data.vocab a vocabulary that was made for this text, or a size"
             )
-        sentences.astype("<i8").tofile(self.folder / SENTENCES)
-        documents.astype("<i8").tofile(self.folder / DOCUMENTS)
         manifest = ShardsManifest(
             format=SHARDS_FORMAT,
             text=tuple(text),
             settings=settings,
             tokens=tokens,
             unknown=unknown,
-            sentences=len(sentences) - 1,
-            documents=len(documents) - 1,
+            sentences=self.n_sentences,
+            documents=self.n_documents,
             vocab_size=len(self._counts),
             special_ids=self._special_ids,
             unigram_entropy_nats=_entropy_nats(self._counts),
-            files=tuple(_describe(path) for path in sorted(self.folder.iterdir()) if path.is_file()),
+            files=tuple(self._files[name].describe() for name in sorted(self._files)),
             validation=validation,
+            heads={name: self._files[name].head_sha256() for name in sorted(self._files)},
         )
-        # What is absent is left out, so that a text without validation has the identity that older versions gave it.
-        document = manifest.model_dump_json(indent=2, exclude_none=True)
-        (self.folder / MANIFEST).write_text(document + "\n", encoding="utf-8")
+        (self.folder / MANIFEST).write_text(manifest.document(), encoding="utf-8")
         return manifest
 
     def _flush(self) -> None:
-        tokens = np.frombuffer(self._pending, np.uint16)
-        if tokens.size:
-            tokens.astype("<u2").tofile(self.folder / f"tokens-{self._shards:05d}.u16")
+        if self._pending:
+            tokens = np.concatenate(self._pending)
+            name = f"tokens-{self._shards:05d}.u16"
+            self._files[name] = _Growing(self.folder / name)
+            self._files[name].append(tokens.astype("<u2").tobytes())
             self._counts += np.bincount(tokens, minlength=len(self._counts))
             self._shards += 1
-            self._pending = array("H")
+            self._tokens += len(tokens)
+            self._pending, self._pending_tokens = [], 0
+        for name, ends in self._ends.items():
+            if ends:
+                self._files[name].append(np.concatenate(ends).astype("<i8").tobytes())
+            ends.clear()
+
+
+class _Growing:
+    """A file that grows, and the hashes of what is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._hash, self._head, self._size_bytes = path, hashlib.sha256(), b"", 0
+
+    def append(self, content: bytes) -> None:
+        with self._path.open("ab") as file:
+            file.write(content)
+        self._hash.update(content)
+        self._head += content[: HEAD_BYTES - len(self._head)]
+        self._size_bytes += len(content)
+
+    def describe(self) -> HashedFile:
+        return HashedFile(name=self._path.name, bytes=self._size_bytes, sha256=self._hash.hexdigest())
+
+    def head_sha256(self) -> str:
+        return hashlib.sha256(self._head).hexdigest()
 
 
 class Shards:

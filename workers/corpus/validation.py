@@ -1,12 +1,12 @@
 """Text that is kept from training, to judge the model by: files of its own, or a share of the corpus's documents."""
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from workers.contract import sources
 from workers.contract.manifests import HashedText
 from workers.contract.sources import CorpusError
+from workers.contract.text_files import TextFile
 
 Validation = Sequence[str] | float | None
 """Files or folders, or the share of the documents that is split off."""
@@ -17,24 +17,22 @@ def share_of(validation: Validation) -> float | None:
     return validation if isinstance(validation, float) else None
 
 
-def files_of(validation: Validation) -> tuple[Path, ...]:
+def files_of(validation: Validation) -> tuple[TextFile, ...]:
     """Return the files that are kept from training as they are."""
     return () if validation is None or isinstance(validation, float) else sources.find(validation).files
 
 
-def is_held_out(document: Sequence[str], share: float | None) -> bool:
-    """Tell whether a document, given as its paragraphs, belongs to the share.
+def is_held_out(document: Iterable[bytes], share: float) -> bool:
+    """Tell whether a document, given as the digests of its paragraphs, belongs to the share.
 
     Its own words alone decide, so the same documents are held out whatever else the corpus holds and in whatever order,
     copies of a document stay together, and a larger share holds all of a smaller one.
     """
-    if share is None:
-        return False
-    digest = hashlib.sha256("\n".join(document).encode()).digest()
+    digest = hashlib.sha256(b"".join(document)).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def check_apart(text: Sequence[HashedText], held_out: Sequence[HashedText], files: Sequence[Path]) -> None:
+def check_apart(text: Sequence[HashedText], held_out: Sequence[HashedText], files: Sequence[TextFile]) -> None:
     """Make sure that none of the validation `files` is a file of the corpus, or a copy of one.
 
     Raises:

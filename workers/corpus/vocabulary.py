@@ -94,9 +94,9 @@ def load(path: Path) -> list[str]:
     return tokens
 
 
-def save(tokens: Sequence[str], path: Path) -> None:
-    """Write a vocab.txt."""
-    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8", newline="")
+def as_bytes(tokens: Sequence[str]) -> bytes:
+    """Return the content of a vocab.txt."""
+    return "".join(f"{token}\n" for token in tokens).encode()
 
 
 def _check_size(size: int, where: str) -> None:

@@ -2,12 +2,18 @@ import gzip
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tests.workers.conftest import Data
 from workers.contract.problems import SpecError
 from workers.contract.sources import BUILTIN, CorpusError, check_files, find, resolve, warnings
 from workers.contract.spec.phase import Phase
+from workers.contract.text_files import ALLOWED
+
+
+def found(*sources: str) -> list[Path]:
+    return [Path(file.name) for file in find(sources).files]
 
 
 def phase(batch: int, seq_len: int) -> Phase:
@@ -16,7 +22,7 @@ def phase(batch: int, seq_len: int) -> Phase:
 
 @pytest.mark.parametrize("name", ["austen", "austen-valid"])
 def test_a_built_in_corpus_is_in_the_package(name: str) -> None:
-    with gzip.open(resolve(f"builtin:{name}"), "rt") as file:
+    with gzip.open(resolve(f"builtin:{name}")[0], "rt") as file:
         assert len(file.read()) > 400_000
 
 
@@ -35,20 +41,19 @@ def test_a_folder_gives_its_text_files_in_the_order_of_their_names(tmp_path: Pat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     in_order = [tmp_path / name for name in ("SHOUT.TXT", "a.txt.gz", "b.txt", "c/d.txt", "c.txt")]
-    assert find([str(tmp_path), "builtin:austen"]).files == (*in_order, BUILTIN["austen"])
+    assert found(str(tmp_path), "builtin:austen") == [*in_order, BUILTIN["austen"]]
 
 
 def test_files_that_are_no_text_and_hidden_ones_are_left_out_and_named(tmp_path: Path) -> None:
     for name in ("a.txt", "notes.md", ".b.txt", ".git/c.txt", "deep/table.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = find([str(tmp_path)])
-    assert found.files == (tmp_path / "a.txt",)
-    assert found.left_out == (
+    assert found(str(tmp_path)) == [tmp_path / "a.txt"]
+    assert find([str(tmp_path)]).left_out == (
         f"{tmp_path}/.b.txt (hidden)",
         f"{tmp_path}/.git (hidden)",
-        f"{tmp_path}/deep/table.csv (not .txt or .txt.gz)",
-        f"{tmp_path}/notes.md (not .txt or .txt.gz)",
+        f"{tmp_path}/deep/table.csv (not {ALLOWED})",
+        f"{tmp_path}/notes.md (not {ALLOWED})",
     )
 
 
@@ -58,24 +63,24 @@ def test_linked_folders_are_followed_and_a_link_that_leads_back_is_harmless(tmp_
         (tmp_path / name).touch()
     (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "corpus")
-    found = find([str(tmp_path / "corpus")])
-    assert found == ((tmp_path / "corpus" / "a.txt", tmp_path / "corpus" / "linked" / "b.txt"), ())
+    assert found(str(tmp_path / "corpus")) == [
+        tmp_path / "corpus" / "a.txt",
+        tmp_path / "corpus" / "linked" / "b.txt",
+    ]
 
 
 def test_a_file_that_is_reached_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     (tmp_path / "b.txt").symlink_to(tmp_path / "a.txt")
     os.link(tmp_path / "a.txt", tmp_path / "c.txt")
-    assert find([str(tmp_path), str(tmp_path / "a.txt"), f"{tmp_path}/../{tmp_path.name}"]).files == (
-        tmp_path / "a.txt",
-    )
+    assert found(str(tmp_path), str(tmp_path / "a.txt"), f"{tmp_path}/../{tmp_path.name}") == [tmp_path / "a.txt"]
 
 
 @pytest.mark.parametrize("name", ["empty", "table.csv"])
 def test_a_source_that_holds_no_text_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "table.csv").touch()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=rf"{name}: holds no text; give a \.txt or \.txt\.gz file"):
+    with pytest.raises(CorpusError, match=rf"{name}: holds no text; give a \.txt, \.jsonl"):
         find([str(tmp_path / name)])
 
 
@@ -139,3 +144,62 @@ def test_a_corpus_of_fewer_bytes_than_a_step_has_tokens_is_warned_of_before_it_i
     (warning,) = warnings(data, [phase(10, 100), phase(11, 100)])
     assert (warning.field, warning.value) == ("phases[1].global_batch_size", "11")
     assert "1,100 tokens, the corpus has 1,000 bytes" in warning.problem
+
+
+def test_a_glob_gives_the_files_that_match_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b/2.txt", "a/1.jsonl.zst", "c.parquet", "notes.md", ".hidden.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert found(f"{tmp_path}/**/*.txt") == [tmp_path / "b" / "2.txt"]
+    assert found(f"{tmp_path}/*") == [tmp_path / name for name in ("a/1.jsonl.zst", "b/2.txt", "c.parquet")]
+    assert find([f"{tmp_path}/*"]).left_out == (f"{tmp_path}/notes.md (not {ALLOWED})",)
+    with pytest.raises(CorpusError, match=r"\*\.gz: no such file"):
+        find([f"{tmp_path}/*.gz"])
+
+
+def test_a_file_whose_own_name_looks_like_a_glob_is_itself(tmp_path: Path) -> None:
+    for name in ("a[1].txt", "a1.txt"):
+        (tmp_path / name).touch()
+    assert found(f"{tmp_path}/a[1].txt") == [tmp_path / "a[1].txt"]
+
+
+def test_files_on_other_file_systems_are_found_and_read_like_those_of_this_one(tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for name in ("corpus/b.txt", "corpus/deep/a.jsonl", "corpus/notes.md", "corpus/.git/c.txt"):
+        system.pipe(f"/{tmp_path.name}/{name}", b"One sentence.\n")
+    root = f"memory:///{tmp_path.name}/corpus"
+    assert [file.name.removeprefix(root) for file in find([root]).files] == ["/b.txt", "/deep/a.jsonl"]
+    assert find([root]).left_out == (f"{root}/.git/c.txt (hidden)", f"{root}/notes.md (not {ALLOWED})")
+    assert [file.name.removeprefix(root) for file in find([f"{root}/*.txt", f"{root}/b.txt"]).files] == ["/b.txt"]
+    (file,) = find([f"{root}/b.txt"]).files
+    with file.reading() as stream:
+        assert stream.read() == b"One sentence.\n"
+    before = file.state()
+    system.pipe(f"/{tmp_path.name}/corpus/b.txt", b"Two sentences.\n")
+    assert (before.size_bytes, file.state().size_bytes) == (14, 15)
+    assert before.version != file.state().version
+
+
+def test_a_url_of_this_machine_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One sentence.")
+    assert found(f"file://{tmp_path}/a.txt", str(tmp_path / "a.txt")) == [tmp_path / "a.txt"]
+    check_files(Data([f"file://{tmp_path}"], 100))
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("nowhere://a.txt", r"nowhere://a\.txt: cannot be read: .*Protocol not known: nowhere"),
+        ("memory://nothing/here.txt", r"memory://nothing/here\.txt: holds no text"),
+        ("hf://datasets/somebody/something", r"hf://datasets/somebody/something: cannot be read: .*(?i:offline)"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_by_name(source: str, says: str) -> None:
+    with pytest.raises(CorpusError, match=says):
+        find([source])
+
+
+def test_the_server_checks_of_a_url_only_that_there_is_such_a_file_system() -> None:
+    check_files(Data(["memory://nothing/here.txt", "hf://datasets/somebody/something"], 100))
+    with pytest.raises(SpecError, match="Protocol not known: nowhere"):
+        check_files(Data(["nowhere://a.txt"], 100))

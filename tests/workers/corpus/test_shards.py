@@ -1,3 +1,4 @@
+import hashlib
 import math
 from collections import Counter
 from itertools import accumulate, chain
@@ -75,9 +76,9 @@ def test_a_corpus_of_unknown_tokens_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_changed_byte_is_found_by_its_hash(tmp_path: Path) -> None:
-    path = write_positions(tmp_path, [[2, 3]]) / "tokens-00000.u16"
+    path = write_positions(tmp_path, [[2, 3]] * 500) / "tokens-00000.u16"
     content = bytearray(path.read_bytes())
-    content[3] ^= 1
+    content[4096] ^= 1
     path.write_bytes(content)
     with pytest.raises(CorpusError, match=r"tokens-00000\.u16: not the bytes that were written; delete"):
         Shards(tmp_path).verify()
@@ -92,3 +93,23 @@ def test_a_file_that_is_cut_or_gone_is_found_at_opening(tmp_path: Path, name: st
     path.unlink()
     with pytest.raises(CorpusError, match=rf"{name}: missing"):
         Shards(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokens-00000.u16", "tokens-00001.u16", "sentences.i64"])
+def test_a_file_that_begins_with_other_bytes_is_found_at_opening(tmp_path: Path, name: str) -> None:
+    path = write_positions(tmp_path, [[2, 3]] * 6, shard_tokens=20) / name
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=rf"{name}: does not begin with the bytes that were written; prepare the"):
+        Shards(tmp_path)
+
+
+def test_every_file_is_described_as_it_lies_there(tmp_path: Path) -> None:
+    manifest = Shards(write_positions(tmp_path, [[2, 3]] * 6, shard_tokens=7)).manifest
+    assert [file.name for file in manifest.files] == sorted(
+        path.name for path in tmp_path.iterdir() if path.name != "manifest.json"
+    )
+    for file in manifest.files:
+        content = (tmp_path / file.name).read_bytes()
+        assert (file.bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())

@@ -45,7 +45,12 @@ def test_a_sound_text_is_summed_up_in_one_line_and_raises_no_alert(write_text: W
     records = reported(job(write_text(TEXT)), tmp_path)
     assert alerts(records) == []
     *stages, summary = logs(records)
-    assert stages == ["text: learning the vocabulary", "text: tokenizing", "text: finding rows of 32 tokens"]
+    assert stages == [
+        "text: learning the vocabulary",
+        "text: tokenizing",
+        "text: writing the shards",
+        "text: finding rows of 32 tokens",
+    ]
     assert summary.startswith("text: 1 file, 90 documents, 270 sentences, 1,470 tokens; vocabulary: ")
     assert "50 tokens of 50 asked for, lower case; 0.00% [UNK]; phases[0]: 90 rows of 32 tokens, " in summary
 

@@ -14,7 +14,8 @@ class Data(Strict):
     """The text and how it becomes training samples."""
 
     corpus: tuple[str, ...] = Field(min_length=1)
-    """Files or folders of .txt or .txt.gz on the machine that trains, or `builtin:austen`."""
+    """Files, folders or globs of text on the machine that trains, URLs of other file systems (s3://, hf://datasets/ and
+    so on), or `builtin:austen`. Text is .txt or .jsonl, also as .gz or .zst, or .parquet."""
     validation: tuple[str, ...] | float | None = None
     """Text kept from training, by which the model is judged: files or folders as in `corpus`, or the share of the
     corpus's documents that is split off. A document's own words decide, so they are always the same ones."""
@@ -22,6 +23,12 @@ class Data(Strict):
     """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt."""
     lowercase: bool | Literal["auto"] = "auto"
     """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters."""
+    encoding_errors: Literal["refuse", "replace"] = "refuse"
+    """Whether bytes that are not UTF-8 are refused, with the file and the byte, or each read as U+FFFD."""
+    text_column: Annotated[str, Field(min_length=1)] = "text"
+    """Where the text stands in the objects of a .jsonl file and in the rows of a .parquet file."""
+    deduplicate: bool = False
+    """Whether a paragraph that stands earlier in the text, to the letter, is left out."""
     mask_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that the model has to predict."""
     whole_word: bool = False

@@ -1,0 +1,1 @@
+"""Text files, cut into units of work → documents and their paragraphs."""

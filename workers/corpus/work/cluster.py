@@ -1,0 +1,41 @@
+"""Units of text over a Ray cluster, by Ray Data. Of this package, only this file imports Ray."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import ray
+import ray.data
+
+from .pool import Work
+from .process import answer, outcome_of
+from .tasks import Task
+
+
+def on_cluster(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
+    """Work on units on all processors of the cluster that this process is connected to.
+
+    Yields the number of each unit and its outcome, whichever is done first. Every node must be able to read the files.
+
+    Raises:
+        CorpusError: the text cannot be used.
+        WorkerError: a process failed.
+    """
+    shared_task, shared_work = ray.put(task), [ray.put(each) for each in work]
+
+    def do(row: dict[str, Any]) -> dict[str, Any]:
+        outcome, refusal, trace = answer(_task(shared_task), *ray.get(shared_work[row["item"]]))
+        return {"number": row["item"], "outcome": outcome, "refusal": refusal, "trace": trace}
+
+    for row in ray.data.from_items(list(range(len(work))), override_num_blocks=len(work)).map(do).iter_rows():
+        number = int(row["number"])
+        yield number, outcome_of(work[number][0], row["outcome"], row["refusal"], row["trace"])
+
+
+@lru_cache(maxsize=1)
+def _task(reference: Any) -> Task:
+    """Return the task, which builds its tokenizer once in each process; a process has one processor."""
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    task: Task = ray.get(reference)
+    return task
