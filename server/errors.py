@@ -40,6 +40,12 @@ class JobNotFoundError(ServerError):
     status = 404
 
 
+class ExportNotFoundError(ServerError):
+    """The job has no finished export."""
+
+    status = 404
+
+
 class TransitionError(ServerError):
     """The job's status does not allow this."""
 

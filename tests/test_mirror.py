@@ -10,6 +10,7 @@ ELSEWHERE = {
     "workers/checkpoints/errors.py": "workers/checkpoints/test_load.py",
     "workers/contract/spec/checkpoint.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/evaluation.py": "workers/contract/spec/test_strict.py",
+    "workers/contract/spec/export.py": "workers/training/test_export_at_end.py",
     "workers/contract/spec/failures.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/precision.py": "workers/contract/spec/test_strict.py",
     "workers/model/attention.py": "workers/model/test_bert.py",

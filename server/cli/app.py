@@ -64,6 +64,7 @@ for command in (
     jobs.show,
     jobs.watch,
     jobs.cancel,
+    runs.export,
     server.doctor,
 ):
     app.command()(command)

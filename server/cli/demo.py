@@ -1,5 +1,7 @@
 """`bigbatch demo`: the whole service on this machine, from an empty folder to a trained model, watched live."""
 
+import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,11 +19,14 @@ from server.client.errors import ClientError, JsonObject
 from server.cluster.process import ClusterProcess
 from server.ports import obstacle
 from server.settings import Settings
+from workers.contract.exports import read_export
+from workers.contract.run.folder import RunFolder
 
 from .progress import watch
 
 START_S = 180.0
 STOP_S = 60.0
+_SENTENCE = "She was very [MASK] to see him."
 
 
 class DemoError(ClientError):
@@ -51,8 +56,13 @@ def run(document: JsonObject, settings: Settings, console: Console, *, as_json: 
             except BaseException:
                 job = _cancel(client, job["id"], notes)
                 raise
-            if sys.stdin.isatty() and console.is_terminal:
+            stays_up = sys.stdin.isatty() and console.is_terminal
+            if stays_up:
                 notes.print("The dashboard stays up until you press Ctrl-C.")
+            model = RunFolder(settings.run_folder(job["id"])).export
+            if read_export(model) is not None:
+                notes.print(f"Fill in a word:\n{load_command(model)}", markup=False, highlight=False, soft_wrap=True)
+            if stays_up:
                 with suppress(KeyboardInterrupt):
                     server.wait()
     finally:
@@ -60,6 +70,13 @@ def run(document: JsonObject, settings: Settings, console: Console, *, as_json: 
         if job is None or job["finished_at"] is None:
             ClusterProcess(settings.ray).stop()
     return job
+
+
+def load_command(model: Path) -> str:
+    """Return the shell command in which an exported model fills in a word."""
+    fill = f'pipeline("fill-mask", {json.dumps(str(model))})("{_SENTENCE}")'
+    program = f'from transformers import pipeline; print(*(each["sequence"] for each in {fill}), sep="; ")'
+    return shlex.join([sys.executable, "-c", program])
 
 
 def check(settings: Settings) -> None:

@@ -33,12 +33,14 @@ class Course:
     """The newest step's record."""
     tokens: dict[int, int] = field(default_factory=dict)
     """Of each step; of one that was computed again, those of the last time."""
+    model: str | None = None
+    """The folder with the exported model, on the server's machine."""
 
     def take(self, event: Event) -> None:
         """Add one event."""
         data = event.data
         if event.name == "status":
-            self.status = data["status"]
+            self.status, self.model = data["status"], data.get("export_path") or self.model
         elif event.name == "step":
             self.step, self.last = data["step"], data
             self.tokens[self.step] = data.get("tokens") or 0
@@ -141,6 +143,8 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
         rows.append(("tokens", f"{tokens:,}"))
     if job.get("checkpoint_path"):
         rows.append(("checkpoint", job["checkpoint_path"]))
+    if course.model:
+        rows.append(("model", course.model))
     for name, text in rows:
         console.print(f"{name:<12}{text}" if name else text, markup=False, highlight=False, soft_wrap=True)
 

@@ -1,6 +1,13 @@
-"""The commands about runs on this machine, without a server: train."""
+"""The commands about runs on this machine, without a server: train, export."""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from server.settings import Settings
+
+from .options import Home, Json
 
 
 def train(context: typer.Context) -> None:
@@ -9,3 +16,26 @@ def train(context: typer.Context) -> None:
 
     context.meta["json"] = "--json" in context.args  # read again when an error is reported
     become_training(context.args)
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_ID", help="A run folder, a job's id, or the id's beginning.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The folder to make.", show_default="RUN/export")
+    ] = None,
+    *,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Take the checkpoint of this step, not the newest one.")
+    ] = None,
+    as_json: Json = False,
+    home: Home,
+) -> None:
+    """Write a run's model to a folder that `transformers` loads offline.
+
+    Example: bigbatch export runs/demo models/demo
+    """
+    from .local import export as become_export
+
+    arguments = [] if folder is None else [str(folder.expanduser().resolve())]
+    arguments += [] if step is None else ["--step", str(step)]
+    become_export(run, [*arguments, *(["--json"] if as_json else [])], Settings(home))

@@ -26,7 +26,7 @@ from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
 from .problems import install
-from .routes import docs, events, jobs, metrics, pages
+from .routes import docs, events, exports, jobs, metrics, pages
 
 log = logging.getLogger(__name__)
 _HEADERS = {
@@ -72,7 +72,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
     )
     install(app)
-    for part in (jobs, events, metrics, docs, pages):
+    for part in (jobs, events, metrics, exports, docs, pages):
         app.include_router(part.router, responses=PROBLEMS)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))

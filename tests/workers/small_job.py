@@ -15,3 +15,9 @@ def document(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) 
         "parallel": {"workers": workers, "zero_stage": zero_stage},
         "checkpoint": {"every_steps": 2, "keep": 9},
     } | changes
+
+
+def four_steps(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) -> dict[str, Any]:
+    """Name a job with checkpoints at steps 2 and 4 that does not export its model by itself."""
+    phases = [PHASE | {"steps": 4}]
+    return document(text, workers, zero_stage, phases=phases, export={"at_end": False}) | changes

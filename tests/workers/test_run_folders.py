@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from transformers import AutoTokenizer, BertForPreTraining
 
 from workers.checkpoints.load import load_newest
+from workers.checkpoints.to_transformers import export
 from workers.contract.records import RECORD, Record, StatusRecord, StepRecord
 from workers.contract.run.folder import RunFolder
 from workers.model.bert import build
@@ -71,3 +73,12 @@ def test_its_checkpoint_is_loaded_as_it_was_written(folder: RunFolder, tmp_path:
 
 def test_the_steps_that_are_done_are_known(folder: RunFolder) -> None:
     assert folder.steps_done() == 4
+
+
+def test_its_model_is_exported_with_the_vocabulary_that_it_was_trained_with(folder: RunFolder, tmp_path: Path) -> None:
+    exported = export(folder, folder.spec(), tmp_path / "model", tmp_path / "data")
+    model = BertForPreTraining.from_pretrained(exported.path)
+    dcp_to_torch_save(folder.checkpoints_path / folder.checkpoints()[-1].prefix.split("/")[1], tmp_path / "one.pt")
+    written = torch.load(tmp_path / "one.pt", weights_only=True)["model"]
+    assert all(torch.equal(weight, written[name]) for name, weight in model.state_dict().items())
+    assert len(AutoTokenizer.from_pretrained(exported.path)) == VOCABULARY

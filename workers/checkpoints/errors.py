@@ -7,3 +7,7 @@ class CheckpointError(Exception):
 
 class DamagedError(ValueError):
     """A checkpoint is not what its manifest says; the message says which file, and how it differs."""
+
+
+class ExportError(Exception):
+    """A model cannot be exported; the message says why, and what to do."""

@@ -1,8 +1,10 @@
 """Files that must never be seen half-written or by other users."""
 
+import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,53 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+class BusyError(RuntimeError):
+    """Another process writes the same folder at this moment."""
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` when the block has ended; where it raises, nothing changes.
+
+    The block has its own files survive a loss of power.
+
+    Raises:
+        BusyError: another process writes the folder at this moment.
+    """
+    draft, old = (path.with_name(f"{DRAFT}{path.name}{suffix}") for suffix in ("", ".old"))
+    descriptor = _lock(draft)
+    try:
+        for remains in draft.iterdir():  # of a process that was killed
+            remains.unlink()
+        yield draft
+        os.fsync(descriptor)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        draft.rename(path)
+        sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock(draft: Path) -> int:
+    """Make a folder and lock it as long as this process lives; return its descriptor."""
+    draft.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if draft.exists() and os.path.samestat(os.fstat(descriptor), draft.stat()):
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    raise BusyError(f"another process writes {draft} at this moment")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -68,6 +68,8 @@ class StatusRecord(_Record):
     hosts: list[str] | None = None
     devices: dict[str, int] | None = None
     """How many workers compute on a device of this name."""
+    export_path: Text | None = None
+    """The folder with the finished model, in a SUCCEEDED record; null where none was made, absent in older records."""
 
 
 def tensor_set(names: Sequence[str], adapted: Sequence[bool]) -> str:

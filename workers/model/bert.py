@@ -81,8 +81,20 @@ def build(model: Model, vocab_size: int, seed: int, *, pad_id: int, next_sentenc
         pad_id: Number of [PAD] in the vocabulary: that row of the embedding starts at zero and stays there.
         next_sentence: Whether there is a next-sentence task. Without it, the weights that only it trains are frozen.
     """
+    config = configuration(model, vocab_size, pad_id=pad_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bert = PretrainingBert(config)
+    if not next_sentence:
+        for unused in (bert.bert.pooler, bert.cls.seq_relationship):
+            unused.requires_grad_(False)
+    return bert
+
+
+def configuration(model: Model, vocab_size: int, *, pad_id: int) -> BertConfig:
+    """Return what `transformers` must know of the model."""
     sizes = model.architecture
-    config = BertConfig(
+    return BertConfig(
         vocab_size=vocab_size,
         pad_token_id=pad_id,
         num_hidden_layers=sizes.layers,
@@ -94,10 +106,3 @@ def build(model: Model, vocab_size: int, seed: int, *, pad_id: int, next_sentenc
         attention_probs_dropout_prob=model.dropout if model.attention_dropout is None else model.attention_dropout,
         attn_implementation=ATTENTION,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        bert = PretrainingBert(config)
-    if not next_sentence:
-        for unused in (bert.bert.pooler, bert.cls.seq_relationship):
-            unused.requires_grad_(False)
-    return bert

@@ -18,6 +18,7 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
+from workers.corpus.tokenizer_files import publish_prepared
 from workers.planning.size import check_size
 
 from .preparation import describe, progress_to
@@ -55,12 +56,18 @@ def admit(spec: JobSpec, folder: RunFolder, data: Path, attempt: int, reporter: 
             f"identity is {text.identity[:16]}, that of the run in {folder.path} {str(begun_on)[:16]}. Bring the old "
             "ones back, or begin another run in another folder"
         )
+    ranks.as_rank_0_does(lambda: _keep_tokenizer(folder, text))
     if reporter and begun_on is None and folder.checkpoints():
         detail = "The version that took them did not write down their text. From now on the run keeps to this one."
         reporter.emit(AlertRecord(level="warning", title="The text of the steps so far is not known", detail=detail))
     if begun_on is None:
         describe(spec, text.folder, reporter)
     return text
+
+
+def _keep_tokenizer(folder: RunFolder, text: Text) -> None:
+    if folder.tokenizer() is None:
+        folder.put_tokenizer(publish_prepared(text.folder))
 
 
 def _prepare(spec: JobSpec, data: Path, reporter: Reporter | None) -> Text:

@@ -26,6 +26,7 @@ from workers.evaluation.held_out import HeldOut
 from workers.samples.dataset import PreTrainingData, open_phase
 
 from .admission import admit, environment
+from .export_at_end import export_at_end
 from .health import Health
 from .optimizer import reset_step
 from .reporter import Reporter
@@ -100,9 +101,11 @@ def train(
         for window in phase_windows(spec.phases):
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
                 outcome = _train_phase(run, window, done, open_phase(text.folder, spec, window.phase))
+        is_due = outcome is RunStatus.SUCCEEDED and spec.export.at_end
+        exported = export_at_end(folder, spec, data, reporter) if is_due else None
         if reporter:
-            reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps)))
-            reporter.emit(StatusRecord(status=outcome, attempt=attempt))
+            reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps, exported)))
+            reporter.emit(StatusRecord(status=outcome, attempt=attempt, export_path=exported))
     return outcome
 
 

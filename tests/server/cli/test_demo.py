@@ -1,14 +1,17 @@
 import json
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from server.cli.demo import DemoError, check, server_command
+from server.cli.demo import DemoError, check, load_command, server_command
 from server.settings import Settings
 from tests.server.cli.command import run_bigbatch
 from tests.serving import Served, free_port
+from workers.checkpoints.export import main as export
 from workers.contract.files import write_private
 
 
@@ -40,3 +43,13 @@ def test_a_home_that_cannot_be_made_is_refused_before_anything_is_started(tmp_pa
     (tmp_path / "file").touch()
     with pytest.raises(DemoError, match=r"cannot be written \(Not a directory\); choose another folder"):
         check(Settings(tmp_path / "file" / "home", port=free_port()))
+
+
+def test_the_last_line_of_the_demo_fills_in_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model, kept = tmp_path / "a home" / "export", Path(__file__).parents[2] / "data" / "run_folders" / "format-1"
+    assert export([str(kept), str(model), "--data", str(tmp_path / "data")]) == 0
+    python, option, program = shlex.split(load_command(model))
+    assert (python, option) == (sys.executable, "-c")
+    capfd.readouterr()
+    exec(program, {})  # noqa: S102 -- importing transformers once more would take ten seconds
+    assert capfd.readouterr().out.count(" to see him.") == 5

@@ -10,7 +10,7 @@ from workers.contract.problems import Problem, SpecError
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 
-_FREE = re.compile(r"(labels|evaluation|checkpoint|failures)\b.*|parallel\.(workers|cpus_per_worker)\b.*")
+_FREE = re.compile(r"(labels|evaluation|checkpoint|export|failures)\b.*|parallel\.(workers|cpus_per_worker)\b.*")
 _OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(steps|warmup))?")
 
 
@@ -30,9 +30,9 @@ class Change:
 def allowed_changes(before: JobSpec, after: JobSpec, done: int) -> list[Change]:
     """Return what differs, if a run that has taken `done` steps may go on with it.
 
-    Labels, evaluation, checkpoints, restarts and the numbers of workers and processors are free. Phases may be added at
-    the end. A phase of constant rate may get more steps until the phase after it begins, unless a step that was taken
-    would have another rate.
+    Labels, evaluation, checkpoints, the export, restarts and the numbers of workers and processors are free. Phases
+    may be added at the end. A phase of constant rate may get more steps until the phase after it begins, unless a step
+    that was taken would have another rate.
 
     Raises:
         SpecError: with a problem for each field that may not change.

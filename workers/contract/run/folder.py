@@ -1,8 +1,8 @@
 """The run folder of a job: the one place that knows which file is called what and lies where.
 
 It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock and
-Ray's own files. The store holds whole objects: `run.json`, `spec.yaml`, `control.json`, checkpoints and the export.
-Today both lie in one folder.
+Ray's own files. The store holds whole objects: `run.json`, `spec.yaml`, `control.json`,
+`tokenizer.json`, checkpoints and the export. Today both lie in one folder.
 """
 
 import re
@@ -21,7 +21,7 @@ from .journal import Journal, take_over
 from .lock import Lock
 from .store import FolderStore
 
-_MANIFEST, _SPEC, _CONTROL = "run.json", "spec.yaml", "control.json"
+_MANIFEST, _SPEC, _CONTROL, _TOKENIZER = "run.json", "spec.yaml", "control.json", "tokenizer.json"
 _CHECKPOINTS, _EXPORT = "checkpoints", "export"
 _CHECKPOINT_NAME = re.compile(rf"{_CHECKPOINTS}/step-(\d+)(?:-a(\d+))?")
 
@@ -167,6 +167,14 @@ class RunFolder:
         """Write `spec.yaml`."""
         text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         self.store.put(_SPEC, text.encode())
+
+    def tokenizer(self) -> str | None:
+        """Return the run's `tokenizer.json`; None where a version began the run that did not write it."""
+        return self.store.read(_TOKENIZER).decode() if self.store.has(_TOKENIZER) else None
+
+    def put_tokenizer(self, tokenizer: str) -> None:
+        """Write `tokenizer.json`, so that checkpoints can be used wherever the text may be."""
+        self.store.put(_TOKENIZER, tokenizer.encode())
 
     def has_control(self) -> bool:
         """Whether a control plane wants the run's records."""

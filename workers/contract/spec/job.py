@@ -10,6 +10,7 @@ from workers.contract.problems import counted, fault
 from .checkpoint import Checkpoint
 from .data import Data
 from .evaluation import Evaluation
+from .export import Export
 from .failures import Failures
 from .model import Model
 from .optimizer import Optimizer
@@ -44,6 +45,8 @@ class JobSpec(Strict):
     """How often the model is judged by text that it does not learn, where `data.validation` names some."""
     checkpoint: Checkpoint = Checkpoint()
     """How often checkpoints are written, and how many stay."""
+    export: Export = Export()
+    """Whether the finished model is written in the form that `transformers` loads."""
     failures: Failures = Failures()
     """How often the job is started again after a worker or a machine was lost."""
 
