@@ -148,7 +148,7 @@ def _write_model(draft: Path, spec: JobSpec, weights: dict[str, Tensor], tokeniz
     (draft / tokenizer_files.TOKENIZER).write_text(tokenizer, encoding="utf-8")
     settings = tokenizer_files.configuration(tokenizer, spec.model.max_positions)
     (draft / tokenizer_files.TOKENIZER_CONFIG).write_text(settings, encoding="utf-8")
-    vocabulary.save(tokens, draft / shards.VOCABULARY)
+    (draft / shards.VOCABULARY).write_bytes(vocabulary.as_bytes(tokens))
 
 
 def _describe(draft: Path, report: Progress) -> dict[str, StoredFile]:
