@@ -19,8 +19,8 @@ from .step import Ready, Step
 class Calls:
     """The calls of one optimizer's steps.
 
-    Between steps no gradient, moment or master lives because of it, so these can be freed or moved elsewhere. Of them
-    it holds weak references, and the properties that decide which call takes a tensor.
+    Between steps it does not keep gradients, moments or masters alive, so these can be freed or moved elsewhere. It has
+    weak references to them, and the properties that decide which call takes a tensor.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Calls:
         return Calls, ()  # a copy of the optimizer has other tensors
 
     def unclipped(self, device: torch.device) -> Tensor:
-        """Return what `lamb_clip` returns where nobody asks for the norm, float64 [3]."""
+        """Return what stands for `lamb_clip`'s result where nobody asks for the norm, float64 [3]."""
 
         def make() -> Tensor:
             return torch.tensor([math.nan, 1.0, 0.0], dtype=torch.float64, device=device)
@@ -64,7 +64,7 @@ class Calls:
         for each in ready:
             operand = each.operand()
             alike.setdefault((operand.dtypes, each.groups, step.pick(operand)), []).append((each, operand))
-        self._memories = {key: self._memory(key) for key in (None, *alike)}  # those of calls that are gone go too
+        self._memories = {key: self._memory(key) for key in (None, *alike)}  # drops those of calls that no longer exist
         parameters = [parameter for group in step.groups for parameter in group["params"]]
         self._seen, self._remembered, calls = Seen.of(step, parameters, [p.grad for p in parameters]), [], []
         for key, pairs in alike.items():

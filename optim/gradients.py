@@ -1,4 +1,4 @@
-"""Gradients brought to the placements of their parameters, which tensor parallelism may leave otherwise.
+"""Gradients with the placements of their parameters; tensor parallelism may give them others.
 
 The gradient of an embedding that is sharded by rows is replicated, and that of a norm under sequence parallelism is a
 partial sum on each rank.
@@ -17,7 +17,7 @@ from .sharding import Groups, all_reduce, local_part, mesh_groups
 
 
 def placed_gradients(names: Sequence[str], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients, each with the placements of its parameter; none that the user holds is changed.
+    """Return the gradients, each with the placements of its parameter; the user's own tensors stay as they are.
 
     Partial sums over the same process groups share one collective for each mesh dimension. `check_gradient` has
     accepted all gradients, and the ranks must agree on their placements.
@@ -36,7 +36,7 @@ def _is_elsewhere(parameter: DTensor) -> bool:
 
 
 def _summed(names: Sequence[str], grads: Sequence[DTensor]) -> list[DTensor]:
-    """Return the gradients with their partial sums added up, and so replicated."""
+    """Return the gradients with partial sums added up, so that they are replicated."""
     calls: dict[tuple[Groups, torch.dtype], list[int]] = {}
     for i, (name, grad) in enumerate(zip(names, grads, strict=True)):
         calls.setdefault((mesh_groups(name, grad, _partial_dims(grad)), grad.dtype), []).append(i)

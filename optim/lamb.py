@@ -38,9 +38,9 @@ Bounds = tuple[float, float] | None
 
 
 class Lamb(Optimizer):
-    """LAMB as its paper prints it, with the norms of full tensors however these are sharded.
+    """LAMB as its paper prints it. Norms are those of full tensors, however these are sharded.
 
-    A step has five phases, and at most two collectives for one device mesh, whatever the number of tensors:
+    A step has five phases, and at most two collectives for each device mesh, for any number of tensors:
 
     1. reduce: the squares of all gradients, summed over the shards (first collective).
     2. clip: from that norm, the factor on every gradient and whether all ranks skip the step.
@@ -48,19 +48,19 @@ class Lamb(Optimizer):
     4. ratio: these squares, summed over the shards (second collective), and φ(‖w‖)/‖u‖.
     5. apply: w -= lr · ratio · u.
 
-    Tensors of which a rank holds all need no second sum; for them 3 to 5 are one operator, `lamb_step`.
+    Tensors that a rank holds completely need no second sum; for them, phases 3 to 5 are one operator, `lamb_step`.
 
-    The first collective falls away when neither `max_grad_norm` nor `skip_nonfinite` asks for it. A tensor without a
+    There is no first collective when neither `max_grad_norm` nor `skip_nonfinite` asks for it. A tensor without a
     gradient keeps its bits and its own step count; which tensors have one must be the same on every rank. Tensors that
-    are sharded over two mesh dimensions cost one collective for each. Under tensor parallelism a gradient may be placed
-    otherwise than its parameter; it is then brought there first, and all gradients that are partial sums share one more
-    collective for a mesh dimension.
+    are sharded over two mesh dimensions cost one collective for each. Under tensor parallelism, a gradient may have
+    another placement than its parameter. It is then redistributed first, and all gradients that are partial sums share
+    one more collective for each mesh dimension.
 
     The gradient norm and the decision to skip are those of the tensors that this optimizer has. Where each rank has
-    other plain tensors, as with the stages of a pipeline, they are local to the ranks that share a stage: each stage
-    clips by its own norm, and one that meets a NaN skips alone.
+    plain tensors of its own, as the stages of a pipeline do, both are local to the ranks that share a stage: each stage
+    clips by its own norm, and a stage that meets a NaN skips alone.
 
-    Half precision is computed in float32. FSDP2's mixed precision keeps the sharded parameters in float32, and these
+    Half-precision tensors are computed in float32. FSDP2's mixed precision has its sharded parameters in float32, which
     are then the master weights; for parameters that are themselves half precision there is `master_weights`.
 
     Args:
@@ -75,13 +75,13 @@ class Lamb(Optimizer):
         weight_norm_bounds: (low, high) to which ‖w‖ is clamped before the ratio is taken.
         trust_ratio_bounds: (low, high) to which the ratio is clamped.
         layer_adaptation: if False, the ratio is 1; this is then AdamW. "decayed" adapts where weight_decay is not 0.
-        skip_nonfinite: leave everything as it is if any gradient, on any rank, has an Inf or NaN; replicas are taken to
-            have the same ones, as HSDP and DDP reduce them. The test is on the float64 sum of squares, so a float64
+        skip_nonfinite: leave everything as it is if any gradient, on any rank, has an Inf or NaN; replicas are assumed
+            to have the same gradients, as HSDP and DDP reduce them. The float64 sum of squares is tested, so a float64
             gradient beyond 1e154 counts as Inf.
         master_weights: keep float32 weights and moments for parameters of half precision, which become their copies.
-        moments: "full" has them in the weights' dtype, 8 bytes for a float32 parameter; "bfloat16" rounds them
+        moments: "full" stores them in the weights' dtype, 8 bytes for a float32 parameter; "bfloat16" rounds them
             stochastically to 4 bytes, "8bit" to 2.03, by blocks of 256. The update is computed from the moments as
-            they are stored, so the trust ratio is that of what is applied.
+            they are stored, so the trust ratio is that of the update that is applied.
         backend: "auto" for the fastest kernels that the tensors' device has, "eager" for plain PyTorch.
 
     Raises:
@@ -115,7 +115,7 @@ class Lamb(Optimizer):
         self.master_weights = master_weights
         self.moments = moments
         self.backend = backend
-        # No attribute of the class, which would hide this one behind wrappers that delegate by __getattr__.
+        # Not an attribute of the class: wrappers that delegate by __getattr__ would find that one instead of this one.
         self.last_step: LastStep | None = None
         self._calls = Calls()
         check_switches(self)
@@ -221,9 +221,9 @@ class Lamb(Optimizer):
 
         Parameters of a group are found by name if both sides have names, whatever their order, else by position.
 
-        Of others' groups, the settings that Lamb's groups have are taken over, lr among them. How the moments are
-        stored is as this optimizer says, and full tensors are sharded as the parameters are. What somebody else keeps
-        in the state is loaded too.
+        From the groups of another optimizer, the settings that Lamb's groups have are taken over, such as lr. Moments
+        are stored in this optimizer's format, and full tensors are sharded as the parameters are. What others have put
+        into the state is loaded too.
 
         Raises:
             ValueError: the groups or names do not match, an entry is missing or misshapen, or it was made with another
@@ -257,7 +257,7 @@ class Lamb(Optimizer):
                 )
 
     def _present_calls(self) -> list[Call]:
-        """Return the calls of this step; whatever is wrong with tensors or settings is raised here."""
+        """Return the calls of this step; errors in tensors or settings are raised here."""
         for group in self.param_groups:  # a schedule may have written anything there
             check_group(group, self)
         switches = {"bias_correction": self.bias_correction, "grad_averaging": self.grad_averaging}

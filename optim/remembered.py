@@ -1,4 +1,4 @@
-"""One call of a step, and how the next step finds its tensors again although none of them is held.
+"""One call of a step, and how the next step finds its tensors again, although no reference keeps them alive.
 
 Shapes: T tensors in the call, G parameter groups; `rates_G` is [G].
 """
@@ -21,11 +21,11 @@ from .sharding import Groups
 from .step import OPTIONAL, STATE, Pick, Ready, Step
 
 _ABSENT = object()
-"""Stands for an entry that was removed; None is what the reference to a tensor that is gone returns."""
+"""Stands for an entry that was removed. None would not do: a weak reference to a tensor that is gone returns it."""
 
 
 class Call(NamedTuple):
-    """Tensors of one step that share backend, dtypes and shard groups. T = their number."""
+    """Tensors of one step that share backend, dtypes and shard groups."""
 
     kernels: Kernels
     groups: Groups
@@ -36,27 +36,27 @@ class Call(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What decides for all tensors together whether calls can be taken again."""
+    """What must be unchanged, for all tensors together, so that the calls can be used again."""
 
     parameters: list[Tensor]
     has_grad: list[bool]
     keys: list[object]
-    """Of the optimizer's state, in its order."""
+    """The keys of the optimizer's state, in its order."""
     sizes: list[int]
     """Number of parameters in each group."""
     names: list[object]
-    """Of each group, as its parameters are named."""
+    """The names of each group's parameters."""
     pick: Pick
 
     @classmethod
     def of(cls, step: Step, parameters: list[Tensor], grads: list[Tensor | None]) -> "Seen":
-        """Return it for all parameters of the groups."""
+        """Look at all parameters of the groups."""
         sizes = [len(group["params"]) for group in step.groups]
         names: list[object] = [tuple(group.get("param_names") or ()) for group in step.groups]
         return cls(parameters, [grad is not None for grad in grads], list(step.state), sizes, names, step.pick)
 
     def is_like(self, other: "Seen") -> bool:
-        """Return whether all is as it was; tensors are compared by identity."""
+        """Return whether everything is as it was; tensors are compared by identity."""
         return (
             self.pick is other.pick
             and _are_same(self.parameters, other.parameters)
@@ -67,7 +67,7 @@ class Seen(NamedTuple):
         )
 
     def places(self, step: Step, ready: Sequence[Ready]) -> list[tuple[int, int]]:
-        """Return the number of each tensor among all parameters, and in the optimizer's state."""
+        """Return the position of each tensor among all parameters, and in the optimizer's state."""
         numbers = {id(parameter): number for number, parameter in enumerate(self.parameters)}
         entries = {id(key): number for number, key in enumerate(step.state)}
         return [(numbers[id(each.parameter)], entries[id(each.parameter)]) for each in ready]
@@ -122,16 +122,16 @@ class Remembered:
         )
 
     def call(self, operands: Operands, step: Step) -> Call:
-        """Return the call in this step."""
+        """Return the call for this step."""
         return Call(self._kernels, self._groups, self._names, operands, self._rates(operands.device, step))
 
     def settings(self, step: Step) -> Tensor:
-        """Return the settings, float64 [T, 11] on the host: the same tensor for as long as they are the same."""
+        """Return the settings, float64 [T, 11] on the host: the same tensor as long as no setting changes."""
         rows, numbers = step.settings, self._group_numbers
         return self.memory.recall("rows", (rows, numbers), lambda: table([rows[number] for number in numbers]))
 
     def _rates(self, device: torch.device, step: Step) -> Tensor:
-        """Return the learning rates, float64 [T] on the device; no host waits for it."""
+        """Return the learning rates, float64 [T] on the device; the host does not wait for them."""
         rates, numbers = [group["lr"] for group in step.groups], self._group_numbers
         if not any(isinstance(rate, Tensor) for rate in rates):
             return self._resident("rates", rates, device, lambda: [float(rates[number]) for number in numbers])
@@ -158,7 +158,7 @@ _PROPERTIES = operator.attrgetter("dtype", "device", "layout", "shape")
 
 
 def _look(tensors: list[Tensor]) -> Iterator[list[object]]:
-    """Yield what decides which call takes tensors; what is only there for strided ones comes after their layout."""
+    """Yield what decides which call takes the tensors; layouts come first, as only strided tensors have the rest."""
     parts = _parts(tensors)
     yield [*map(type, tensors)]
     if parts is not tensors:
@@ -169,7 +169,7 @@ def _look(tensors: list[Tensor]) -> Iterator[list[object]]:
 
 
 def _formats(key: str, tensors: list[Tensor]) -> list[object]:
-    """Return what `tensor.data = other` changes where moments and masters are moved, narrowed, strided or resized."""
+    """Return what changes when `tensor.data = other` moves, narrows, restrides or resizes a moment or a master."""
     if key == "step":
         return []
     parts = _parts(tensors)
@@ -184,7 +184,7 @@ def _parts(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def is_lasting(ready: Ready) -> bool:
-    """Return whether the next step finds the same tensors: none that was made, or waited for, for this one alone."""
+    """Return whether the next step will find the same tensors: none was made, or waited for, for this step alone."""
     tensors = ready.parameter, ready.grad, *ready.state.values()
     return ready.grad is ready.parameter.grad and not any(
         isinstance(part, AsyncCollectiveTensor) for part in _parts([t for t in tensors if isinstance(t, Tensor)])

@@ -26,7 +26,7 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def shard_groups(name: str, tensor: Tensor) -> Groups:
-    """Return the process groups over which the ranks' sums for `tensor` have to be added up.
+    """Return the process groups over which the ranks must add up their sums for `tensor`.
 
     Replicas (HSDP's outer dimension) hold the same numbers and are not summed.
 
@@ -88,11 +88,11 @@ def sum_over_shards(sums: Sequence[Tensor], groups: Sequence[Groups]) -> list[Te
 def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Tensor:
     """Return numbers, [n], that add up to the sum over all tensors; a tensor that is not sharded is added once.
 
-    `squares[i]`, [T_i], are this rank's sums for tensors that are sharded over `groups[i]`. An Inf or NaN in any of any
-    rank makes every rank's total Inf or NaN, if the widest groups hold all ranks; replicas are taken to have the same.
+    `squares[i]`, [T_i], are this rank's sums for tensors that are sharded over `groups[i]`. An Inf or NaN on any
+    rank makes every rank's total Inf or NaN, if the widest groups hold all ranks; replicas are assumed to agree.
     """
     totals: list[Tensor] = []
-    for key in [(), *sorted(distinct(groups), key=_width)]:  # the widest last, so that all learn of what others met
+    for key in [(), *sorted(distinct(groups), key=_width)]:  # the widest last, so that all ranks learn of any NaN
         own = [each for each, its_groups in zip(squares, groups, strict=True) if its_groups == key]
         if not own:
             continue
@@ -107,7 +107,7 @@ def total_over_shards(squares: Sequence[Tensor], groups: Sequence[Groups]) -> Te
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Return them side by side; one alone is not copied."""
+    """Concatenate along the last dimension; a single tensor is returned as it is."""
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim=-1)
 
 
@@ -123,5 +123,5 @@ def _width(groups: Groups) -> int:
 
 
 def distinct(groups: Sequence[Groups]) -> list[Groups]:
-    """Return the different non-empty entries, in the order that every rank shares: that of first appearance."""
+    """Return the different non-empty entries in order of first appearance, which is the same on every rank."""
     return [key for key in dict.fromkeys(groups) if key]

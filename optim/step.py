@@ -12,7 +12,7 @@ from .kernels.settings import Settings
 from .sharding import Groups, local_part
 
 Pick = Callable[[Operand], Kernels]
-"""Says who steps a tensor."""
+"""Says which kernels step a tensor."""
 
 STATE = ("exp_avg", "exp_avg_sq", "step")
 OPTIONAL = ("master", "exp_avg_scale", "exp_avg_sq_scale")
@@ -36,7 +36,7 @@ class Ready(NamedTuple):
     name: str
     parameter: Tensor
     grad: Tensor
-    """Placed as the parameter is."""
+    """Has the parameter's placements."""
     groups: Groups
     """The process groups over which it is sharded."""
     state: Mapping[str, Any]

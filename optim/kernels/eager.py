@@ -15,10 +15,10 @@ from .operands import Backend, Operand, Operands
 from .settings import unpack
 
 CPU_BLOCK = 256 * SCALED
-"""Elements that are worked on at a time on a CPU, so that they stay in its cache."""
+"""Elements that are computed at a time on a CPU, so that they stay in its cache."""
 
 DEVICE_BLOCK = 1 << 24
-"""The same on an accelerator, where each operator costs a launch; what is made on the way stays below a few GB."""
+"""The same on an accelerator, where each operator costs a launch; intermediate tensors stay below a few GB."""
 
 
 def backend() -> Backend:
@@ -61,7 +61,7 @@ def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
         parts = []
         copies = operands.copies[t : t + 1]
         for (grad_B, w_B, *copy_B), first, second in passes.blocks(t, operands.grads[t], operands.weights[t], *copies):
-            for c_B in copy_B:  # one that is not its weight's rounding was written by somebody else
+            for c_B in copy_B:  # a copy that is not its weight, rounded, was written by somebody else
                 w_B.copy_(torch.where(skip | (c_B == w_B.to(c_B.dtype)), w_B, c_B))
             g_B = grad_B.to(passes.wide) * factor
             first.store((first.load() * s.beta1).add_(g_B, alpha=s.beta3), skip)
@@ -89,7 +89,7 @@ def lamb_ratio(operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor
 
 
 def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
-    """Subtract scale·u from each weight, and write its copy; a scale of 0 leaves a tensor's bits as they are."""
+    """Subtract scale·u from each weight, and write its copy; where the scale is 0, not a bit changes."""
     passes = _Passes(operands)
     factors = zip(scale_T.to(passes.wide).unbind(), (scale_T == 0).unbind(), strict=True)
     for t, (factor, still) in enumerate(factors):
@@ -101,7 +101,7 @@ def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
 
 
 def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
-    """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
+    """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
     sums_2T = lamb_update(operands, clip_3)
     norms_4T = lamb_ratio(operands, sums_2T, clip_3, lr_T)
     lamb_apply(operands, norms_4T[3])
@@ -116,7 +116,7 @@ class _Passes:
         # Half precision is too short to compute in.
         self.wide = torch.promote_types(operands.weights[0].dtype, torch.float32)
         self._operands = operands
-        # Other moments than these are plain ones, of whatever dtype: the model may have been converted under them.
+        # All others are plain, whatever their dtype: the model may have been converted after they were made.
         weight, moment = operands.weights[0].dtype, operands.exp_avgs[0].dtype
         self._narrow = moment is torch.uint8 or (moment is torch.bfloat16 and weight is not moment)
         self._block = CPU_BLOCK if operands.weights[0].device.type == "cpu" else DEVICE_BLOCK

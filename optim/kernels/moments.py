@@ -7,7 +7,8 @@
   Optimizers via Block-wise Quantization, 2022, section 1.3): 1.016 bytes per element.
 
 The two narrow formats round stochastically: to one of the two neighbours, with probabilities that make the mean right.
-To nearest, a second moment would stand still, since beta2 = 0.999 moves it by less than half a unit in its last place.
+Rounded to nearest, a second moment would stand still, since beta2 = 0.999 moves it by less than half a unit in its last
+place.
 The noise is a hash of the element's place in this rank's part of the tensor, of the step and of which moment it is, so
 a step is reproducible, replicas agree, and every implementation rounds alike.
 
@@ -23,7 +24,7 @@ from torch._guards import detect_fake_mode
 from torch.nn import functional as F
 
 MOMENTS = ("full", "bfloat16", "8bit")
-"""What `Lamb(moments=...)` may be."""
+"""The values of `Lamb(moments=...)`."""
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -49,7 +50,7 @@ class Moment(Protocol):
 
 
 class Plain:
-    """In the weights' dtype, of any shape."""
+    """A moment in the weights' dtype, of any shape."""
 
     def __init__(self, values: Tensor, wide: torch.dtype) -> None:
         self._values = values
@@ -65,7 +66,7 @@ class Plain:
 
 
 class Place(NamedTuple):
-    """Which numbers a block of a moment holds; their rounding follows from it."""
+    """Which numbers a block of a moment holds; this determines how they are rounded."""
 
     begin: int
     """Elements of this rank's part of the tensor that lie before it."""
@@ -132,7 +133,7 @@ def dynamic_map(which: int, device: torch.device) -> Tensor:
     Seven decades down from 1, each with twice the numbers of the one below. Signed, the largest is +1 and the smallest
     -0.993; a block's scale has the sign that makes its largest element +1.
     """
-    # FakeTensorMode takes no tensor from outside, and none of its own may be stored for the others.
+    # FakeTensorMode refuses tensors from outside, and its own must not be remembered for others.
     return _map(which, device) if detect_fake_mode() is None else _map.__wrapped__(which, device)
 
 

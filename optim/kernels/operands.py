@@ -21,9 +21,9 @@ class Backend(NamedTuple):
 
 
 class Memory:
-    """What a backend has made for a call: tables, uploads. Whoever repeats the call passes it again.
+    """What a backend has made for a call, such as tables and uploads. It is passed again when the call is repeated.
 
-    `captured` holds what a CUDA graph may read at each replay, for as long as its list lives.
+    `captured` holds what a CUDA graph may read at each replay; the list must live as long as the graph.
     """
 
     def __init__(self, captured: list[object] | None = None) -> None:
@@ -42,12 +42,12 @@ class Memory:
         return made
 
     def holds(self, name: str, key: object) -> bool:
-        """Return whether `recall` would make nothing."""
+        """Return whether `recall` would find something."""
         return name in self._held and self._held[name][0] == key
 
 
 class Operand(NamedTuple):
-    """One tensor of a step with all that belongs to it, as this rank holds it."""
+    """One tensor of a step with everything that belongs to it, as this rank holds it."""
 
     weight: Tensor
     """What is updated: the parameter, or its float32 master."""
@@ -57,19 +57,19 @@ class Operand(NamedTuple):
     step: Tensor
     """float32 scalar on the device."""
     copy: Tensor | None = None
-    """The half-precision parameter that gets the master's new value."""
+    """The half-precision parameter that receives the master's new value."""
     first_scale: Tensor | None = None
     """float32, one for each 256 elements of an 8-bit moment."""
     second_scale: Tensor | None = None
 
     @property
     def dtypes(self) -> Dtypes:
-        """Of each tensor; all operands of a call have the same."""
+        """The dtype of each tensor; all operands of a call have the same ones."""
         return tuple([None if tensor is None else tensor.dtype for tensor in self])
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether all tensors are."""
+        """Whether all tensors are contiguous."""
         return all(tensor is None or tensor.is_contiguous() for tensor in self)
 
 
@@ -78,7 +78,7 @@ class Operands:
     """The tensors of one call: lists of T tensors.
 
     All lie on one device, and each list has one dtype. A list that a call does not need, or that its tensors do not
-    have, is empty. They hold for one step: lists and tensors are not exchanged once an operator has seen them.
+    have, is empty. They are valid for one step: nobody replaces lists or tensors once an operator has seen them.
     """
 
     weights: list[Tensor] = field(default_factory=list)
@@ -147,5 +147,5 @@ class Operands:
 
     @property
     def state(self) -> list[Tensor]:
-        """All that the first pass writes to."""
+        """Everything that the first pass writes to."""
         return [*self.exp_avgs, *self.exp_avg_sqs, *self.first_scales, *self.second_scales, *self.steps]

@@ -1,7 +1,7 @@
 """The operators of a step: what they take, what they change, and who computes them.
 
 `torch.ops.bigbatch` has the same operators on flat lists, for PyTorch's dispatcher: `scales` are those of the first
-moments, then those of the second. `Lamb` needs it for tensors that are no plain ones, such as those of FakeTensorMode.
+moments, then those of the second. `Lamb` needs it for tensors that are not plain ones, such as those of FakeTensorMode.
 
 Shapes: T tensors in a call, n sums of squares; `sums_2T` is [2, T]. A list in the plural has T tensors.
 """
@@ -48,28 +48,28 @@ class Kernels(Protocol):
     def lamb_update(self, operands: Operands, clip_3: Tensor, /) -> Tensor:
         """Advance steps and moments in place; return Σw² and Σu² of what this rank holds, float64 [2, T].
 
-        A copy is its weight rounded; one that is not was written by somebody else, and becomes the weight first. Where
-        `clip_3` says to skip, nothing changes, to the bit.
+        A copy should be its weight, rounded. One that is not was written by somebody else; it first becomes the weight.
+        Where `clip_3` says to skip, not a bit changes.
         """
 
     def lamb_ratio(self, operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor, /) -> Tensor:
         """Return ‖w‖, ‖u‖, trust ratio and scale = ratio·lr, float64 [4, T], from the sums of full tensors.
 
-        The scale of a skipped step is 0. Of the operands the settings alone are read.
+        The scale of a skipped step is 0. Only the settings of the operands are read.
         """
 
     def lamb_apply(self, operands: Operands, scale_T: Tensor, /) -> None:
-        """Subtract scale·u from each weight, and write its copy; a scale of 0 changes no bit."""
+        """Subtract scale·u from each weight, and write its copy; where the scale is 0, not a bit changes."""
 
     def lamb_step(self, operands: Operands, clip_3: Tensor, lr_T: Tensor, /) -> Tensor:
-        """Update, ratio and apply for tensors of which no other rank has a part; return what `lamb_ratio` does.
+        """Update, ratio and apply for tensors that no other rank has a part of; return what `lamb_ratio` does.
 
         Nothing has to be added up between them, so a backend may finish one tensor while it is in cache.
         """
 
 
 def _fused(device: torch.device) -> Kernels | None:
-    """Return the kernels of a device; those of CUDA are imported for its first tensor, and Triton with them."""
+    """Return the kernels of a device; those of CUDA, and Triton, are imported when the first CUDA tensor comes."""
     if device.type == "cuda":
         from .cuda import launch
 
@@ -85,14 +85,14 @@ def _fused_or_eager(device: torch.device, fits: Callable[[Kernels], bool]) -> Ke
 
 
 def fastest(operand: Operand) -> Kernels:
-    """Return who steps a tensor of `Lamb(backend="auto")`."""
+    """Return which kernels step a tensor of `Lamb(backend="auto")`."""
     if type(operand.weight) not in {Tensor, torch.nn.Parameter}:
         return _DISPATCHED
     return _fused_or_eager(operand.weight.device, lambda kernels: kernels.takes(operand))
 
 
 BACKENDS: dict[str, Callable[[Operand], Kernels]] = {"auto": fastest, "eager": lambda _: eager}
-"""What `Lamb(backend=...)` may be, with who then steps a tensor."""
+"""The values of `Lamb(backend=...)`, and which kernels then step a tensor."""
 
 
 def backend(device: str | torch.device) -> Backend:
@@ -105,7 +105,7 @@ class Dispatched:
     """The operators through PyTorch's dispatcher."""
 
     def backend(self) -> Backend:
-        """Return that nobody can say it before the call."""
+        """Return that this is decided in each call."""
         return Backend("dispatched", "PyTorch's dispatcher picks it for each call")
 
     def reads(self, tensor: Tensor) -> bool:
@@ -156,7 +156,7 @@ _MOMENTS = "Tensor(a!)[] exp_avgs, Tensor(b!)[] exp_avg_sqs, Tensor(c!)[] scales
 _READ_MOMENTS = "Tensor[] exp_avgs, Tensor[] exp_avg_sqs, Tensor[] scales, Tensor[] steps"
 _WRITTEN = "Tensor(e!)[] weights, Tensor(f!)[] copies"
 _GRAPHS: list[object] = []
-"""What CUDA graphs that captured a flat operator may read. A graph does not tell when it is gone, so it stays."""
+"""What CUDA graphs that captured a flat operator may read. It is never freed: nobody is told when a graph is gone."""
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -181,7 +181,7 @@ def _float64(like: Tensor, *shape: int) -> Tensor:
 def _operands(
     grads: list[Tensor], weights: list[Tensor], copies: list[Tensor], *rest: list[Tensor], settings_T11: Tensor
 ) -> tuple[Kernels, Operands]:
-    """Return flat lists as operands, and who computes them; plain PyTorch does where one tensor needs it."""
+    """Return flat lists as operands, and the kernels that take them: plain PyTorch if any tensor needs it."""
     exp_avgs, exp_avg_sqs, scales, steps = rest
     split = scales[: len(weights)], scales[len(weights) :]
     operands = Operands(weights, grads, exp_avgs, exp_avg_sqs, steps, copies, *split, settings_T11, Memory(_GRAPHS))

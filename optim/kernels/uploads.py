@@ -1,7 +1,7 @@
-"""Tables of 8-byte words that are made on the host and stay on the device, in the memory of a call.
+"""Tables of 8-byte words: made on the host, and stored on the device in the memory of a call.
 
-On CUDA no host waits for an upload, other streams than that of the upload wait for it on the device, and one within a
-capture is the graph's alone.
+On CUDA the host does not wait for an upload; streams other than its own wait for it on the device. An upload within a
+capture belongs to the graph alone.
 
 Shapes: n words in a table; `words_n` is [n].
 """
@@ -15,10 +15,10 @@ from torch import Tensor
 from .operands import Memory
 
 SPARE = 3
-"""Tables of one size that a captured step may upload: of gradients one for their norm and one for the step itself, and
-the learning rates."""
+"""How many tables of one size a captured step may upload: gradients for their norm, gradients for the step itself, and
+learning rates."""
 
-_HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
+_HOST = torch.device("cpu")  # named explicitly, because the default device may be another
 
 
 class _Upload(NamedTuple):
@@ -29,7 +29,7 @@ class _Upload(NamedTuple):
 
 
 def resident(memory: Memory, name: str, key: object, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
-    """Return what `make` returns, on the device; `make` is called, and the host copies, only where the key is new."""
+    """Return what `make` returns, on the device; `make` is called, and the table copied, only where the key is new."""
     key = device, key
     if device.type != "cuda":
         return memory.recall(name, key, lambda: make().to(device))
@@ -56,14 +56,14 @@ def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.c
 
 
 def _captured_upload(memory: Memory, table: Tensor, device: torch.device) -> _Upload:
-    """Copy likewise at each replay, from memory that was pinned before the capture where there is some."""
+    """Copy in the same way at each replay, from memory that was pinned before the capture if there is any."""
     spare, words_n = _spare(memory, table), table.view(torch.int64).view(-1)
     host_n = (spare.pop() if spare else _pinned(words_n)).copy_(words_n)
     return _Upload(_on(device, host_n, table), host_n, None, None)
 
 
 def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
-    """Return pinned memory of a table's size: the gradients of a graph lie where none lay before it."""
+    """Return spare pinned memory of a table's size; a capture needs some, for its gradients lie elsewhere."""
     return memory.recall(f"{table.numel()} spare words", None, list)
 
 

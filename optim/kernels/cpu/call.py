@@ -17,7 +17,7 @@ from optim.kernels.operands import Backend, Operand, Operands
 
 from . import build
 
-# They are about a few numbers of each tensor.
+# They compute a few numbers for each tensor.
 lamb_clip = eager.lamb_clip
 lamb_ratio = eager.lamb_ratio
 
@@ -95,13 +95,13 @@ def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
 
 
 def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
-    """Subtract scale·u from each weight, and write its copy; a scale of 0 leaves a tensor's bits as they are."""
+    """Subtract scale·u from each weight, and write its copy; where the scale is 0, not a bit changes."""
     _run("bigbatch_apply", _call(operands), _step_table(operands), scale_T.contiguous())
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies])
 
 
 def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
-    """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
+    """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
     call = _call(operands, clip_3)
     call.lr = lr_T.data_ptr()
     norms_4T = _run("bigbatch_step", call, _step_table(operands), _empty(4, len(operands)))

@@ -50,7 +50,7 @@ _NARROW = (torch.bfloat16, torch.uint8)
 
 
 def backend() -> Backend:
-    """Return who computes the operators for CUDA tensors."""
+    """Return which backend computes the operators for CUDA tensors."""
     return Backend("eager", _MISSING) if _MISSING else Backend("fused", f"Triton {triton.__version__}")
 
 
@@ -129,13 +129,13 @@ def lamb_ratio(operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor
 
 
 def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
-    """Subtract scale·u from each weight, and write its copy; a scale of 0 leaves a tensor's bits as they are."""
+    """Subtract scale·u from each weight, and write its copy; where the scale is 0, not a bit changes."""
     _Call(operands).apply(scale_T.contiguous())
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies])
 
 
 def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
-    """Take the whole step of tensors of which no other rank has a part; return what `lamb_ratio` does."""
+    """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
     call = _Call(operands)
     partials_2B = call.update(clip_3)
     norms_4T = _empty(clip_3, 4, len(operands))

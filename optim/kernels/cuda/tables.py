@@ -1,4 +1,4 @@
-"""The tables that kernels read, made on the host, which stay on the device in the memory of a call.
+"""The tables that kernels read: made on the host, and stored on the device in the memory of a call.
 
 Training with stable addresses uploads nothing. Where gradients move, as they do when `zero_grad` frees them, one small
 table is uploaded: 8 bytes per tensor.
@@ -20,7 +20,7 @@ from . import places
 ALIGNMENT = 16
 """Bytes that a thread reads at a time where every tensor allows it."""
 
-_HOST = torch.device("cpu")  # said where tensors are made, for the default device may be another
+_HOST = torch.device("cpu")  # named explicitly, because the default device may be another
 _BETAS = [places.BETA1.value, places.BETA2.value]
 
 
@@ -39,7 +39,7 @@ class Addresses(NamedTuple):
 
 
 def layout(operands: Operands, chunk: int) -> Layout:
-    """Return how the tensors are cut into chunks of so many elements."""
+    """Return how the tensors are cut into chunks of `chunk` elements."""
     numels = operands.numels
 
     def make() -> Tensor:

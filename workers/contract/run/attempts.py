@@ -1,4 +1,4 @@
-"""How a run that nobody else counts for begins its next attempt, on its own folder and on nobody else's."""
+"""How a run without a server begins its next attempt: it counts attempts itself, and takes no folder but its own."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What may change in a specification between two attempts of one run: what does not change the result, and no more."""
+"""What may change in a specification between two attempts of one run: only what does not change the result."""
 
 import math
 import re
@@ -73,7 +73,7 @@ def _is_allowed(change: Change, before: JobSpec, after: JobSpec, done: int) -> b
 
 
 def _is_longer(before: Phase, after: Phase, taken: int) -> bool:
-    """Whether a phase got more steps, and nothing that it computed in `taken` steps would be computed otherwise."""
+    """Return whether a phase only got more steps, and its first `taken` steps would compute the same again."""
     is_longer = before.decay.kind == after.decay.kind == "constant" and after.steps > before.steps
     same_warmup = math.isclose(before.steps * before.warmup, after.steps * after.warmup)
     return is_longer and taken <= before.steps and (taken <= 0 or same_warmup)

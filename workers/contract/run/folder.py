@@ -1,4 +1,4 @@
-"""The run folder of a job: the one place that knows which file is called what and lies where.
+"""The run folder of a job: the only module that knows what its files are called and where they lie.
 
 It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock and
 Ray's own files. The store holds whole objects: `run.json`, `spec.yaml`, `control.json`,
@@ -36,7 +36,7 @@ class CheckpointName:
 
     step: int
     attempt: int
-    """0 where a version wrote it that had no attempts in its names."""
+    """0 if an older version wrote it, whose names had no attempts."""
 
     @property
     def prefix(self) -> str:
@@ -196,7 +196,7 @@ class RunFolder:
     def checkpoints(self) -> list[CheckpointName]:
         """Return every checkpoint that has at least one object, the oldest first, whole or not.
 
-        A folder whose name is almost that of a checkpoint is none.
+        A folder whose name only resembles that of a checkpoint is left out.
         """
         prefixes = {"/".join(name.split("/")[:2]) for name in self.store.list(_CHECKPOINTS)}
         matches = filter(None, map(_CHECKPOINT_NAME.fullmatch, prefixes))

@@ -74,7 +74,7 @@ class Journal:
         with self._writing:
             descriptor = os.dup(self._file.fileno())
         try:
-            os.fdatasync(descriptor)  # may take long, and must not hold up who writes
+            os.fdatasync(descriptor)  # it may take long, and must not block those who write
         finally:
             os.close(descriptor)
 

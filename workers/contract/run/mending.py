@@ -1,4 +1,4 @@
-"""How a journal is read whose lines cannot all be read: nothing that is readable is lost, and no number is left out."""
+"""Reading a journal in which some lines cannot be read: no record that is readable is lost, and no number left out."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from workers.contract.records import RECORD, AlertRecord, Record
 
 _SHORTEST_LINE = 60
-"""No record is shorter, in bytes: so many numbers at most can be lost in a piece that cannot be read."""
+"""No record is shorter, in bytes. This limits how many numbers can be lost in a piece that cannot be read."""
 
 _MOST_MISSING = 1_000_000
-"""A number that leaves out more than these is wrong, whatever the next line says: each of them takes an alert."""
+"""A number that skips more than these is wrong, whatever the next line says, for each skipped number takes an alert."""
 
 _BEGIN = b'{"seq":'
 _BEGINNING = re.compile(_BEGIN)
