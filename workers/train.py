@@ -77,7 +77,7 @@ def _run(command_line: Sequence[str] | None, stop: StopRequest) -> int:
 
 
 def home() -> Path:
-    """Return the folder that prepared text is kept in: BIGBATCH_HOME, else ~/.bigbatch."""
+    """Return the folder of prepared text and of the runs of jobs: BIGBATCH_HOME, else ~/.bigbatch."""
     return Path(os.environ.get("BIGBATCH_HOME") or Path.home() / ".bigbatch")
 
 
@@ -103,7 +103,7 @@ def _begin(folder: RunFolder, spec: JobSpec) -> Begun:
     error: SpecError | None = None
     if ranks.rank() == 0:
         try:
-            begun = begin(folder, spec)
+            begun = begin(folder, spec, home() / "runs")
         except SpecError as problem:
             error = problem
     begun = ranks.as_rank_0_says(begun)

@@ -10,8 +10,11 @@ from transformers import AutoTokenizer, BertForPreTraining
 
 from workers.checkpoints.load import load_newest
 from workers.checkpoints.to_transformers import export
+from workers.contract.documents import parse_spec
 from workers.contract.records import RECORD, Record, StatusRecord, StepRecord
+from workers.contract.run.branches import branch
 from workers.contract.run.folder import RunFolder
+from workers.contract.spec.start_from import StartFrom
 from workers.model.bert import build
 from workers.ranks import process_group
 from workers.training.optimizer import build_optimizer
@@ -82,3 +85,17 @@ def test_its_model_is_exported_with_the_vocabulary_that_it_was_trained_with(fold
     written = torch.load(tmp_path / "one.pt", weights_only=True)["model"]
     assert all(torch.equal(weight, written[name]) for name, weight in model.state_dict().items())
     assert len(AutoTokenizer.from_pretrained(exported.path)) == VOCABULARY
+
+
+def test_it_can_be_branched_from(folder: RunFolder, tmp_path: Path) -> None:
+    document = folder.spec().model_dump(mode="json")
+    document["phases"].append(document["phases"][0] | {"lr": 1e-3})
+    spec, start = parse_spec(document), StartFrom(run=str(folder.path), step=4)
+    new = RunFolder(tmp_path / "branch")
+    branch(new, spec, start, folder)
+    shutil.rmtree(folder.path)
+    module = build(spec.model, VOCABULARY, spec.seed, pad_id=0)
+    with process_group(spec):
+        loaded = load_newest(new, module, build_optimizer(spec, module))
+    assert loaded is not None
+    assert (loaded.name.step, loaded.damaged) == (4, ())

@@ -74,7 +74,7 @@ def _check_identity(name: CheckpointName, manifest: CheckpointManifest, identity
 
 def committed(folder: RunFolder) -> list[CheckpointName]:
     """Return the checkpoints that were finished, the oldest first."""
-    return sorted((name for name in folder.checkpoints() if folder.store.has(name.manifest)), key=age)
+    return sorted(folder.finished(), key=age)
 
 
 def age(name: CheckpointName) -> tuple[int, int]:
@@ -125,6 +125,9 @@ def load(
 ) -> None:
     """Load a checkpoint that was checked. Every rank calls this.
 
+    Learning rate, weight decay and the like stay as the optimizer has them: they are the specification's, and a branch
+    may have others than the run that wrote the checkpoint.
+
     Raises:
         DamagedError: its files do not hold this model and this optimizer's state.
     """
@@ -134,4 +137,7 @@ def load(
     except CheckpointException as error:
         causes = "; ".join(f"rank {rank}: {cause[0]}" for rank, cause in sorted(error.failures.items()))
         raise DamagedError(f"it cannot be loaded: {causes}") from error
+    settings = [{key: group[key] for key in group.keys() - {"params"}} for group in optimizer.param_groups]
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)

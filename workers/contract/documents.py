@@ -83,16 +83,25 @@ def read_file(path: Path) -> Any:
 
 def resolve_paths(document: Any, folder: Path) -> Any:
     """Make the relative paths of an unvalidated document absolute; they start at the folder of its file."""
-    data = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(data, dict):
+    if not isinstance(document, dict):
         return document
+    resolved = dict(document)
+    if isinstance(data := document.get("data"), dict):
+        resolved["data"] = _resolved_data(data, folder)
+    start = document.get("start_from")
+    if isinstance(start, dict) and isinstance(run := start.get("run"), str) and "/" in run:  # else the id of a job
+        resolved["start_from"] = {**start, "run": _absolute(run, folder)}
+    return resolved
+
+
+def _resolved_data(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     resolved = dict(data)
     for field in ("corpus", "validation"):
         if isinstance(data.get(field), list):
             resolved[field] = [_absolute(source, folder) for source in data[field]]
     if isinstance(data.get("vocab"), str):
         resolved["vocab"] = _absolute(data["vocab"], folder)
-    return {**document, "data": resolved}
+    return resolved
 
 
 def unreadable(error: ValueError | RecursionError) -> str:

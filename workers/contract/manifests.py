@@ -146,6 +146,15 @@ def _check_head(path: Path, file: HashedFile, sha256: str | None) -> None:
             raise CorpusError(f"{path}: does not begin with the bytes that were written; prepare the text again")
 
 
+class Parent(_Frozen):
+    """What a branch went on from."""
+
+    run: str
+    """The id of a job, or the path of a run folder."""
+    step: int
+    """Step of the checkpoint."""
+
+
 class RunManifest(BaseModel):
     """`run.json`: what a run folder is."""
 
@@ -157,6 +166,8 @@ class RunManifest(BaseModel):
     """sha256 of the prepared corpus's manifest; null until the corpus is prepared for the first time."""
     attempt: Annotated[int, Field(ge=0)] = 0
     """The newest attempt; 0 before the first."""
+    parent: Parent | None = None
+    """Of a branch."""
 
     def in_attempt(self, attempt: int) -> Self:
         """Return the manifest as it is once an attempt of this version has begun to write in the folder."""

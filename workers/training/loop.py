@@ -13,6 +13,7 @@ from pathlib import Path
 from optim import Schedule
 from workers import ranks
 from workers.checkpoints import retention
+from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.load import load_newest
 from workers.checkpoints.save import Saved, SoFar, remove, save
 from workers.contract.manifests import SAMPLES_FORMAT, read_shards
@@ -113,6 +114,7 @@ def _resume(run: Run) -> int:
     """Load the newest undamaged checkpoint; return the number of steps that are done."""
     loaded = load_newest(run.folder, run.worker.model, run.worker.optimizer, run.identity)
     if loaded is None:
+        _check_that_it_is_no_branch(run)
         return 0
     run.health.best_loss = loaded.manifest.best_loss
     if run.reporter:
@@ -129,6 +131,15 @@ def _resume(run: Run) -> int:
                 AlertRecord(level="warning", title="Rows are drawn in another order from here", detail=detail)
             )
     return loaded.name.step
+
+
+def _check_that_it_is_no_branch(run: Run) -> None:
+    start = run.worker.spec.start_from
+    if start is not None:
+        raise CheckpointError(
+            f"{run.folder.checkpoints_path}: the checkpoint of step {start.step}, which this branch of {start.run} "
+            "began with, is not there. Put a copy of it in its place, or make the branch anew"
+        )
 
 
 def _announce(run: Run, entropy: float) -> None:

@@ -1,11 +1,13 @@
 """How a run without a server begins its next attempt: it counts attempts itself, and takes no folder but its own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from workers.contract.manifests import UnknownFormatError
 from workers.contract.problems import Problem, SpecError
 from workers.contract.spec.job import JobSpec
 
+from .branches import branch, named_run
 from .changes import Change, allowed_changes
 from .folder import RunFolder, RunFolderError
 from .lock import LockedError
@@ -20,12 +22,14 @@ class Begun:
     """How the specification differs from that of the attempt before."""
 
 
-def begin(folder: RunFolder, spec: JobSpec) -> Begun:
-    """Lock a folder for the next attempt, and make it this specification's own.
+def begin(folder: RunFolder, spec: JobSpec, runs: Path) -> Begun:
+    """Lock a folder for the next attempt, and make it this specification's own; a branch gets its first checkpoint.
+
+    The folders of jobs, which a branch may name by their ids, are in `runs`.
 
     Raises:
         SpecError: the folder cannot be made or read, another process is at work in it, or it holds a run of another
-            specification.
+            specification; or there is nothing that the branch could go on from.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -36,6 +40,8 @@ def begin(folder: RunFolder, spec: JobSpec) -> Begun:
         raise _unusable(folder, str(error)) from None
     try:
         changes = check(folder, spec)
+        if spec.start_from is not None and not folder.finished():
+            branch(folder, spec, spec.start_from, named_run(spec.start_from, runs))
         folder.put_spec(spec)
     except BaseException:
         folder.lock.release()

@@ -11,6 +11,8 @@ from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 
 _FREE = re.compile(r"(labels|evaluation|checkpoint|export|failures)\b.*|parallel\.(workers|cpus_per_worker)\b.*")
+_FIXED_IN_A_BRANCH = re.compile(r"(seed|model|data)\b.*")
+_ROWS_OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(seq_len|global_batch_size|steps))?")
 _OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(steps|warmup))?")
 
 
@@ -42,6 +44,42 @@ def allowed_changes(before: JobSpec, after: JobSpec, done: int) -> list[Change]:
     if refused:
         raise SpecError([_problem(change) for change in refused])
     return changes
+
+
+def check_branch(before: JobSpec, after: JobSpec, done: int) -> None:
+    """Check that a branch with the specification `after` can go on after `done` steps of a run with that of `before`.
+
+    What decides the weights' meaning and the rows of the text stays: seed, model, data, and of the phases that have
+    begun the sequence length, the global batch and the steps that were taken. All else may be set.
+
+    Raises:
+        SpecError: with a problem for each field that cannot be set.
+    """
+    changes = _differences("", before.model_dump(mode="json"), after.model_dump(mode="json"))
+    if refused := [change for change in changes if not _can_be_set(change, before, after, done)]:
+        raise SpecError([_problem_of_a_branch(change, done) for change in refused])
+    if done >= after.total_steps:
+        problem = f"the job has {after.total_steps:,} steps, so that none is left"
+        remedy = "name an earlier step, or give the last phase more steps, or add a phase"
+        raise SpecError([Problem("start_from.step", str(done), problem, remedy)])
+
+
+def _can_be_set(change: Change, before: JobSpec, after: JobSpec, done: int) -> bool:
+    if _FIXED_IN_A_BRANCH.fullmatch(change.field):
+        return False
+    phase = _ROWS_OF_A_PHASE.fullmatch(change.field)
+    if phase is None:
+        return True
+    number = int(phase[1])
+    taken = done - sum(earlier.steps for earlier in before.phases[:number])
+    if taken <= 0:
+        return True
+    return phase[2] == "steps" and taken <= before.phases[number].steps and taken <= after.phases[number].steps
+
+
+def _problem_of_a_branch(change: Change, done: int) -> Problem:
+    problem = f"cannot be set in a branch after step {done:,}: it was {change.before!r} until then"
+    return Problem(change.field, repr(change.after), problem, "leave it as it was, or begin a run of its own")
 
 
 def _differences(field: str, before: Any, after: Any) -> Iterator[Change]:

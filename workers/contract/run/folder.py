@@ -147,7 +147,7 @@ class RunFolder:
 
     def steps_done(self) -> int:
         """Return the step of the newest checkpoint that was finished; 0 where there is none."""
-        finished = [(name.attempt, name.step) for name in self.checkpoints() if self.store.has(name.manifest)]
+        finished = [(name.attempt, name.step) for name in self.finished()]
         return max(finished)[1] if finished else 0
 
     def has_spec(self) -> bool:
@@ -202,6 +202,10 @@ class RunFolder:
         matches = filter(None, map(_CHECKPOINT_NAME.fullmatch, prefixes))
         names = {CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches}
         return sorted(name for name in names if name.prefix in prefixes)
+
+    def finished(self) -> list[CheckpointName]:
+        """Return the checkpoints that are whole, sorted by step."""
+        return [name for name in self.checkpoints() if self.store.has(name.manifest)]
 
     @property
     def checkpoints_path(self) -> Path:

@@ -27,6 +27,25 @@ class FolderStore:
         """Store what the block writes. The object is there, whole, once the block has ended without an error."""
         return replacing(self.path(name))
 
+    def take(self, name: str, source: "FolderStore", theirs: str) -> None:
+        """Store what another store has under the name `theirs`: the same file where the disk allows it, else a copy.
+
+        Neither store can change or remove what the other has.
+
+        Raises:
+            FileNotFoundError: the other store has none of that name.
+        """
+        origin, target = source.path(theirs).resolve(), self.path(name)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(origin)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or one without hard links, or a file of another user
+            with origin.open("rb") as original, self.writing(name) as copy:
+                shutil.copyfileobj(original, copy)
+
     def read(self, name: str) -> bytes:
         """Return an object.
 

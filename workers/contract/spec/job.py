@@ -17,6 +17,7 @@ from .optimizer import Optimizer
 from .parallel import Parallel
 from .phase import Phase
 from .precision import Precision
+from .start_from import StartFrom
 from .strict import Strict
 
 
@@ -49,6 +50,8 @@ class JobSpec(Strict):
     """Whether the finished model is written in the form that `transformers` loads."""
     failures: Failures = Failures()
     """How often the job is started again after a worker or a machine was lost."""
+    start_from: StartFrom | None = None
+    """The checkpoint of another run that this one goes on from, until it has one of its own."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> RunFolder:
 def test_attempts_are_counted_and_the_change_between_them_is_told_once(folder: RunFolder) -> None:
     told = []
     for spec in (SPEC, LABELLED, LABELLED):
-        begun = begin(folder, spec)
+        begun = begin(folder, spec, folder.path)
         told.append((begun.attempt, list(map(str, begun.changes))))
         folder.lock.release()
     assert told == [(1, []), (2, ["labels.team: None → 'nlp'"]), (3, [])]
@@ -28,19 +28,19 @@ def test_attempts_are_counted_and_the_change_between_them_is_told_once(folder: R
 
 
 def test_a_folder_of_another_specification_is_refused_and_left_as_it_was_and_free(folder: RunFolder) -> None:
-    begin(folder, SPEC)
+    begin(folder, SPEC, folder.path)
     folder.lock.release()
     with pytest.raises(SpecError, match=r"--run = .* holds a run of another specification") as caught:
-        begin(folder, parse_spec(document(Path("/text.txt"), seed=1)))
+        begin(folder, parse_spec(document(Path("/text.txt"), seed=1)), folder.path)
     assert [problem.field for problem in caught.value.problems] == ["--run", "seed"]
     assert folder.spec() == SPEC
     check_is_free(folder)
 
 
 def test_a_folder_that_is_in_use_is_refused_and_the_message_says_by_whom(folder: RunFolder) -> None:
-    begin(folder, SPEC)
+    begin(folder, SPEC, folder.path)
     other = RunFolder(folder.path)
-    for attempt in (lambda: begin(other, SPEC), lambda: check_is_free(other)):
+    for attempt in (lambda: begin(other, SPEC, other.path), lambda: check_is_free(other)):
         with pytest.raises(SpecError, match=r"is in use by attempt 1 \(process \d+ on .*Remedy: name another folder"):
             attempt()
     folder.lock.release()
@@ -50,7 +50,7 @@ def test_a_folder_that_is_in_use_is_refused_and_the_message_says_by_whom(folder:
 def test_a_run_folder_of_a_newer_version_is_refused(folder: RunFolder) -> None:
     folder.store.put("run.json", b'{"format": 99}')
     with pytest.raises(SpecError, match="newer version"):
-        begin(folder, SPEC)
+        begin(folder, SPEC, folder.path)
 
 
 def test_a_new_folder_has_no_changes(folder: RunFolder) -> None:
