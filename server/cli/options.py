@@ -15,6 +15,10 @@ def _remember(context: typer.Context, value: bool) -> bool:
 
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A job specification in YAML or JSON.")]
 Id = Annotated[str, typer.Argument(help="The job's id, or its beginning.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Another value of a field, such as phases[0].lr=3.0e-3."),
+]
 Json = Annotated[bool, typer.Option("--json", callback=_remember, help="Print JSON.")]
 Home = Annotated[
     Path,

@@ -14,6 +14,7 @@ import yaml
 
 from tests.workers.small_job import PHASE, document
 from workers.contract.documents import parse_spec
+from workers.contract.manifests import Parent
 from workers.contract.run.folder import RunFolder
 from workers.train import main
 
@@ -58,6 +59,24 @@ def test_a_file_is_trained_reported_and_not_trained_twice(train: Train, text: Pa
     assert again.returncode == 0
     steps = [line for line in (run / "events.jsonl").read_text().splitlines() if '"kind":"step"' in line]
     assert len(steps) == 6
+
+
+def test_a_branch_of_a_run_folder_is_trained_with_what_the_command_line_sets(
+    train: Train, text: Path, tmp_path: Path
+) -> None:
+    assert train(write_job(tmp_path, text), "--run", str(tmp_path / "first")).returncode == 0
+    file = write_job(tmp_path, text, start_from={"run": "./first", "step": 4})
+    done = train(file, "--run", str(tmp_path / "second"), "--set", "phases[0].lr=1e-3")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in (tmp_path / "second" / "events.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [5, 6]
+    folder = RunFolder(tmp_path / "second")
+    assert folder.spec().phases[0].lr == 1e-3
+    assert folder.manifest().parent == Parent(run=str(tmp_path / "first"), step=4)
+    gone = train(file, "--run", str(tmp_path / "third"), "--set", "start_from.step=5")
+    assert gone.returncode == 2
+    assert "start_from.step = 5" in gone.stderr
+    assert "Remedy: name a step that it has: 2, 4, 6." in gone.stderr
 
 
 def test_the_text_is_summed_up_and_its_surprises_are_told_before_the_first_step(

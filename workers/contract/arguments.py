@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .assignments import assign
 from .documents import parse_spec, read_file
 from .sources import check_files
 from .spec.job import JobSpec
@@ -30,7 +31,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> TrainArguments:
         SystemExit: help was asked for, or the command line is not valid.
     """
     given = _parser().parse_args(arguments)
-    spec = parse_spec(read_file(given.file))
+    spec = parse_spec(assign(read_file(given.file), given.set))
     check_files(spec.data)
     return TrainArguments(spec, (given.run or Path("runs") / spec.name).resolve(), given.json)
 
@@ -41,5 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", type=Path, help="a job file, e.g. configs/demo.yaml")
     parser.add_argument("--run", type=Path, help="run folder, resumed if it has checkpoints (default: runs/NAME)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="another value, e.g. phases[0].lr=3.0e-3"
+    )
     parser.add_argument("--json", action="store_true", help="print every record as a line of JSON")
     return parser
