@@ -60,6 +60,7 @@ for command in (
     server.serve,
     server.demo,
     jobs.submit,
+    jobs.clone,
     jobs.jobs,
     jobs.show,
     jobs.watch,

@@ -1,4 +1,4 @@
-"""The commands about jobs of a server: submit, jobs, show, watch, cancel."""
+"""The commands about jobs of a server: submit, clone, jobs, show, watch, cancel."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,16 +7,18 @@ import typer
 
 from server.jobs.status import JobStatus
 
-from .options import File, Home, Id, Json, Token, Url
+from .options import Changes, File, Home, Id, Json, Token, Url
 
 if TYPE_CHECKING:
     from server.client import Client
+    from server.client.errors import JsonObject
 
 
 def submit(
     file: File,
     *,
     name: Annotated[str | None, typer.Option(help="A name to use instead of the one in the file.")] = None,
+    changes: Changes = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
     as_json: Json = False,
     home: Home,
@@ -28,18 +30,34 @@ def submit(
     Example: bigbatch submit configs/demo.yaml --watch
     """
     from .files import read_job
-    from .tables import print_json, print_warnings
 
-    document, _ = read_job(file, name)
+    document, _ = read_job(file, name, changes or ())
     with _client(home, url, token) as client:
-        job = client.submit(document)
-        if as_json:
-            print_json(job)
-        else:
-            print_warnings(job["warnings"])
-            typer.echo(f"{job['id']} is {job['status']}: {client.url}/jobs/{job['id']}")
-        if watch:
-            _watch(client, job["id"], as_json=as_json)
+        _tell(client, client.submit(document), watch=watch, as_json=as_json)
+
+
+def clone(
+    job_id: Id,
+    *,
+    from_step: Annotated[
+        int | None, typer.Option(min=1, help="Go on from the checkpoint of this step, instead of beginning anew.")
+    ] = None,
+    changes: Changes = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit a job again with other settings, or branch from one of its checkpoints.
+
+    Example: bigbatch clone 1qx9 --from-step 4000 --set phases[1].lr=3.0e-3
+    """
+    from workers.contract.assignments import read_assignments
+
+    with _client(home, url, token) as client:
+        job = client.clone(job_id, from_step, read_assignments(changes or ()))
+        _tell(client, job, watch=watch, as_json=as_json)
 
 
 def jobs(
@@ -105,6 +123,19 @@ def cancel(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, to
         print_json(job)
     else:
         typer.echo(f"{job['id']} is {job['status']}")
+
+
+def _tell(client: "Client", job: "JsonObject", *, watch: bool, as_json: bool) -> None:
+    """Say that a job was accepted, and follow it where that is wanted."""
+    from .tables import print_json, print_warnings
+
+    if as_json:
+        print_json(job)
+    else:
+        print_warnings(job["warnings"])
+        typer.echo(f"{job['id']} is {job['status']}: {client.url}/jobs/{job['id']}")
+    if watch:
+        _watch(client, job["id"], as_json=as_json)
 
 
 def _client(home: Path, url: str | None, token: str | None) -> "Client":

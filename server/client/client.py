@@ -53,11 +53,19 @@ class Client:
 
     def submit(self, document: JsonObject) -> JsonObject:
         """Submit a job exactly once, even if the first answer is lost."""
+        return self._create("/v1/jobs", document)
+
+    def clone(self, prefix: str, from_step: int | None = None, changes: JsonObject | None = None) -> JsonObject:
+        """Submit a job again, exactly once, with other settings; with `from_step`, it goes on from that checkpoint."""
+        body = {"from_step": from_step, "set": changes or {}}
+        return self._create(f"/v1/jobs/{self.job(prefix)['id']}/clone", body)
+
+    def _create(self, path: str, body: JsonObject) -> JsonObject:
         headers = {"Idempotency-Key": uuid4().hex}
         try:
-            return self._request("POST", "/v1/jobs", json=document, headers=headers)
+            return self._request("POST", path, json=body, headers=headers)
         except UnreachableError:
-            return self._request("POST", "/v1/jobs", json=document, headers=headers)
+            return self._request("POST", path, json=body, headers=headers)
 
     def jobs(self, status: str | None = None, limit: int | None = None, page: int = 100) -> Iterator[JsonObject]:
         """Yield jobs, the newest first, in pages of so many."""

@@ -94,6 +94,10 @@ class Job:
     """Step of the newest checkpoint."""
     checkpoint_path: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    """Of a clone or a branch: the id of the job that it was made from, or the path of the run folder."""
+    parent_step: int | None = None
+    """Of a branch: the step of the checkpoint that it goes on from."""
     spec: JobSpec | None
     """Null where the stored one cannot be read; such a job has failed, and `error` says why."""
 

@@ -35,30 +35,47 @@ class Store:
         self._database = database
         self.on_change = on_change
 
-    def create(self, spec: JobSpec, key: str | None = None) -> tuple[Job, bool]:
+    def create(
+        self, spec: JobSpec, key: str | None = None, *, job_id: str | None = None, parent: str | None = None
+    ) -> tuple[Job, bool]:
         """Store a new QUEUED job, or find the one that `key` created before; say whether it is new.
+
+        Args:
+            spec: the job.
+            key: what a repeated request has, too.
+            job_id: of the new job, where something was prepared for it.
+            parent: what it is a clone of; of a branch, its specification says so.
 
         Raises:
             IdempotencyError: the key stands for another specification.
         """
-        document = spec.model_dump(mode="json")
-        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        start = spec.start_from
         with self._database.write() as db:
-            if key is not None and (earlier := _by_key(db, key)) is not None:
-                if earlier["request_sha256"] != digest:
-                    raise IdempotencyError(f"Idempotency-Key {key!r} created job {earlier['id']} from another document")
-                return _job(earlier), False
+            if (earlier := _created_by(db, key, spec)) is not None:
+                return earlier, False
             job = Job(
-                id=new_job_id(),
+                id=job_id or new_job_id(),
                 name=spec.name,
+                step=0 if start is None else start.step,
                 total_steps=spec.total_steps,
                 created_at=datetime.now(UTC),
                 labels=spec.labels,
+                parent=parent if start is None else start.run,
+                parent_step=None if start is None else start.step,
                 spec=spec,
             )
-            db.execute(insert(jobs).values(**_columns(job), idempotency_key=key, request_sha256=digest))
+            db.execute(insert(jobs).values(**_columns(job), idempotency_key=key, request_sha256=_digest(spec)))
         self.on_change(job.id)
         return job, True
+
+    def created_by(self, key: str | None, spec: JobSpec) -> Job | None:
+        """Return the job that a request with this key created before.
+
+        Raises:
+            IdempotencyError: the key stands for another specification.
+        """
+        with self._database.read() as db:
+            return _created_by(db, key, spec)
 
     def get(self, job_id: str) -> Job:
         """Read a job.
@@ -170,6 +187,18 @@ def read_job(db: Connection, job_id: str) -> Job:
     if row is None:
         raise JobNotFoundError(f"there is no job {job_id!r}; GET /v1/jobs lists the jobs")
     return _job(row)
+
+
+def _created_by(db: Connection, key: str | None, spec: JobSpec) -> Job | None:
+    if key is None or (earlier := _by_key(db, key)) is None:
+        return None
+    if earlier["request_sha256"] != _digest(spec):
+        raise IdempotencyError(f"Idempotency-Key {key!r} created job {earlier['id']} from another document")
+    return _job(earlier)
+
+
+def _digest(spec: JobSpec) -> str:
+    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def _by_key(db: Connection, key: str) -> RowMapping | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from server.jobs.job import Job
 from server.settings import Settings
 from workers.contract.push import ControlPlane
 from workers.contract.records import Record
+from workers.contract.run.branches import branch, named_run
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.mending import read_entries, stand_in
+from workers.contract.spec.job import JobSpec
+from workers.contract.spec.start_from import StartFrom
 
 from .jobs import Store
 from .records import Records
@@ -51,6 +55,19 @@ class RunFolders:
         token = _token(folder) or secrets.token_urlsafe(32)
         self._store.set_token_digest(job.id, digest(token))
         folder.put_control(ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token))
+
+    def branch(self, job_id: str, spec: JobSpec, start: StartFrom) -> None:
+        """Give a job that is not stored yet the checkpoint that it goes on from, so that nobody can take it away.
+
+        Raises:
+            SpecError: there is no such run or checkpoint, or the specification sets what a branch cannot set.
+        """
+        folder = self.folder(job_id)
+        branch(RunFolder(folder), spec, start, named_run(start, folder.parent))
+
+    def discard(self, job_id: str) -> None:
+        """Remove what was prepared for a job that is not stored after all."""
+        shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def read_rest(self, job_id: str) -> None:
         """Store what the run wrote and could not push; an alert takes the place of a record that is refused."""

@@ -69,6 +69,8 @@ jobs = Table(
     Column("checkpoint_step", Integer),
     Column("checkpoint_path", Text),
     Column("labels", JSON, nullable=False),
+    Column("parent", Text),
+    Column("parent_step", Integer),
     Column("spec", JSON, nullable=False),
     # not part of a Job: what the store itself must remember of it
     Column("acknowledged", Integer, nullable=False, server_default="0"),

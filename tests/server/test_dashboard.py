@@ -17,10 +17,12 @@ import pytest
 from playwright.sync_api import APIResponse, Page, Request, Route, expect
 
 from tests.browser import browser, browser_page, complaints
+from tests.server.http.routes.test_clones import put_checkpoint
 from tests.server.http.routes.test_metrics import unpack
 from tests.server.writer import NAMES, Writer, ratio
 from tests.serving import Served, serving
 from workers.contract.files import write_private
+from workers.contract.run.folder import RunFolder
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 
@@ -111,6 +113,16 @@ def settle(page: Page) -> None:
     page.evaluate(
         "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
     )
+
+
+def test_a_branch_links_to_the_job_that_it_goes_on_from_and_says_at_which_step(shared: Served, page: Page) -> None:
+    parent = shared.submit()
+    put_checkpoint(RunFolder(shared.settings.run_folder(parent["id"])), 4)
+    clone = shared.http.post(f"/v1/jobs/{parent['id']}/clone", json={"from_step": 4}).json()
+    open_job(shared, page, clone["id"])
+    expect(fact(page, "Branch of")).to_have_text(f"{parent['id']} at step 4")
+    fact(page, "Branch of").get_by_role("link").click()
+    expect(page.locator(".headline code")).to_have_text(parent["id"])
 
 
 def test_vendored_files_are_those_of_the_manifest() -> None:

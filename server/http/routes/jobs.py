@@ -1,20 +1,24 @@
-"""Jobs: submit, list, read, cancel."""
+"""Jobs: submit, clone, list, read, cancel."""
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from server.errors import TransitionError
 from server.http.bodies import read_job_document
 from server.http.context import NamedJob, Server, ServerParts
-from server.jobs.job import Job
+from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
+from workers.contract.assignments import set_fields
 from workers.contract.documents import parse_spec
-from workers.contract.problems import Problem, SpecError
+from workers.contract.problems import Problem, SpecError, explain
 from workers.contract.sources import check_files, warnings
+from workers.contract.spec.job import JobSpec
+from workers.contract.spec.strict import Positive
 from workers.planning.size import shortage
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -68,6 +72,42 @@ async def submit(
     return job
 
 
+class Clone(BaseModel):
+    """What a clone has other than its job."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+    from_step: Positive | None = None
+    """Step of a checkpoint of the job, to branch there; without it, the clone begins as the job began."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the specification by their names, such as {"phases[1].lr": 3.0e-3}."""
+
+
+_CLONE = {"requestBody": {"content": {"application/json": {"schema": Clone.model_json_schema()}}}}
+
+
+@router.post("/{job_id}/clone", status_code=201, openapi_extra=_CLONE)
+async def clone(
+    job: NamedJob,
+    request: Request,
+    response: Response,
+    server: ServerParts,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
+) -> Submitted:
+    """Submit a job again with other settings; with `from_step`, it goes on from that checkpoint of the job.
+
+    Weights, moments, counters and the position in the text go on, and only what is set changes. Seed, model, data, and
+    sequence length and batch of a phase that has begun cannot be set in a branch. When this is answered, the checkpoint
+    is the branch's own: nothing that happens to the job can take it away.
+    """
+    document = await read_job_document(request)
+    clone, is_new = await run_in_threadpool(_clone, server, job, document, idempotency_key)
+    server.scheduler.wake()
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/v1/jobs/{clone.id}"
+    return clone
+
+
 @router.get("")
 def list_jobs(
     server: ServerParts,
@@ -99,14 +139,43 @@ async def cancel(job: NamedJob, server: ServerParts) -> Job:
     return changed
 
 
-def _create(server: Server, document: Any, key: str | None) -> tuple[Submitted, bool]:
+def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submitted, bool]:
+    try:
+        body = Clone.model_validate(order)
+    except ValidationError as error:
+        raise explain(error, Clone) from None
+    if job.spec is None:
+        raise TransitionError(f"job {job.id} cannot be cloned: {job.error}")
+    document = job.spec.model_dump(mode="json")
+    if body.from_step is not None:
+        document["start_from"] = {"run": job.id, "step": body.from_step}
+    return _create(server, set_fields(document, body.set), key, parent=job.id)
+
+
+def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
     spec = parse_spec(document)
     check_files(spec.data)
     total = server.scheduler.resources
     if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
         raise SpecError([problem])
-    job, is_new = server.store.create(spec, key)
+    job, is_new = _stored(server, spec, key, parent)
     if is_new:
         server.folders.prepare(job)
     values = {field.name: getattr(job, field.name) for field in fields(job)}
     return Submitted(**values, warnings=warnings(spec.data, spec.phases)), is_new
+
+
+def _stored(server: Server, spec: JobSpec, key: str | None, parent: str | None) -> tuple[Job, bool]:
+    """Store a job, a branch only once it has its checkpoint: what is stored may start at any moment."""
+    if spec.start_from is None:
+        return server.store.create(spec, key, parent=parent)
+    if (earlier := server.store.created_by(key, spec)) is not None:
+        return earlier, False
+    job_id, is_stored = new_job_id(), False
+    try:
+        server.folders.branch(job_id, spec, spec.start_from)
+        job, is_stored = server.store.create(spec, key, job_id=job_id)
+    finally:
+        if not is_stored:
+            server.folders.discard(job_id)
+    return job, is_stored

@@ -53,6 +53,13 @@ function Fact({ name, children }) {
   return html`<div class="fact"><dt>${name}</dt><dd>${children}</dd></div>`;
 }
 
+/** What a job was made from: another job, or a run folder on the server's machine. */
+function Parent({ job }) {
+  const name = job.parent.includes("/") ? html`<code>${job.parent}</code>`
+    : html`<a href="/jobs/${encodeURIComponent(job.parent)}">${job.parent}</a>`;
+  return html`${name}${job.parent_step && html`<span class="dim"> at step ${count(job.parent_step)}</span>`}`;
+}
+
 function Facts({ run }) {
   const { job } = run;
   const over = TERMINAL.has(job.status);
@@ -67,6 +74,7 @@ function Facts({ run }) {
     <${Fact} name="Tokens/s">${compact(last("tokens_per_s"))}</${Fact}>
     <${Fact} name="Workers">${count(job.world_size)}</${Fact}>
     <${Fact} name="Attempt">${count(job.attempt)}</${Fact}>
+    ${job.parent && html`<${Fact} name=${job.parent_step ? "Branch of" : "Clone of"}><${Parent} job=${job} /></${Fact}>`}
     <${Fact} name="Created">${when(job.created_at)}</${Fact}>
   </dl>`;
 }

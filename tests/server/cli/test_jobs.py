@@ -90,3 +90,33 @@ def test_watch_in_json_prints_every_record_as_a_line(served: Served, home: list[
     lines = [json.loads(line) for line in run_bigbatch("watch", job["id"], "--json", *home).stdout.splitlines()]
     assert [line["seq"] for line in lines if "seq" in line] == [record["seq"] for record in records]
     assert lines[2]["loss"] == records[2]["loss"]
+
+
+def test_fields_of_a_job_file_can_be_set_on_the_command_line(served: Served, home: list[str], job_file: Path) -> None:
+    result = run_bigbatch("submit", job_file, "--set", "phases[0].lr=3e-3", "--set", "labels.why=try", *home)
+    assert result.exit_code == 0
+    (job,) = served.http.get("/v1/jobs").json()["jobs"]
+    assert (job["spec"]["phases"][0]["lr"], job["labels"]) == (3e-3, {"why": "try"})
+    bad = run_bigbatch("submit", job_file, "--set", "phases[7].lr=1", *home)
+    assert bad.exit_code == 2
+    assert "phases[7].lr = 1\n      phases has no entry 7; write one of phases[0]" in bad.stderr
+
+
+def test_a_clone_is_made_and_shown_with_its_parent(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    result = run_bigbatch("clone", job["id"][:8], "--set", "phases[0].lr=3.0e-3", *home)
+    assert result.exit_code == 0, result.stderr
+    copy = served.http.get("/v1/jobs").json()["jobs"][0]
+    assert result.stdout == f"{copy['id']} is QUEUED: {served.url}/jobs/{copy['id']}\n"
+    assert (copy["parent"], copy["spec"]["phases"][0]["lr"]) == (job["id"], 3e-3)
+    shown = dict(line.split(maxsplit=1) for line in run_bigbatch("show", copy["id"], *home).stdout.splitlines()[:-1])
+    assert shown["parent"].strip() == job["id"]
+
+
+def test_a_branch_from_a_step_that_is_not_there_is_refused_with_a_remedy(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    result = run_bigbatch("clone", job["id"], "--from-step", "4", "--json", *home)
+    assert result.exit_code == 2
+    (error,) = json.loads(result.stderr)["errors"]
+    assert error["field"] == "start_from.step"
+    assert error["remedy"] == "it has no other, so begin a run of its own, or wait for one"
