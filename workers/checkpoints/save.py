@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from workers import ranks
 from workers.contract.manifests import SAMPLES_FORMAT, CheckpointManifest
+from workers.contract.records import EvaluationRecord
 from workers.contract.run.folder import CheckpointName, RunFolder
 
 from .hashing import Writer
@@ -27,7 +28,7 @@ class SoFar(NamedTuple):
     """What the manifest says of the run up to a checkpoint."""
 
     best_loss: float | None = None
-    held_out_loss: float | None = None
+    evaluation: EvaluationRecord | None = None
     tokens: int | None = None
     seconds: float | None = None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 
 from .problems import fault
+from .records import EvaluationRecord
 from .sources import CorpusError
 
 MANIFEST = "manifest.json"
@@ -213,8 +214,8 @@ class CheckpointManifest(BaseModel):
     """Whether the loss was in good order when it was written; in format 1 nobody looked."""
     best_loss: float | None = None
     """The lowest loss between two checkpoints up to this one, in nats."""
-    held_out_loss: float | None = None
-    """MLM loss on the held-out text at this step, in nats; null where it was not evaluated."""
+    evaluation: EvaluationRecord | None = None
+    """The newest one up to this checkpoint, where there is held-out text; absent in older ones."""
     tokens: int | None = None
     """Learned up to this step, over all attempts; absent in older ones, as is the next."""
     seconds: float | None = None

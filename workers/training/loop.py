@@ -39,7 +39,7 @@ MAX_SKIPPED_IN_A_ROW = 20
 """Steps without a finite gradient after which a run is given up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """What the phases of one run share."""
 
@@ -55,6 +55,8 @@ class Run:
     reporter: Reporter | None
     """On rank 0 alone."""
     stop: StopRequest
+    evaluation: EvaluationRecord | None = None
+    """The newest one."""
 
 
 class DivergedError(RuntimeError):
@@ -116,9 +118,9 @@ def _resume(run: Run) -> int:
     if loaded is None:
         _check_that_it_is_no_branch(run)
         return 0
-    run.health.best_loss = loaded.manifest.best_loss
+    run.health.best_loss, run.evaluation = loaded.manifest.best_loss, loaded.manifest.evaluation
     if run.reporter:
-        run.reporter.summary.resume(loaded.name.step, loaded.manifest.tokens, loaded.manifest.seconds)
+        run.reporter.summary.resume(loaded.manifest, str(run.folder.store.path(loaded.name.prefix)))
         for damage in loaded.damaged:
             detail = f"{damage}. The run goes on from step {loaded.name.step} instead."
             run.reporter.emit(AlertRecord(level="error", title="A checkpoint is damaged", detail=detail))
@@ -175,9 +177,10 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
         command = run.telemetry.record(step, window.index, lr, sums, flush=saves or judges)
         _give_up_where_hopeless(run, window, step)
         # Before the checkpoint of the same step: a run that goes on from there is not judged again.
-        held_out_loss = _evaluate(run, window, step, held_out) if held_out and judges else None
+        if held_out and judges:
+            _evaluate(run, window, step, held_out)
         if saves or command is not Command.NONE:
-            _checkpoint(run, step, held_out_loss)
+            _checkpoint(run, step)
             command = _command_after_saving(run, command)
         if command in _ENDS and step < spec.total_steps:
             return _ENDS[command]
@@ -227,10 +230,10 @@ def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]
     return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]
 
 
-def _evaluate(run: Run, window: PhaseWindow, step: int, held_out: HeldOut) -> float | None:
-    """Judge the model by held-out text; return the MLM loss, None where it is not finite."""
+def _evaluate(run: Run, window: PhaseWindow, step: int, held_out: HeldOut) -> None:
+    """Judge the model by held-out text."""
     figures = held_out.evaluate(run.worker.module, run.worker.device)
-    record = EvaluationRecord(
+    run.evaluation = EvaluationRecord(
         step=step,
         attempt=run.attempt,
         phase=window.index,
@@ -245,12 +248,11 @@ def _evaluate(run: Run, window: PhaseWindow, step: int, held_out: HeldOut) -> fl
         seconds=figures.seconds,
     )
     if run.reporter:
-        run.reporter.emit(record)
+        run.reporter.emit(run.evaluation)
     run.telemetry.restart_clock()
-    return record.mlm_loss
 
 
-def _checkpoint(run: Run, step: int, held_out_loss: float | None) -> None:
+def _checkpoint(run: Run, step: int) -> None:
     if run.reporter:
         run.reporter.sync()  # what a checkpoint holds is never computed again, so no record of it may be lost
     name = CheckpointName(step, run.attempt)
@@ -260,7 +262,7 @@ def _checkpoint(run: Run, step: int, held_out_loss: float | None) -> None:
         run.worker.model,
         run.worker.optimizer,
         is_sound=run.health.close_window(),
-        so_far=SoFar(run.health.best_loss, held_out_loss, *(run.reporter.summary.totals if run.reporter else ())),
+        so_far=SoFar(run.health.best_loss, run.evaluation, *(run.reporter.summary.totals if run.reporter else ())),
         identity=run.identity,
     )
     ranks.as_rank_0_does(lambda: _report_and_retire(run, name, saved))

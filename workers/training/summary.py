@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from workers.contract.manifests import CheckpointManifest
 from workers.contract.problems import counted
 from workers.contract.records import (
     AnyRecord,
@@ -25,7 +26,7 @@ class Summary:
         self._known_since = 0  # the step; an older version did not write down what was before it
         self._step: StepRecord | None = None
         self._evaluation: EvaluationRecord | None = None
-        self._checkpoint: CheckpointRecord | None = None
+        self._checkpoint: str | None = None
         self._entropy: float | None = None
 
     @property
@@ -33,13 +34,13 @@ class Summary:
         """Tokens learned and seconds spent so far, over all attempts, where that is known."""
         return (None, None) if self._known_since else (self._tokens, self._seconds)
 
-    def resume(self, step: int, tokens: int | None, seconds: float | None) -> None:
-        """Go on from a checkpoint, which says what there was before it, if its version did."""
-        self._steps_done = step
-        if tokens is None or seconds is None:
-            self._known_since = step
+    def resume(self, manifest: CheckpointManifest, path: str) -> None:
+        """Go on from the checkpoint in `path`, which says what there was before it, if its version did."""
+        self._steps_done, self._checkpoint, self._evaluation = manifest.step, path, manifest.evaluation
+        if manifest.tokens is None or manifest.seconds is None:
+            self._known_since = manifest.step
         else:
-            self._tokens, self._seconds = tokens, seconds
+            self._tokens, self._seconds = manifest.tokens, manifest.seconds
 
     def take(self, record: AnyRecord) -> None:
         """Take note of one record."""
@@ -52,7 +53,7 @@ class Summary:
                 self._evaluation = record
                 self._seconds += record.seconds
             case CheckpointRecord():
-                self._checkpoint = record
+                self._checkpoint = record.path
                 self._seconds += record.seconds
             case StatusRecord():
                 self._entropy = record.unigram_entropy_nats or self._entropy
@@ -72,5 +73,5 @@ class Summary:
         if model is not None:
             lines.append(f"model: {model}")
         elif self._checkpoint:
-            lines.append(f"model: checkpoint {self._checkpoint.path}")
+            lines.append(f"model: checkpoint {self._checkpoint}")
         return "\n".join(lines)

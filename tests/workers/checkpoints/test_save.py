@@ -35,7 +35,7 @@ def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
     model, optimizer = trained()
     name = CheckpointName(7, 2)
     path = save(
-        RunFolder(tmp_path), name, model, optimizer, identity="abc", is_sound=False, so_far=SoFar(1.5, 1.25, 900, 2.5)
+        RunFolder(tmp_path), name, model, optimizer, identity="abc", is_sound=False, so_far=SoFar(1.5, None, 900, 2.5)
     ).path
     found = json.loads((path / "manifest.json").read_text())
     assert {key: value for key, value in found.items() if key != "files"} == {
@@ -47,7 +47,7 @@ def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
         "samples_format": 2,
         "is_sound": False,
         "best_loss": 1.5,
-        "held_out_loss": 1.25,
+        "evaluation": None,
         "tokens": 900,
         "seconds": 2.5,
     }

@@ -54,6 +54,14 @@ def test_what_earlier_attempts_learned_is_counted_once(text: Path, home: Path, t
     assert summary(tmp_path)[0].startswith(f"finished after 6 of 6 steps: {tokens:,} tokens in ")
 
 
+def test_a_finished_run_that_is_started_again_says_what_is_known_of_it(text: Path, home: Path, tmp_path: Path) -> None:
+    train(judged(text), tmp_path, home)
+    done, _, held_out, model = summary(tmp_path)
+    train(judged(text), tmp_path, home, attempt=2)
+    assert summary(tmp_path)[0].rpartition(" in ")[0] == done.rpartition(" in ")[0]
+    assert summary(tmp_path)[1:] == [held_out, model]
+
+
 def test_what_an_older_version_did_not_count_is_not_claimed(text: Path, home: Path, tmp_path: Path) -> None:
     train(judged(text), tmp_path, home)
     forget_after(tmp_path, 2)
