@@ -68,7 +68,9 @@ class HeldOut:
     def open(cls, corpus: Path, spec: JobSpec, phase: Phase) -> Self:
         """Open the held-out text of a prepared corpus for rows of the phase's length.
 
-        No row repeats text: a set of fewer rows than the job asks for is used whole, once.
+        A row is one sample of full length whose tokens are masked one by one, however the job packs, shortens and masks
+        what it learns, so that such jobs compare. No row repeats text: a set of fewer rows than the job asks for is
+        used whole, once.
         """
         data = PreTrainingData(
             corpus / VALIDATION,

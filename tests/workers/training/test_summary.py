@@ -27,7 +27,10 @@ def tokens_of(folder: Path, attempts: dict[int, int]) -> int:
 
 
 def judged(text: Path) -> dict[str, Any]:
-    return document(text, data={"corpus": [str(text)], "vocab": 90, "validation": 0.5}, evaluation={"every_steps": 3})
+    apart = text.parent / "apart.txt"
+    apart.write_text("\n\n".join(f"Number {n} is here. It snowed {n} times." for n in range(9)))
+    data = {"corpus": [str(text)], "vocab": 90, "validation": [str(apart)]}
+    return document(text, data=data, evaluation={"every_steps": 3})
 
 
 def test_a_run_ends_with_its_losses_held_out_figures_tokens_time_and_where_the_model_lies(
