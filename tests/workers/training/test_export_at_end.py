@@ -22,6 +22,9 @@ def test_a_run_that_ends_has_exported_its_model_and_says_where(text: Path, tmp_p
     assert train(document(text), folder, tmp_path) is RunStatus.SUCCEEDED
     status = last_status(folder)
     assert (status.status, status.export_path) == ("SUCCEEDED", str(folder / "export"))
+    summary = records(folder)[-2]
+    assert isinstance(summary, LogRecord)
+    assert summary.text.endswith(f"\nmodel: {folder / 'export'}")
     assert len(exports(folder)) == 1
     assert "bert" in BertForPreTraining.from_pretrained(folder / "export").state_dict().popitem(last=False)[0]
     assert len(AutoTokenizer.from_pretrained(folder / "export")) > 5

@@ -30,7 +30,7 @@ def judged(text: Path) -> dict[str, Any]:
     apart = text.parent / "apart.txt"
     apart.write_text("\n\n".join(f"Number {n} is here. It snowed {n} times." for n in range(9)))
     data = {"corpus": [str(text)], "vocab": 90, "validation": [str(apart)]}
-    return document(text, data=data, evaluation={"every_steps": 3})
+    return document(text, data=data, evaluation={"every_steps": 3}, export={"at_end": False})
 
 
 def test_a_run_ends_with_its_losses_held_out_figures_tokens_time_and_where_the_model_lies(
