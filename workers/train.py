@@ -7,11 +7,9 @@ Started by torchrun it is one rank of many; started alone it is the only one. to
 
 import io
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import ranks
 from .checkpoints.errors import CheckpointError
-from .contract.arguments import TrainArguments, read_arguments
+from .contract.arguments import TrainArguments, home, read_arguments
 from .contract.problems import SpecError
 from .contract.records import (
     AlertRecord,
@@ -74,11 +72,6 @@ def _run(command_line: Sequence[str] | None, stop: StopRequest) -> int:
     except CheckpointError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-
-
-def home() -> Path:
-    """Return the folder of prepared text and of the runs of jobs: BIGBATCH_HOME, else ~/.bigbatch."""
-    return Path(os.environ.get("BIGBATCH_HOME") or Path.home() / ".bigbatch")
 
 
 def _train(arguments: TrainArguments, stop: StopRequest) -> int:

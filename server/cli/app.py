@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import jobs, runs, server
+from . import data, jobs, runs, server
 
 
 class _Commands(TyperGroup):
@@ -73,6 +73,9 @@ for command in (
 # Its arguments are read, and its help is printed, by the program that it becomes.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command(context_settings=_PASSED_ON)(runs.train)
+data.data.command(context_settings=_PASSED_ON)(data.prepare)
+data.data.callback()(data.group)
+app.add_typer(data.data, name="data")
 
 
 def main() -> None:

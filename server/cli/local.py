@@ -1,4 +1,4 @@
-"""`bigbatch train` and `export`: programs of the workers, in a process that takes the place of this one."""
+"""`bigbatch train`, `export` and `data prepare`: programs of the workers, in a process that takes the place of this."""
 
 import os
 import sys
@@ -36,6 +36,11 @@ def export(run_or_id: str, arguments: Sequence[str], settings: Settings) -> NoRe
     run = find_run(run_or_id, settings)
     module = ["-m", "workers.checkpoints.export"]
     _become([sys.executable, *module, str(run), *arguments, "--data", str(settings.data)], 1)
+
+
+def prepare(arguments: Sequence[str]) -> NoReturn:
+    """Become the process that prepares the text of a job file."""
+    _become([sys.executable, "-m", "workers.corpus", *arguments], 1)
 
 
 def find_run(run_or_id: str, settings: Settings) -> Path:

@@ -1,6 +1,7 @@
 """The command line of a training without a server: that of `bigbatch train` and of `python -m workers.train`."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ def read_arguments(arguments: Sequence[str] | None = None) -> TrainArguments:
     spec = parse_spec(assign(read_file(given.file), given.set))
     check_files(spec.data)
     return TrainArguments(spec, (given.run or Path("runs") / spec.name).resolve(), given.json)
+
+
+def home() -> Path:
+    """Return the folder of prepared text and of the runs of jobs: BIGBATCH_HOME, else ~/.bigbatch."""
+    return Path(os.environ.get("BIGBATCH_HOME") or Path.home() / ".bigbatch")
 
 
 def _parser() -> argparse.ArgumentParser:

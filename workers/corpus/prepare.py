@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from workers.contract import sources
-from workers.contract.manifests import SHARDS_FORMAT, VALIDATION, ShardsSettings, identity, read_shards
+from workers.contract.manifests import (
+    MANIFEST,
+    SHARDS_FORMAT,
+    VALIDATION,
+    ShardsSettings,
+    UnknownFormatError,
+    identity,
+    read_shards,
+)
 from workers.contract.sources import CorpusError
 from workers.contract.text_files import TextFile
 
@@ -51,6 +59,7 @@ def prepare(
     *,
     spread: Spread = automatic,
     unit_bytes: int = UNIT_BYTES,
+    begun_on: str | None = None,
 ) -> Path:
     """Return the folder `within/<hash16>` that holds the corpus as token shards, making it if it is not whole.
 
@@ -63,23 +72,29 @@ def prepare(
         progress: told what is done.
         spread: how units of text are worked on: in this process, in several, or on a cluster.
         unit_bytes: size of these units.
+        begun_on: identity of the prepared corpus that a run was begun on. Another text is refused, if possible before
+            it is prepared.
 
     Raises:
         CorpusError: the text or the vocabulary cannot be used; the message names the file and the remedy.
     """
     try:
-        return _found_or_made(data, within, progress or _silent, spread, unit_bytes)
+        return _found_or_made(data, within, progress or _silent, spread, unit_bytes, begun_on)
     except OSError as error:  # the disk is full, the folder another user's
         raise CorpusError(f"{within}: text cannot be prepared there ({error}); make room, or choose another") from error
 
 
-def _found_or_made(data: DataLike, within: Path, report: Progress, spread: Spread, unit_bytes: int) -> Path:
+def _found_or_made(
+    data: DataLike, within: Path, report: Progress, spread: Spread, unit_bytes: int, begun_on: str | None
+) -> Path:
     corpus, apart = _look(data, within, report)
     given = None if isinstance(data.vocab, int) else vocabulary.load(Path(data.vocab).expanduser())
     settings = _settings(data, given, [*corpus.files, *apart.files])
     folder = within / _content_hash(corpus, apart, settings)
     if not _damage(folder):
         return folder
+    if begun_on:
+        _check_begun_on(begun_on, data, within, corpus, apart, settings)
     within.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock"), report):
         if damage := _damage(folder):
@@ -109,6 +124,29 @@ def _look(data: DataLike, within: Path, report: Progress) -> tuple[Text, Text]:
     )
     validation.check_apart(corpus.contents, apart.contents, apart.files)
     return corpus, apart
+
+
+def _check_begun_on(
+    begun_on: str, data: DataLike, within: Path, corpus: Text, apart: Text, settings: ShardsSettings
+) -> None:
+    """Refuse a text that is not the one which a run was begun on, if that one lies here."""
+    for manifest in within.glob(f"*/{MANIFEST}"):
+        try:
+            before, found = read_shards(manifest.parent), identity(manifest.parent)
+        except (CorpusError, UnknownFormatError):
+            continue
+        if found != begun_on:
+            continue
+        if before.settings != settings:
+            what = "the vocabulary or the settings are others"
+        elif list(before.text) != corpus.contents:
+            what = "the files hold another text"
+        else:
+            what = f"another text is kept from training, {', '.join(map(str, apart.files)) or data.validation}"
+        raise CorpusError(
+            f"{', '.join(data.corpus)}: not the text, vocabulary and settings that this run was begun on, which are "
+            f"prepared in {manifest.parent} with the identity {begun_on[:16]}: {what}. Bring the old ones back, or begin another run in another folder"
+        )
 
 
 def _check_unchanged(data: DataLike, before: tuple[Text, Text], after: tuple[Text, Text]) -> None:

@@ -47,7 +47,7 @@ def admit(spec: JobSpec, folder: RunFolder, data: Path, attempt: int, reporter: 
         SupersededError: a newer attempt has begun.
     """
     check_size(spec, ranks.world_size())
-    text = _prepare(spec, data, reporter)
+    text = _prepare(spec, data, reporter, folder.manifest().identity)
     _check_that_all_have(text)
     begun_on = ranks.as_rank_0_says(folder.begin_on(attempt, text.identity) if ranks.rank() == 0 else None)
     if begun_on not in {None, text.identity}:
@@ -70,11 +70,11 @@ def _keep_tokenizer(folder: RunFolder, text: Text) -> None:
         folder.put_tokenizer(publish_prepared(text.folder))
 
 
-def _prepare(spec: JobSpec, data: Path, reporter: Reporter | None) -> Text:
+def _prepare(spec: JobSpec, data: Path, reporter: Reporter | None, begun_on: str | None) -> Text:
     """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
     text, error = Text(Path(), ""), None
     try:
-        corpus = prepare(spec.data, data, progress_to(reporter))
+        corpus = prepare(spec.data, data, progress_to(reporter), begun_on=begun_on)
         text = Text(corpus, identity(corpus))
     except CorpusError as problem:
         error = str(problem)

@@ -262,3 +262,45 @@ def test_bad_bytes_in_one_of_many_files_are_named(write_text: Write, tmp_path: P
     (tmp_path / "worse.txt").write_bytes(b"Fine. So far.\n\xff\n")
     with pytest.raises(CorpusError, match=r"worse\.txt: byte 14 is not UTF-8"):
         prepare(Data([str(tmp_path)], 60), tmp_path / "home")
+
+
+def test_a_text_that_is_not_the_one_a_run_was_begun_on_is_refused_before_it_is_prepared(
+    write_text: Write, tmp_path: Path
+) -> None:
+    source = write_text(TEXT)
+    begun_on = identity(prepare(Data([source], 60), tmp_path))
+    assert identity(prepare(Data([source], 60), tmp_path, begun_on=begun_on)) == begun_on
+    others = {
+        "the vocabulary or the settings are others": Data([source], 61),
+        "the files hold another text": Data([write_text(TEXT + "More.", "more.txt")], 60),
+        r"another text is kept from training, .*b\.txt": Data([source], 60, validation=[write_text("A. B.", "b.txt")]),
+    }
+    stages: list[str] = []
+    for says, data in others.items():
+        with pytest.raises(CorpusError, match=rf"not the text, .* that this run was begun on.*: {says}\. Bring"):
+            prepare(data, tmp_path, lambda what, _: stages.append(what), begun_on=begun_on)
+    assert stages == []
+
+
+IN_A_START = """
+import sys
+from pathlib import Path
+opened = []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+from workers.corpus.prepare import prepare
+from workers.contract.spec.data import Data
+folder = prepare(Data(corpus=[sys.argv[1]], vocab=60), Path(sys.argv[2]))
+print(folder, opened.count(sys.argv[1]))
+"""
+
+
+def test_a_start_does_not_open_a_text_that_was_prepared_before(write_text: Write, tmp_path: Path) -> None:
+    source = write_text(TEXT)
+    folder = prepare(Data([source], 60), tmp_path)
+    for index in tmp_path.glob("texts-*.json"):  # as if the file had changed long before it was hashed
+        index.write_text(json.dumps([known | {"is_settled": True} for known in json.loads(index.read_text())]))
+    for home, times in ((tmp_path, 0), (tmp_path / "other", 2)):
+        command = [sys.executable, "-c", IN_A_START, source, str(home)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found, opened = done.stdout.split()
+        assert (Path(found).name, int(opened) >= times if times else int(opened) == 0) == (folder.name, True)

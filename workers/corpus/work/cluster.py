@@ -8,9 +8,23 @@ from typing import Any
 import ray
 import ray.data
 
+from workers.contract.sources import CorpusError
+
 from .pool import Work
 from .process import answer, outcome_of
 from .tasks import Task
+
+
+def connect(address: str) -> None:
+    """Connect this process to the Ray cluster at an address; `auto` is one of this machine.
+
+    Raises:
+        CorpusError: there is no cluster.
+    """
+    try:
+        ray.init(address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError) as error:
+        raise CorpusError(f"--ray {address}: no Ray cluster answers ({error}); correct the address") from error
 
 
 def on_cluster(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
