@@ -145,8 +145,8 @@ def _check_begun_on(
             what = f"another text is kept from training, {', '.join(map(str, apart.files)) or data.validation}"
         raise CorpusError(
             f"{', '.join(data.corpus)}: not the text, vocabulary and settings that this run was begun on, which are "
-            f"prepared in {manifest.parent} with the identity {begun_on[:16]}: {what}. Bring the old ones back, or begin "
-            "another run in another folder"
+            f"prepared in {manifest.parent} with the identity {begun_on[:16]}: {what}. Bring the old ones back, or "
+            "begin another run in another folder"
         )
 
 
