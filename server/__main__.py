@@ -3,7 +3,8 @@
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution, requires
+
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -12,6 +13,8 @@ def main() -> None:
         from .cli.app import main as run
 
         run()
+    except KeyboardInterrupt:  # while the imports went on; each command has its own word for later
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError:
         missing = ", ".join(_missing())
         if not missing:
@@ -23,6 +26,8 @@ def main() -> None:
 
 def _missing() -> Iterator[str]:
     """Yield the distributions that bigbatch with its extra requires and this Python lacks."""
+    from importlib.metadata import PackageNotFoundError, distribution, requires
+
     for requirement in requires("bigbatch") or ():
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         try:

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "workers/corpus/work/tasks.py": "workers/corpus/test_build.py",
     "workers/model/attention.py": "workers/model/test_bert.py",
     "workers/samples/borders.py": "workers/samples/test_index.py",
+    "workers/training/alone.py": "workers/test_train.py",
 }
 """Modules of types alone, or that mean something only together with others, and the tests that use them."""
 

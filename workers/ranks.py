@@ -1,17 +1,20 @@
 """The process group, and what ranks tell each other."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, PrefixStore
 
 from .contract.spec.job import JobSpec
 
 Value = TypeVar("Value")
+_TELL_EVERY = timedelta(seconds=1)
 
 
 @contextmanager
@@ -49,6 +52,37 @@ def gather(value: Value) -> list[Value]:
     values: list[Value | None] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value] # every rank has put its own in place
+
+
+class LateError(RuntimeError):
+    """Other ranks did not come in time."""
+
+
+def wait_for_all(what: str, timeout: timedelta, on_wait: Callable[[list[int]], None]) -> None:
+    """Return when every rank has called this. Unlike a collective, it may take as long as the caller says.
+
+    The ranks meet in the store of the process group. Whoever started them notices it when one of them dies.
+
+    Args:
+        what: is waited for, as an error says it.
+        timeout: how long to wait for the last rank.
+        on_wait: is told about every second which ranks have not come yet.
+
+    Raises:
+        LateError: some rank has not come in time.
+    """
+    store = PrefixStore(what, dist.distributed_c10d._get_default_store())  # noqa: SLF001 -- there is no other way
+    turn = store.add(f"turns of rank {rank()}", 1)
+    keys = [f"rank {each} in turn {turn}" for each in range(world_size())]
+    store.set(keys[rank()], "")
+    deadline = time.monotonic() + timeout.total_seconds()
+    while missing := [each for each, key in enumerate(keys) if not store.check([key])]:
+        try:
+            store.wait([keys[missing[0]]], _TELL_EVERY)
+        except RuntimeError:  # stores do not agree on a class for this; one that is gone fails in `check`
+            if time.monotonic() > deadline:
+                raise LateError(f"{what}: nothing was heard of the ranks {missing} within {timeout}") from None
+            on_wait(missing)
 
 
 def gather_errors(error: str | None) -> list[str]:

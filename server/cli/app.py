@@ -15,8 +15,10 @@ class _Commands(TyperGroup):
     """Turns the errors that a user can cause into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        from pydantic import ValidationError
+
         from server.client.errors import ClientError
-        from workers.contract.problems import SpecError
+        from workers.contract.problems import SpecError, explain_option
 
         from .tables import report
 
@@ -29,6 +31,10 @@ class _Commands(TyperGroup):
         except ClientError as error:
             report(error.as_dict(), as_json=ctx.meta.get("json", False))
             raise typer.Exit(error.exit_code) from None
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                error.message = explain_option(error.__cause__)
+            raise
 
 
 app = typer.Typer(

@@ -1,6 +1,7 @@
 """Where the server is and which token it needs: as the user says, or as its home folder says."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -12,6 +13,7 @@ from server.settings import Settings
 from .errors import AddressError
 
 _HOW = "write for example http://127.0.0.1:8000"
+_OWN_PATHS = re.compile(r"/(?:jobs|v1|docs|openapi\.json|healthz|readyz|login)(?=/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def _read_url(text: str) -> tuple[str, str | None]:
     try:
         parts = urlsplit(text.strip() if "://" in text else f"http://{text.strip()}")
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_usable = is_usable and not parts.netloc.endswith(":")  # http:/trainer has the second slash missing
         httpx.URL(parts.geturl())
     except (
         ValueError,
@@ -65,8 +68,8 @@ def _read_url(text: str) -> tuple[str, str | None]:
 
 
 def _prefix(parts: SplitResult) -> str:
-    """Return the path in front of the server's own, where a proxy adds one; a job's page is not part of it."""
-    return parts.path.partition("/jobs/")[0].rstrip("/")
+    """Return the path in front of the server's own, where a proxy adds one; no page or route is part of it."""
+    return _OWN_PATHS.split(parts.path, maxsplit=1)[0].rstrip("/")
 
 
 def _checked(token: str, source: str) -> str:

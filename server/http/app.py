@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +25,7 @@ from .auth import Guard, LoopbackNames
 from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
+from .parameters import check_query
 from .problems import install
 from .routes import docs, events, exports, jobs, metrics, pages
 
@@ -69,6 +70,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(check_query)],
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
     )
     install(app)

@@ -5,9 +5,9 @@ from typing import Any
 
 from starlette.requests import Request
 
-from server.errors import BodyTooLargeError, MalformedError, MediaTypeError
-from workers.contract.documents import read_document, read_json_document, unreadable
-from workers.contract.problems import SpecError
+from server.errors import BodyTooLargeError, MediaTypeError
+from workers.contract.documents import read_document, read_json_document
+from workers.contract.problems import Problem, SpecError
 
 LIMIT_BYTES = 2**20
 _JSON = frozenset({"application/json", ""})
@@ -35,7 +35,8 @@ async def read_job_document(request: Request) -> Any:
     """Read a job document as JSON or YAML, depending on its media type.
 
     Raises:
-        SpecError, MalformedError, MediaTypeError, BodyTooLargeError: it cannot be read.
+        SpecError: it is not JSON or YAML, or not text in UTF-8.
+        MediaTypeError, BodyTooLargeError: it is not read at all.
     """
     media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media not in _JSON | _YAML:
@@ -43,16 +44,24 @@ async def read_job_document(request: Request) -> Any:
     body = await read_body(request)
     try:
         text = body.decode("utf-8-sig")
-        document = read_json_document(text) if media in _JSON else read_document(text)
-        # Half a surrogate pair can be written as an escape, but neither stored nor answered.
-        json.dumps(document, ensure_ascii=False, default=repr, skipkeys=True).encode()
-    except SpecError:
-        raise
-    except UnicodeError as error:
-        raise MalformedError(f"the body is not text in UTF-8 ({error}): send it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        kind = "JSON" if media in _JSON else "YAML"
-        raise MalformedError(
-            f"the body is not valid {kind}: {unreadable(error)}; correct it, or say in Content-Type what it is"
-        ) from None
+    except UnicodeDecodeError as error:
+        raise _unusable(f"is not UTF-8: byte {error.start:,} is {body[error.start]:#04x}", "send it as UTF-8") from None
+    document = read_json_document(text) if media in _JSON else read_document(text)
+    _check_can_be_answered(document)
     return document
+
+
+def _check_can_be_answered(document: Any) -> None:
+    """Refuse what can be written as an escape, or in hexadecimal, but neither stored nor answered."""
+    try:
+        json.dumps(document, ensure_ascii=False, default=repr, skipkeys=True).encode()
+    except UnicodeEncodeError:
+        raise _unusable("has half of a surrogate pair, which is no character", "write the whole character") from None
+    except ValueError:
+        raise _unusable("has a number with too many digits", "write a smaller number") from None
+    except RecursionError:
+        raise _unusable("is nested too deeply", "write a job as the examples do") from None
+
+
+def _unusable(problem: str, remedy: str) -> SpecError:
+    return SpecError([Problem("(document)", "(text)", problem, remedy)])

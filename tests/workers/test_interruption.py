@@ -92,3 +92,18 @@ def test_ctrl_c_at_the_terminal_of_torchrun_leaves_one_checkpoint_of_all_ranks(s
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
     process.communicate(timeout=60)
     assert ends_with_a_checkpoint_of_its_last_step(tmp_path / "run")
+
+
+def test_ctrl_c_while_torch_is_being_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "workers.train", str(tmp_path / "job.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.endswith(" torch._utils_internal\n"):  # among the first modules of torch
+            process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130, "".join(said[-20:])
+    assert "Traceback" not in "".join(said)
+    assert said[-1] == "ended by SIGINT before the first step\n"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
 from workers.contract.run.folder import RunFolder
@@ -40,3 +42,25 @@ def test_a_number_of_workers_that_the_job_does_not_allow_fails_the_job_with_the_
     (record,) = map(json.loads, folder.journal.read_text().splitlines())
     assert (record["status"], record["attempt"]) == ("FAILED", 1)
     assert "this job cannot run on 3 workers" in record["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "is missing"),
+        (b"name: \xff\xfe", "is not UTF-8 text"),
+        (b"name: [", "line 1, column 8 = (text): not valid"),
+    ],
+)
+def test_a_specification_that_is_missing_or_cannot_be_read_fails_the_job_with_the_reason(
+    content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    if content is not None:
+        folder.store.put("spec.yaml", content)
+    done = launch(folder, attempt=1, workers=1, data=tmp_path / "data")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (record,) = map(json.loads, folder.journal.read_text().splitlines())
+    assert (record["status"], record["attempt"]) == ("FAILED", 1)
+    assert says in record["error"]

@@ -47,24 +47,28 @@ def read_document(text: str) -> Any:
         where = _place(error.problem_mark)
         if isinstance(error, _RepeatedKeyError):
             raise SpecError([_repeated(where, error.key)]) from None
-        raise SpecError([_malformed(where, _said(error))]) from None
-    except yaml.YAMLError as error:
-        raise SpecError([_malformed("(document)", str(error).splitlines()[0])]) from None
-    except (ValueError, RecursionError) as error:  # an impossible date, a number of thousands of digits, deep nesting
-        raise SpecError([_malformed("(document)", unreadable(error))]) from None
+        raise SpecError([_malformed(where, "YAML", _said(error))]) from None
+    except yaml.reader.ReaderError as error:
+        what = f"the character U+{error.character:04X} is not allowed"
+        raise SpecError([_malformed(_place_at(text, error.position), "YAML", what)]) from None
+    except RecursionError as error:
+        raise SpecError([_malformed("(document)", "YAML", _unreadable(error))]) from None
 
 
 def read_json_document(text: str) -> Any:
     """Read JSON without repeated keys, of which Python would silently ignore all but the last.
 
     Raises:
-        SpecError: a key occurs twice; the problem names line and column.
-        ValueError, RecursionError: the text is not JSON, or nested too deeply.
+        SpecError: the text is not JSON, or a key occurs twice; the problem names line and column.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except _RepeatedKeyError as error:
         raise SpecError([_repeated(_place_of_repeat(text), error.key)]) from None
+    except json.JSONDecodeError as error:
+        raise SpecError([_malformed(_place_at(text, error.pos), "JSON", error.msg)]) from None
+    except (ValueError, RecursionError) as error:
+        raise SpecError([_malformed("(document)", "JSON", _unreadable(error))]) from None
 
 
 def read_file(path: Path) -> Any:
@@ -104,7 +108,7 @@ def _resolved_data(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return resolved
 
 
-def unreadable(error: ValueError | RecursionError) -> str:
+def _unreadable(error: ValueError | RecursionError) -> str:
     """Say why a text cannot be read where Python's own words speak of its insides."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
@@ -118,6 +122,11 @@ def _said(error: yaml.MarkedYAMLError) -> str:
 
 def _place(mark: yaml.Mark | None) -> str:
     return "(document)" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _place_at(text: str, position: int) -> str:
+    before = text[:position]
+    return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
 
 
 def _place_of_repeat(text: str) -> str:
@@ -152,13 +161,19 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and repeated keys."""
+    """SafeLoader that refuses aliases and repeated keys, and says where a value cannot be read."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # an impossible date, a number of thousands of digits
+            raise yaml.MarkedYAMLError(problem=_unreadable(error), problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set()
@@ -180,8 +195,8 @@ def _absolute(source: object, folder: Path) -> object:
         return source
 
 
-def _malformed(where: str, problem: str) -> Problem:
-    return Problem(where, "(text)", f"not valid YAML: {problem}", "correct the text there")
+def _malformed(where: str, language: str, problem: str) -> Problem:
+    return Problem(where, "(text)", f"not valid {language}: {problem}", "correct the text there")
 
 
 def _repeated(where: str, key: object) -> Problem:

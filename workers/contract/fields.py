@@ -70,5 +70,5 @@ def _has_utc(time: datetime) -> datetime:
     return time
 
 
-Time = Annotated[AwareDatetime, AfterValidator(_has_utc)]
+Time = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_has_utc)]
 """An aware time that UTC can write."""

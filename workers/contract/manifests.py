@@ -36,14 +36,24 @@ class UnknownFormatError(ValueError):
     """A newer version of bigbatch wrote this."""
 
 
+def _without_folder(name: str) -> str:
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise fault(f"{name!r} is not the name of a file in the manifest's folder", "copy the folder anew")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_without_folder)]
+"""Of a file in the manifest's own folder; a path could lead out of it."""
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
 
 class HashedFile(_Frozen):
     """A file beside a manifest."""
 
-    name: str
+    name: FileName
     bytes: int
     sha256: str
 
@@ -159,7 +169,7 @@ class Parent(_Frozen):
 class RunManifest(BaseModel):
     """`run.json`: what a run folder is."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     format: StrictInt = FOLDER_FORMAT
     journal_format: StrictInt = JOURNAL_FORMAT
@@ -175,20 +185,10 @@ class RunManifest(BaseModel):
         return self.model_copy(update={"attempt": attempt, "format": FOLDER_FORMAT, "journal_format": JOURNAL_FORMAT})
 
 
-def _without_folder(name: str) -> str:
-    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
-        raise fault(f"{name!r} is not the name of a file in the manifest's folder", "copy the checkpoint anew")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_without_folder)]
-"""Of a file in the manifest's own folder; a path could lead out of it."""
-
-
 class StoredFile(BaseModel):
     """What a file held when it was written."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: str | None = None
@@ -198,7 +198,7 @@ class StoredFile(BaseModel):
 class CheckpointManifest(BaseModel):
     """`manifest.json` of a checkpoint: what the whole checkpoint holds. It is written last."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     format: StrictInt = CHECKPOINT_FORMAT
     step: Annotated[int, Field(ge=0)]

@@ -111,6 +111,15 @@ def explain_parameters(errors: Sequence[ErrorDetails]) -> list[Problem]:
     return [replace(_problem(details, BaseModel), field=_dotted(details["loc"])) for details in errors]
 
 
+def explain_option(error: ValidationError) -> str:
+    """Translate what is wrong with the value of an option of the command line."""
+    details = error.errors(include_url=False)[0]
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"]).rstrip(".")
+    problem = _problem(details, BaseModel)
+    return f"{problem.value} {problem.problem}; {problem.remedy}"
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
     """Translate pydantic's errors for a document of `model` into problems with remedies."""
     every = error.errors(include_url=False)
@@ -126,7 +135,7 @@ def _has_deeper(details: ErrorDetails, every: Sequence[ErrorDetails]) -> bool:
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
     context = details.get("ctx") or {}
-    location = [part for part in details["loc"] if not _names_a_union_member(part)]
+    location, _ = _in_document(details["loc"], model)
     field, value = _dotted([*location, *filter(None, [context.get("field")])]), details["input"]
     shown = "(absent)" if details["type"] == "missing" else _short(context["value"] if context.get("field") else value)
     return Problem(field or "(document)", shown, _says(details), _remedy(details, model))
@@ -165,24 +174,31 @@ _LIMITS = {
 
 def _did_you_mean(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """Name the nearest known key, or all known keys, of the mapping that holds the unknown one."""
-    keys = _keys_at(model, [part for part in location[:-1] if isinstance(part, str)])
+    keys = list(_in_document(location[:-1], model)[1].model_fields)
     near = difflib.get_close_matches(str(location[-1]), keys, n=1)
     return f"did you mean {near[0]!r}?" if near else f"remove it; the keys here are {', '.join(keys)}"
 
 
-def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    members: list[type[BaseModel]] = []
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is not None:
-            members = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]
-            model = members[0] if members else model
-        else:  # the tag of one member of a union, as pydantic puts it in the path
-            model = next((each for each in members if _has_tag(each, part)), model)
-    return list(model.model_fields)
+def _in_document(location: Sequence[int | str], model: type[BaseModel]) -> tuple[list[int | str], type[BaseModel]]:
+    """Return a location as the document's author knows it, and the model of the mapping there.
+
+    Pydantic also puts into it which member of a union was tried: its tag, `int` or `Workers`.
+    """
+    path: list[int | str] = []
+    members, is_key = [model], False
+    for part in location:
+        tagged = [each for each in members if _has_tag(each, part)] if len(members) > 1 else []
+        if tagged:
+            members = tagged
+        elif is_key or not _names_a_union_member(part):
+            path.append(part)
+        field = None if tagged else members[0].model_fields.get(str(part))
+        is_key = field is not None and get_origin(field.annotation) is dict
+        members = (field and [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]) or members
+    return path, members[0]
 
 
-def _has_tag(model: type[BaseModel], tag: str) -> bool:
+def _has_tag(model: type[BaseModel], tag: int | str) -> bool:
     return any(
         field.default == tag and get_origin(field.annotation) is Literal for field in model.model_fields.values()
     )
@@ -196,7 +212,6 @@ def _kinds(annotation: object) -> list[type]:
 
 
 def _names_a_union_member(part: int | str) -> bool:
-    """Pydantic puts the tried member of a union in the path (`int`, `Workers`); no author wrote it."""
     return isinstance(part, str) and (part in {"int", "str", "float"} or part[:1].isupper() or "[" in part)
 
 
@@ -206,5 +221,8 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+    try:
+        text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
+    except ValueError:  # Python does not write out integers of thousands of digits
+        return f"({type(value).__name__})"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -25,7 +25,7 @@ class Command(StrEnum):
 class Push(BaseModel):
     """Body of the ingest route: consecutive records."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
     records: list[Record]
     attempt: Count | None = None

@@ -45,7 +45,10 @@ def shown(number: float | None, form: str) -> str:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    # Text is not taken for a number or a switch.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     seq: Count = 0
     """Number of the record in its job, from 1, without gaps; 0 until the journal gives it one."""
@@ -56,7 +59,7 @@ class StatusRecord(_Record):
     """The run began, ended, or failed."""
 
     kind: Literal["status"] = "status"
-    status: RunStatus
+    status: Annotated[RunStatus, Field(strict=False)]
     attempt: Count
     world_size: Count | None = None
     error: Text | None = None

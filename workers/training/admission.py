@@ -5,6 +5,7 @@ import socket
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from workers.corpus.prepare import prepare
 from workers.corpus.tokenizer_files import publish_prepared
 from workers.planning.size import check_size
 
-from .preparation import describe, progress_to
+from .preparation import describe, progress_to, waiting_to
 from .reporter import Reporter
 
+PREPARATION_TIMEOUT = timedelta(days=2)
+"""How long machines without a common data folder wait for the one that is the last to have prepared the text."""
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -73,11 +76,13 @@ def _keep_tokenizer(folder: RunFolder, text: Text) -> None:
 def _prepare(spec: JobSpec, data: Path, reporter: Reporter | None, begun_on: str | None) -> Text:
     """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
     text, error = Text(Path(), ""), None
+    hosts = ranks.gather(socket.gethostname())
     try:
         corpus = prepare(spec.data, data, progress_to(reporter), begun_on=begun_on)
         text = Text(corpus, identity(corpus))
     except CorpusError as problem:
         error = str(problem)
+    ranks.wait_for_all("preparation of the text", PREPARATION_TIMEOUT, waiting_to(reporter, hosts))
     if errors := ranks.gather_errors(error):
         raise CorpusError(errors[0])
     return text

@@ -1,7 +1,8 @@
 """What a run says of its text: progress while it is prepared, a summary, and what will surprise its author."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workers.contract.manifests import VALIDATION, ShardsManifest, read_shards
@@ -21,6 +22,7 @@ MOST_UNKNOWN = 0.05
 FEWEST_OF_A_KIND = 0.4
 """Part of the real, and of the random, second segments below which a warning is due."""
 _SAY_EVERY_S = 10.0
+_SAY_WAITING_EVERY_S = 60.0
 _NAMED = 20  # of the files that were left out
 
 
@@ -38,6 +40,25 @@ def progress_to(reporter: Reporter | None) -> Progress | None:
             reporter.emit(LogRecord(text=f"text: {what}" if is_new else f"text: {what}, {done:.0%} done"))
 
     return progress
+
+
+def waiting_to(reporter: Reporter | None, hosts: Sequence[str]) -> Callable[[list[int]], None]:
+    """Return what writes a log record, at once and then every minute, that names the machines that still prepare.
+
+    Args:
+        reporter: writes the record; on rank 0 alone.
+        hosts: the machine of each rank.
+    """
+    said_s = -math.inf
+
+    def waiting(missing: list[int]) -> None:
+        nonlocal said_s
+        if reporter and time.monotonic() - said_s >= _SAY_WAITING_EVERY_S:
+            said_s = time.monotonic()
+            names = ", ".join(sorted({hosts[rank] for rank in missing}))
+            reporter.emit(LogRecord(text=f"text: ready here; waiting until it is prepared on {names}"))
+
+    return waiting
 
 
 def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
@@ -67,7 +88,7 @@ def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
 def summary(spec: JobSpec, found: Found, shards: ShardsManifest, surveys: Sequence[Survey]) -> str:
     """Say in one line what the text is."""
     asked = f" of {spec.data.vocab:,} asked for" if isinstance(spec.data.vocab, int) else f" from {spec.data.vocab}"
-    case = "lower case" if shards.settings.lowercase else "cased"
+    case = "lower case, accents and other combining marks removed" if shards.settings.lowercase else "cased"
     left_out = f" ({len(found.left_out):,} left out)" if found.left_out else ""
     text = (
         f"text: {_count(len(found.files), 'file')}{left_out}, {_count(shards.documents, 'document')}, "

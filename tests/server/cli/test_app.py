@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,33 @@ def test_without_a_server_every_command_says_where_it_looked(command: list[str],
     assert result.exit_code == 1
     assert "http://127.0.0.1:9" in result.stderr
     assert "bigbatch serve" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["jobs", "--status", "foo"], "Invalid value for '--status': 'foo' is not one of 'queued', 'starting',"),
+        (["jobs", "--limit", "x"], "Invalid value for '--limit': 'x' is not a whole number; write a whole number"),
+        (["jobs", "--limit", "0"], "Invalid value for '--limit': '0' is less than 1; write a value of at least 1"),
+        (["serve", "--port", "70000"], "Invalid value for '--port': '70000' is more than 65535; write a value of at"),
+    ],
+)
+def test_a_bad_option_is_refused_in_our_own_words(arguments: list[str], says: str) -> None:
+    result = run_bigbatch(*arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.replace("│", " ").split())
+    assert "Value error" not in result.stderr
+
+
+def test_ctrl_c_while_the_command_is_being_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "server", "serve", "--home", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.endswith(" starlette.requests\n"):  # on the way to FastAPI, long before the server listens
+            process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130, "".join(said[-20:])
+    assert "Traceback" not in "".join(said)

@@ -18,6 +18,12 @@ from server.settings import Settings
         (" https://trainer/bigbatch/ ", "https://trainer/bigbatch"),
         ("[::1]:8000", "http://[::1]:8000"),
         ("http://trainer:8000/jobs/1qx92r16q7na", "http://trainer:8000"),
+        ("trainer/v1", "http://trainer"),
+        ("trainer:8000/v1/jobs?status=RUNNING", "http://trainer:8000"),
+        ("https://trainer/bigbatch/v1/", "https://trainer/bigbatch"),
+        ("http://trainer:8000/docs#Job", "http://trainer:8000"),
+        ("trainer/openapi.json", "http://trainer"),
+        ("trainer/v10/jobsite", "http://trainer/v10/jobsite"),
     ],
 )
 def test_a_server_is_named_by_host_and_port_by_url_or_by_the_address_of_a_page(
@@ -27,7 +33,21 @@ def test_a_server_is_named_by_host_and_port_by_url_or_by_the_address_of_a_page(
 
 
 @pytest.mark.parametrize(
-    "given", ["ftp://trainer", "http://", "http://trainer:port", "http://[::1", "a b", "trainer:0", ""]
+    "given",
+    [
+        "ftp://trainer",
+        "http://",
+        "http://trainer:port",
+        "http://[::1",
+        "a b",
+        "trainer:0",
+        "",
+        "http:/trainer",
+        "https:/trainer:1",
+        "trainer:",
+        "//trainer",
+        "http:trainer",
+    ],
 )
 def test_what_is_no_address_is_refused_with_an_example(tmp_path: Path, given: str) -> None:
     with pytest.raises(AddressError, match=r"--url .* is not the address of a server.*write for example") as error:

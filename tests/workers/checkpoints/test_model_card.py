@@ -32,7 +32,8 @@ def test_the_figures_are_those_of_the_step_and_the_last_evaluation_before_it(run
     folder = RunFolder(tmp_path)
     reporter = Reporter(folder)
     for step, mlm_loss in [(1, 5.5), (2, 4.4), (3, 3.3)]:
-        reporter.emit(StepRecord(**STEP | REST | {"step": step, "mlm_loss": mlm_loss, "tokens": 1000}))
+        changes = {"step": step, "mlm_loss": mlm_loss, "tokens": 1000}
+        reporter.emit(StepRecord.model_validate(STEP | REST | changes))
         reporter.emit(evaluation(step, mlm_loss + 0.001))
     reporter.close()
     card = model_card(folder, run.spec(), 2, parameters=12_345)

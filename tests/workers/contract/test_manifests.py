@@ -100,6 +100,18 @@ def test_a_checkpoints_manifest_names_no_file_outside_its_folder(name: str) -> N
         parse(format=2, step=1, world_size=1, files={name: {"size_bytes": 1}})
 
 
+@pytest.mark.parametrize("name", ["../vocab.txt", "{folder}/vocab.txt", "..", "a/../vocab.txt"])
+def test_the_manifest_of_a_prepared_corpus_names_no_file_outside_its_folder(tmp_path: Path, name: str) -> None:
+    folder = write_positions(tmp_path / "corpus", [[2, 3]])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    vocabulary = next(file for file in manifest["files"] if file["name"] == "vocab.txt")
+    (tmp_path / "vocab.txt").write_bytes((folder / "vocab.txt").read_bytes())
+    vocabulary["name"] = name.format(folder=tmp_path)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CorpusError, match="no complete prepared corpus; prepare the text again"):
+        read_shards(folder)
+
+
 def test_a_checkpoint_of_a_newer_format_is_refused_by_its_number() -> None:
     with pytest.raises(UnknownFormatError, match="has format 3"):
         parse(format=3)

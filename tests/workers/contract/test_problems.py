@@ -73,3 +73,49 @@ def test_a_problem_reads_as_one_line() -> None:
 def test_one_is_written_in_the_singular() -> None:
     numbers = [counted(number, "worker") for number in (0, 1, 2.0, 0.5, 1_234_567)]
     assert numbers == ["0 workers", "1 worker", "2 workers", "0.5 workers", "1,234,567 workers"]
+
+
+class Cat(BaseModel, extra="forbid"):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Count(BaseModel, extra="forbid"):
+    kind: Literal["lives"] = "lives"
+    inner: Inner = Inner()
+    cat: int | Inner = 1
+
+
+class House(BaseModel, extra="forbid"):
+    pets: list[Annotated[Cat | Count, Field(discriminator="kind")]] = []
+    names: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"pets": [{"kind": "cat", "lives": "many"}]}, "pets[0].lives"),
+        ({"pets": [{"kind": "cat"}, {"kind": "lives", "inner": {"count": 0}}]}, "pets[1].inner.count"),
+        ({"pets": [{"kind": "lives", "cat": "x"}]}, "pets[0].cat"),
+        ({"pets": [{"kind": "dog"}]}, "pets[0]"),
+        ({"pets": [{"kind": "cat", "claws": 1}]}, "pets[0].claws"),
+        ({"names": {"Tom": "x"}}, "names.Tom"),
+        ({"names": {"int": "x"}}, "names.int"),
+    ],
+)
+def test_a_field_is_named_as_the_document_has_it(document: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        House.model_validate(document)
+    assert {problem.field for problem in explain(error.value, House).problems} == {field}
+
+
+def test_the_keys_of_a_unions_member_are_those_of_its_tag() -> None:
+    with pytest.raises(ValidationError) as error:
+        House.model_validate({"pets": [{"kind": "lives", "x": 1}]})
+    (problem,) = explain(error.value, House).problems
+    assert problem.remedy == "remove it; the keys here are kind, inner, cat"
+
+
+def test_a_number_of_thousands_of_digits_is_told_of() -> None:
+    (problem,) = _problems({"inner": {"count": int("f" * 5000, 16)}})
+    assert (problem.field, problem.value) == ("inner.count", "(int)")

@@ -12,9 +12,14 @@ from tests.ranks import run_on_ranks
 from tests.workers.small_job import PHASE, document
 from tests.workers.training.running import checkpoints, forget_after, records, steps, train
 from workers.checkpoints.errors import CheckpointError
+from workers.contract.documents import parse_spec
 from workers.contract.manifests import identity
 from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord, StepRecord
+from workers.contract.run.folder import RunFolder
+from workers.contract.run.store import FolderStore
+from workers.ranks import process_group
 from workers.training import loop
+from workers.training.reporter import Reporter
 from workers.training.signals import StopRequest
 
 
@@ -145,3 +150,28 @@ def test_a_checkpoint_names_its_text_and_another_text_does_not_go_on_from_it(
     shutil.copytree(tmp_path / "first" / "checkpoints", tmp_path / "second" / "checkpoints")
     with pytest.raises(CheckpointError, match=r"step-00000006-a1 was trained on another text"):
         train(document(other), tmp_path / "second", home)
+
+
+class Watched(FolderStore):
+    """A store that notes, before each manifest of a checkpoint is put, the last step of the journal."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.steps_before: dict[int, int] = {}
+
+    def put(self, name: str, content: bytes) -> None:
+        if name.endswith("manifest.json"):
+            self.steps_before[json.loads(content)["step"]] = max(each.step for each in steps(self.path("")))
+        super().put(name, content)
+
+
+def test_the_journal_holds_every_step_of_a_checkpoint_before_its_manifest_is_there(
+    text: Path, home: Path, tmp_path: Path
+) -> None:
+    spec, folder, store = parse_spec(document(text)), RunFolder(tmp_path), Watched(tmp_path)
+    folder.store = store
+    reporter = Reporter(folder)
+    with process_group(spec):
+        loop.train(spec, folder, home / "data", reporter=reporter)
+    reporter.close()
+    assert store.steps_before == {2: 2, 4: 4, 6: 6}

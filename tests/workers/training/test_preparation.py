@@ -12,7 +12,7 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.samples.dataset import open_phase
-from workers.training.preparation import describe, progress_to
+from workers.training.preparation import describe, progress_to, waiting_to
 from workers.training.reporter import Reporter
 
 Write = Callable[..., str]
@@ -52,7 +52,8 @@ def test_a_sound_text_is_summed_up_in_one_line_and_raises_no_alert(write_text: W
         "text: finding rows of 32 tokens",
     ]
     assert summary.startswith("text: 1 file, 90 documents, 270 sentences, 1,470 tokens; vocabulary: ")
-    assert "50 tokens of 50 asked for, lower case; 0.00% [UNK]; phases[0]: 90 rows of 32 tokens, " in summary
+    assert "50 tokens of 50 asked for, lower case, accents and other combining marks removed; 0.00% [UNK]; " in summary
+    assert "; phases[0]: 90 rows of 32 tokens, " in summary
 
 
 def test_a_text_that_was_prepared_before_is_summed_up_without_stages(write_text: Write, tmp_path: Path) -> None:
@@ -125,3 +126,13 @@ def test_every_phase_is_described(write_text: Write, tmp_path: Path) -> None:
     assert "phases[0]: 90 rows of 32 tokens" in summary
     assert "phases[1]: " in summary
     assert "rows of 16 tokens" in summary
+
+
+def test_the_machines_that_are_waited_for_are_named_at_once_and_not_every_second(tmp_path: Path) -> None:
+    records: list[Record] = []
+    reporter = Reporter(RunFolder(tmp_path), on_record=records.append)
+    waiting = waiting_to(reporter, ["a", "b", "b", "c"])
+    waiting([1, 2, 3])
+    waiting([3])
+    reporter.close()
+    assert logs(records) == ["text: ready here; waiting until it is prepared on b, c"]

@@ -59,7 +59,7 @@ def check(folder: RunFolder, spec: JobSpec) -> list[Change]:
         return []
     try:
         before = folder.spec()
-    except (SpecError, UnicodeDecodeError) as error:
+    except SpecError as error:
         reason = f"holds a run of another specification, which cannot be read: {error}".replace("\n", " ")
         raise _unusable(folder, reason) from None
     try:

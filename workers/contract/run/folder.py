@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from workers.contract.documents import read_spec
 from workers.contract.manifests import FOLDER_FORMAT, JOURNAL_FORMAT, RunManifest, check_format
+from workers.contract.problems import Problem, SpecError
 from workers.contract.push import ControlPlane
 from workers.contract.spec.job import JobSpec
 
@@ -158,10 +159,21 @@ class RunFolder:
         """Read `spec.yaml`.
 
         Raises:
-            FileNotFoundError: there is none.
-            SpecError: it is not a valid specification.
+            SpecError: there is none, it cannot be read, or it is not a valid specification.
         """
-        return read_spec(self.store.read(_SPEC).decode())
+        try:
+            text = self.store.read(_SPEC).decode()
+        except FileNotFoundError:
+            raise self._unreadable_spec("is missing") from None
+        except UnicodeDecodeError:
+            raise self._unreadable_spec("is not UTF-8 text") from None
+        except OSError as error:
+            raise self._unreadable_spec(f"cannot be read: {error.strerror}") from None
+        return read_spec(text)
+
+    def _unreadable_spec(self, problem: str) -> SpecError:
+        remedy = "restore it from a backup, or begin another run"
+        return SpecError([Problem(_SPEC, repr(str(self.store.path(_SPEC))), problem, remedy)])
 
     def put_spec(self, spec: JobSpec) -> None:
         """Write `spec.yaml`."""

@@ -22,7 +22,9 @@ class Data(Strict):
     vocab: int | str = 30_522
     """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt."""
     lowercase: bool | Literal["auto"] = "auto"
-    """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters."""
+    """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters. Lower case also
+    removes accents and all other combining marks, as BERT does: for Thai and the scripts of India, whose vowels are
+    such marks, write false."""
     encoding_errors: Literal["refuse", "replace"] = "refuse"
     """Whether bytes that are not UTF-8 are refused, with the file and the byte, or each read as U+FFFD."""
     text_column: Annotated[str, Field(min_length=1)] = "text"

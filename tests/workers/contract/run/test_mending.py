@@ -9,9 +9,12 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.run.journal import Lines
 
 NULS = b"\0" * 4096 + b"\n"
+TEXT_FOR_NUMBER = b'{"seq":"6","time":"2026-01-31T12:00:00Z","kind":"log","text":"6"}\n'
 
 
-@pytest.mark.parametrize("garbage", [NULS, b"garbage\n", b"{}\n", b"\xff\xfe\n", b'{"seq":6,"kind":"log"}\n', b"\n"])
+@pytest.mark.parametrize(
+    "garbage", [NULS, b"garbage\n", b"{}\n", b"\xff\xfe\n", b'{"seq":6,"kind":"log"}\n', TEXT_FOR_NUMBER, b"\n"]
+)
 def test_a_last_line_that_cannot_be_read_is_kept_apart_and_an_alert_takes_its_number(
     garbage: bytes, folder: RunFolder
 ) -> None:
