@@ -105,16 +105,17 @@ class Telemetry:
         peaks = [self._peak_memory_bytes() if each == rank() else 0 for each in range(world_size())]
         told = torch.tensor([*is_wanted, self._step_s / world_size(), *peaks], dtype=torch.float64).to(self._device)
         summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), told]))
-        numbers_of = [len(step.numbers) for step in steps]
-        parts = [len(Sums._fields)] * len(steps), [len(is_wanted), 1, len(peaks)], numbers_of
         host = torch.cat([summed, *(step.numbers for step in steps)]).numpy(force=True)
-        split = np.split(host, np.cumsum([size for part in parts for size in part])[:-1])
+        told_sizes = [len(is_wanted), 1, len(peaks)]
+        sizes = [*(len(step.sums) for step in steps), *told_sizes, *(len(step.numbers) for step in steps)]
+        parts = iter(np.split(host, np.cumsum(sizes)[:-1]))  # in the order of the sizes
+        sums = [Sums(*next(parts).tolist()) for _ in steps]
+        is_wanted_C, mean_step_s, peaks_W = next(parts), next(parts), next(parts)
         self._step_s = (time.perf_counter() - self._since) / len(steps)
         self._since = time.perf_counter()
-        (is_wanted_C, mean_step_s, peaks_W), n = split[len(steps) :][:3], len(steps)
         self._capacity = _steps_per_flush(self._most_steps, float(mean_step_s[0]))
-        for step, sums_S, numbers_K in zip(steps, split[:n], split[n + 3 :], strict=True):
-            self._report(step, Sums(*sums_S.tolist()), numbers_K, self._step_s, int(peaks_W.max()))
+        for step, summed_up, numbers_K in zip(steps, sums, parts, strict=True):
+            self._report(step, summed_up, numbers_K, self._step_s, int(peaks_W.max()))
         return list(Command)[int(np.flatnonzero(is_wanted_C)[-1])]  # the last one ends the run most surely
 
     def _peak_memory_bytes(self) -> int:
