@@ -13,6 +13,7 @@ ELSEWHERE = {
     "workers/contract/spec/export.py": "workers/training/test_export_at_end.py",
     "workers/contract/spec/failures.py": "workers/contract/spec/test_strict.py",
     "workers/contract/spec/precision.py": "workers/contract/spec/test_strict.py",
+    "workers/contract/spec/start_from.py": "workers/training/test_branches.py",
     "workers/contract/text_files.py": "workers/contract/test_sources.py",
     "workers/corpus/reading/tables.py": "workers/corpus/reading/test_text.py",
     "workers/corpus/reading/units.py": "workers/corpus/reading/test_text.py",
