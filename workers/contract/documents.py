@@ -90,6 +90,8 @@ def resolve_paths(document: Any, folder: Path) -> Any:
     if not isinstance(document, dict):
         return document
     resolved = dict(document)
+    if isinstance(model := document.get("model"), dict) and "init_from" in model:
+        resolved["model"] = {**model, "init_from": _absolute(model["init_from"], folder)}
     if isinstance(data := document.get("data"), dict):
         resolved["data"] = _resolved_data(data, folder)
     start = document.get("start_from")

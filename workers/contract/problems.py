@@ -93,6 +93,10 @@ class SpecError(ValueError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in problems))
 
+    def __reduce__(self) -> tuple[type["SpecError"], tuple[tuple[Problem, ...]]]:
+        """Travel between ranks as the problems, of which the message is made again."""
+        return SpecError, (self.problems,)
+
 
 def counted(number: float, noun: str) -> str:
     """Write a number with its noun: `1 worker`, `2 workers`."""

@@ -18,6 +18,10 @@ _PACKAGED = Path(__file__).parents[1] / "corpus"
 BUILTIN = {name: _PACKAGED / f"{name.replace('-', '_')}.txt.gz" for name in ("austen", "austen-valid")}
 
 
+VOCABULARIES = ("vocab.txt", "tokenizer.json")
+"""Where a folder may have its vocabulary; the first that is there counts."""
+
+
 class CorpusError(ValueError):
     """A corpus, vocabulary or prepared folder cannot be used; the message names it and the remedy."""
 
@@ -107,6 +111,11 @@ def resolve(source: str) -> list[Path]:
         return [Path(each) for each in found]
     where = "no such file on this machine" if path.is_absolute() else f"no such file or folder below {Path.cwd()}"
     raise SourceError(source, where, "check the path, or copy the file there")
+
+
+def vocabulary_file(folder: Path) -> Path | None:
+    """Return the file with the vocabulary of a folder; None where it has none."""
+    return next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
 
 
 def check_files(data: DataLike) -> None:
@@ -214,6 +223,10 @@ def _check(field: str, source: str) -> None:
     path = Path(without_protocol(source)).expanduser()
     if not source.startswith("builtin:") and not path.is_absolute():
         raise SourceError(source, "a relative path means nothing to the server", "write an absolute path")
+    if field == "data.vocab" and path.is_dir():
+        if vocabulary_file(path) is None:
+            raise SourceError(source, f"holds no {' or '.join(VOCABULARIES)}", "name a vocab.txt, or give a size")
+        return
     files = [TextFile(str(resolve(source)[0]))] if field == "data.vocab" else _files(source, [])
     if not any(_has_text(file) for file in files):
         raise SourceError(source, "holds no text", f"name a {ALLOWED} file with text, or a folder or glob of these")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from workers.contract.sources import MAX_VOCABULARY, SPECIAL_TOKENS, CorpusError
+from workers.contract.sources import MAX_VOCABULARY, SPECIAL_TOKENS, CorpusError, vocabulary_file
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS
 PASSES = 3
@@ -73,15 +73,17 @@ def train(paragraphs: Callable[[], Iterable[str]], size: int, *, lowercase: bool
 
 
 def load(path: Path) -> list[str]:
-    """Read a vocab.txt: at most 65,536 tokens, all different, the five special tokens among them."""
+    """Read a vocab.txt, or that of a folder, which may have a tokenizer.json instead.
+
+    Raises:
+        CorpusError: it has more than 65,536 tokens, some twice, or lacks one of the five special tokens.
+    """
+    path = (vocabulary_file(path) or path) if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: no readable vocab.txt ({error}); correct data.vocab or give a size") from error
-    if text.startswith("\ufeff"):
-        raise CorpusError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
-    # str.splitlines would also split at U+2028 and its like, which are tokens of BERT's multilingual vocabularies.
-    tokens = [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
+    tokens = _of_tokenizer(path, text) if path.suffix == ".json" else _lines(path, text)
     _check_size(len(tokens), str(path))
     for number, token in enumerate(tokens, start=1):
         if _WITH_COUNT.fullmatch(token):
@@ -91,6 +93,24 @@ def load(path: Path) -> list[str]:
     if len(set(tokens)) != len(tokens):
         token, times = Counter(tokens).most_common(1)[0]
         raise CorpusError(f"{path}: {token!r} stands on {times} lines; remove the repeats, a token has one number")
+    return tokens
+
+
+def _lines(path: Path, text: str) -> list[str]:
+    if text.startswith("\ufeff"):
+        raise CorpusError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
+    # str.splitlines would also split at U+2028 and its like, which are tokens of BERT's multilingual vocabularies.
+    return [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
+
+
+def _of_tokenizer(path: Path, text: str) -> list[str]:
+    try:
+        numbers: dict[str, int] = Tokenizer.from_str(text).get_vocab()
+    except Exception as error:  # tokenizers raises nothing more special
+        raise CorpusError(f"{path}: no tokenizer ({error}); give the vocab.txt of a BERT tokenizer") from error
+    tokens = sorted(numbers, key=numbers.__getitem__)
+    if [numbers[token] for token in tokens] != list(range(len(tokens))):
+        raise CorpusError(f"{path}: its tokens are not numbered from 0 without gaps; give a vocab.txt")
     return tokens
 
 

@@ -28,6 +28,7 @@ from workers.samples.dataset import PreTrainingData, open_phase
 
 from .admission import admit, environment
 from .export_at_end import export_at_end
+from .first_weights import take_first_weights
 from .health import Health
 from .optimizer import reset_step
 from .reporter import Reporter
@@ -86,7 +87,8 @@ def train(
         SUCCEEDED; CANCELLED or PAUSED if the control plane asked for it; PAUSED if a process was told to end.
 
     Raises:
-        SpecError: the batches do not divide over so many workers, or the job does not allow so many.
+        SpecError: the batches do not divide over so many workers, the job does not allow so many, or the folder that it
+            starts from does not fit it.
         CorpusError: there is no text to train on, or it is not the one that the run was begun on.
         SupersededError: a newer attempt has begun.
         CheckpointError: there are checkpoints, and all of them are damaged or the newest is of another text.
@@ -94,7 +96,8 @@ def train(
     """
     text = admit(spec, folder, data, attempt, reporter)
     shards = read_shards(text.folder)
-    worker, health, stop = set_up(spec, shards), Health(), StopRequest() if stop is None else stop
+    worker = set_up(spec, shards, lambda module: take_first_weights(spec, folder, text.folder, module, reporter))
+    health, stop = Health(), StopRequest() if stop is None else stop
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
     run = Run(folder, attempt, text.identity, worker, text.folder, health, telemetry, reporter, stop)
     done = _resume(run)

@@ -1,6 +1,6 @@
 """One optimizer step of one worker."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,8 +40,11 @@ class Worker:
     optimizer: Lamb
 
 
-def set_up(spec: JobSpec, shards: ShardsManifest) -> Worker:
-    """Build the model, spread it over the workers, and build its optimizer. Every rank calls this."""
+def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBert], None] | None = None) -> Worker:
+    """Build the model, spread it over the workers, and build its optimizer. Every rank calls this.
+
+    `begin` may change the weights before they are spread.
+    """
     device = sharding.device_of(spec)
     if device.type == "cpu":
         torch.set_num_threads(spec.parallel.cpus_per_worker)
@@ -49,6 +52,8 @@ def set_up(spec: JobSpec, shards: ShardsManifest) -> Worker:
         torch.cuda.set_device(device)
     pad_id, next_sentence = shards.special_ids["[PAD]"], spec.data.next_sentence
     module = build(spec.model, shards.vocab_size, spec.seed, pad_id=pad_id, next_sentence=next_sentence)
+    if begin:
+        begin(module)
     model = sharding.parallelize(module, spec, device)
     return Worker(spec, device, module, model, build_optimizer(spec, module))
 

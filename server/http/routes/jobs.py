@@ -15,6 +15,7 @@ from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
 from workers.contract.assignments import set_fields
 from workers.contract.documents import parse_spec
+from workers.contract.pretrained import check_folder
 from workers.contract.problems import Problem, SpecError, explain
 from workers.contract.sources import check_files, warnings
 from workers.contract.spec.job import JobSpec
@@ -155,6 +156,8 @@ def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submi
 def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
     spec = parse_spec(document)
     check_files(spec.data)
+    if spec.start_from is None:  # a branch has weights already
+        check_folder(spec.model)
     total = server.scheduler.resources
     if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
         raise SpecError([problem])

@@ -1,9 +1,10 @@
+import pickle
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from workers.contract.problems import Problem, counted, explain
+from workers.contract.problems import Problem, SpecError, counted, explain
 
 
 class Inner(BaseModel, extra="forbid"):
@@ -119,3 +120,9 @@ def test_the_keys_of_a_unions_member_are_those_of_its_tag() -> None:
 def test_a_number_of_thousands_of_digits_is_told_of() -> None:
     (problem,) = _problems({"inner": {"count": int("f" * 5000, 16)}})
     assert (problem.field, problem.value) == ("inner.count", "(int)")
+
+
+def test_an_error_reaches_another_process_with_its_problems() -> None:
+    error = SpecError([Problem("seed", "-1", "is less than 0", "write 0"), Problem("name", "''", "is too short", "x")])
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own
+    assert (arrived.problems, str(arrived)) == (error.problems, str(error))

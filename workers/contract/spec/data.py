@@ -20,7 +20,8 @@ class Data(Strict):
     """Text kept from training, by which the model is judged: files or folders as in `corpus`, or the share of the
     corpus's documents that is split off. A document's own words decide, so they are always the same ones."""
     vocab: int | str = 30_522
-    """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt."""
+    """A number trains a WordPiece vocabulary of that size from the corpus; text is the path of a vocab.txt,
+    or of a folder with one or a tokenizer.json. Where `model.init_from` is given, the default is that folder."""
     lowercase: bool | Literal["auto"] = "auto"
     """Whether text is read in lower case; `auto`: unless the given vocabulary has upper-case letters. Lower case also
     removes accents and all other combining marks, as BERT does: for Thai and the scripts of India, whose vowels are

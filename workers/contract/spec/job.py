@@ -1,6 +1,6 @@
 """The job specification: the one document that the REST API, the command line and the workers share."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -52,6 +52,14 @@ class JobSpec(Strict):
     """How often the job is started again after a worker or a machine was lost."""
     start_from: StartFrom | None = None
     """The checkpoint of another run that this one goes on from, until it has one of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_vocabulary_of_its_first_weights(cls, document: Any) -> Any:
+        match document:
+            case {"model": {"init_from": str(start)}, "data": dict(data)} if "vocab" not in data:
+                return document | {"data": data | {"vocab": start}}
+        return document
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -52,6 +52,10 @@ class Model(Strict):
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of attention weights that training sets to zero; where it is not given, that of `dropout`."""
 
+    init_from: str | None = None
+    """Folder of a BERT as `transformers` saves it, whose weights the model starts with. Its sizes are these, its
+    vocabulary is that of `data.vocab`, and heads that it lacks start anew."""
+
     @field_validator("preset")
     @classmethod
     def _is_known(cls, preset: str | None) -> str | None:
