@@ -5,6 +5,7 @@ from importlib import metadata
 
 import yaml
 
+from workers.contract.problems import counted
 from workers.contract.records import EvaluationRecord, StatusRecord, StepRecord
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.mending import read_entries
@@ -19,8 +20,8 @@ tags: [bert, bigbatch]
 
 # {name}
 
-A BERT with {layers} layers, width {hidden} and {heads} attention heads ({parameters:,} parameters), pre-trained with
-[MASK] and next-sentence prediction by bigbatch {version}. It reads up to {positions} tokens.
+A BERT with {layers}, width {hidden} and {heads} ({parameters:,} parameters), pre-trained by bigbatch {version} on
+{tasks}. It reads up to {positions} tokens.
 
 ```python
 from transformers import pipeline
@@ -71,7 +72,10 @@ def model_card(folder: RunFolder, spec: JobSpec, step: int, parameters: int) -> 
     versions = history.versions | {name: metadata.version(name) for name in ("transformers", "tokenizers")}
     return _CARD.format(
         name=spec.name,
-        **sizes.model_dump(include={"layers", "hidden", "heads"}),
+        layers=counted(sizes.layers, "layer"),
+        hidden=sizes.hidden,
+        heads=counted(sizes.heads, "attention head"),
+        tasks="masked words" + (" and next-sentence prediction" if spec.data.next_sentence else ""),
         parameters=parameters,
         version=metadata.version("bigbatch"),
         positions=spec.model.max_positions,

@@ -145,6 +145,7 @@ def _write_model(draft: Path, spec: JobSpec, weights: dict[str, Tensor], tokeniz
     config.architectures, config.dtype = ["BertForPreTraining"], str(weights[_EMBEDDING].dtype).removeprefix("torch.")
     (draft / CONFIG).write_text(config.to_json_string(), encoding="utf-8")
     save_file(weights, draft / WEIGHTS, metadata={"format": "pt"})
+    (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)  # safetensors lets its owner alone read it
     (draft / tokenizer_files.TOKENIZER).write_text(tokenizer, encoding="utf-8")
     settings = tokenizer_files.configuration(tokenizer, spec.model.max_positions)
     (draft / tokenizer_files.TOKENIZER_CONFIG).write_text(settings, encoding="utf-8")

@@ -111,6 +111,10 @@ def test_the_tokenizer_is_the_one_that_the_run_was_trained_with(exported: Path, 
     assert (exported / "tokenizer.json").read_text() == run.tokenizer()
 
 
+def test_whoever_may_read_one_file_may_read_all(exported: Path) -> None:
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
+
+
 def test_the_model_card_says_data_recipe_steps_figures_and_versions(exported: Path, text: Path) -> None:
     card = (exported / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])

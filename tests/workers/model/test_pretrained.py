@@ -26,7 +26,7 @@ def folder_of(kind: Any, folder: Path) -> Path:
 
 
 def take(
-    folder: Path, tokens: list[str] = TOKENS, *, lowercase: bool = True, **changes: int
+    folder: Path, tokens: list[str] = TOKENS, *, lowercase: bool = True, **changes: Any
 ) -> tuple[PretrainingBert, list[str]]:
     """Take a folder's weights into a model that was begun otherwise; return it and the names that were lacking."""
     model = Model.model_validate(SIZES | {"init_from": str(folder)} | changes)
@@ -90,7 +90,7 @@ def test_the_random_state_is_as_it_was(tmp_path: Path) -> None:
     ],
 )
 def test_another_shape_is_refused_with_the_first_tensor_that_differs(
-    changes: dict[str, int], tensor: str, tmp_path: Path
+    changes: dict[str, Any], tensor: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=tensor):
         take(folder_of(BertForPreTraining, tmp_path), **changes)
