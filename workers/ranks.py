@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore, PrefixStore
@@ -45,6 +46,11 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum `tensor` over all workers, in place."""
     dist.all_reduce(tensor)
     return tensor
+
+
+def any_of(is_so: bool, device: torch.device) -> bool:
+    """Tell on every rank whether it is so on any."""
+    return bool(all_reduce_sum(torch.tensor(float(is_so), device=device)))
 
 
 def gather(value: Value) -> list[Value]:

@@ -3,6 +3,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from tests.ranks import run_on_ranks
@@ -21,6 +22,7 @@ def what_ranks_tell() -> tuple[object, ...]:
         ranks.gather(rank * 10),
         ranks.gather_errors("ill" if rank == 1 else None),
         ranks.as_rank_0_says(rank + 7),
+        [ranks.any_of(rank == number, torch.device("cpu")) for number in (0, 1, 2)],
         ranks.as_rank_0_does(work),
         done,
     )
@@ -28,8 +30,8 @@ def what_ranks_tell() -> tuple[object, ...]:
 
 def test_every_rank_hears_the_same_and_rank_0_alone_does_the_work() -> None:
     first, second = run_on_ranks(2, what_ranks_tell)
-    assert first[:4] == second[:4] == ([0, 10], ["ill"], 7, "from rank 0")
-    assert (first[4], second[4]) == ([0], [])
+    assert first[:5] == second[:5] == ([0, 10], ["ill"], 7, [True, True, False], "from rank 0")
+    assert (first[5], second[5]) == ([0], [])
 
 
 def fail_on_rank_0() -> str:

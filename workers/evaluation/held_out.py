@@ -11,7 +11,7 @@ Nothing that training uses changes: no gradient, no dropout, no random number is
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -26,6 +26,7 @@ from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.model.bert import PretrainingBert
 from workers.model.sharding import whole
+from workers.samples.batch import Batch
 from workers.samples.dataset import PreTrainingData
 
 SEED = 2**32
@@ -81,23 +82,30 @@ class HeldOut:
         )
         return cls(data, min(spec.evaluation.sequences, len(data)), phase.micro_batch_size)
 
-    def evaluate(self, module: PretrainingBert, device: torch.device) -> Figures:
-        """Judge the model. Every rank calls this and gets the same figures."""
+    def evaluate(
+        self, module: PretrainingBert, device: torch.device, asks_to_stop: Callable[[], bool] = lambda: False
+    ) -> Figures | None:
+        """Judge the model. Every rank calls this and gets the same figures.
+
+        Returns:
+            None where `asks_to_stop` was true on any rank before the end.
+        """
         begin = time.monotonic()
         sums_S = torch.zeros(len(_Sums._fields), dtype=torch.float64, device=device)
         model = whole(module)
         with torch.no_grad():
-            for rows in self._turn():
-                batch = self.data.batch(rows).to(device)
-                scores_MV, next_sentence_B2 = model.scores(batch)
-                mlm, nsp = _sums(scores_MV, batch.masked_labels), _sums(next_sentence_B2, batch.next_sentence_labels)
-                sums_S += torch.stack([*mlm, *nsp])
+            for rows in self._turns():
+                if ranks.any_of(asks_to_stop(), device):
+                    return None
+                if rows:
+                    sums_S += _sums(model, self.data.batch(rows).to(device))
         return _figures(self.rows, _Sums(*ranks.all_reduce_sum(sums_S).tolist()), time.monotonic() - begin)
 
-    def _turn(self) -> Iterator[range]:
-        """Yield the rows of this rank's batches; of the last ones it may have none."""
-        for first in range(ranks.rank() * self.batch_size, self.rows, ranks.world_size() * self.batch_size):
-            yield range(first, min(first + self.batch_size, self.rows))
+    def _turns(self) -> Iterator[range]:
+        """Yield the rows of this rank's batches, as often on every rank; in the last turn a rank may have none."""
+        for first in range(0, self.rows, ranks.world_size() * self.batch_size):
+            mine = first + ranks.rank() * self.batch_size
+            yield range(mine, min(mine + self.batch_size, self.rows))
 
 
 class _Sums(NamedTuple):
@@ -111,7 +119,14 @@ class _Sums(NamedTuple):
     samples: float
 
 
-def _sums(scores_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(model: PretrainingBert, batch: Batch) -> Tensor:
+    scores_MV, next_sentence_B2 = model.scores(batch)
+    return torch.stack(
+        [*_sums_of(scores_MV, batch.masked_labels), *_sums_of(next_sentence_B2, batch.next_sentence_labels)]
+    )
+
+
+def _sums_of(scores_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     losses_N = F.cross_entropy(scores_NC, labels_N, reduction="none").double()
     right_N = (scores_NC.argmax(dim=-1) == labels_N).double()
     return losses_N.sum(), right_N.sum(), torch.ones_like(right_N).sum()

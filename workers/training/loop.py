@@ -19,28 +19,28 @@ from workers.checkpoints.save import Saved, SoFar, remove, save
 from workers.contract.manifests import SAMPLES_FORMAT, read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
-from workers.contract.records import AlertRecord, CheckpointRecord, EvaluationRecord, LogRecord, RunStatus, StatusRecord
+from workers.contract.records import AlertRecord, CheckpointRecord, LogRecord, RunStatus, StatusRecord
 from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
-from workers.evaluation.held_out import HeldOut
 from workers.samples.dataset import PreTrainingData, open_phase
 
 from .admission import admit, environment
 from .export_at_end import export_at_end
 from .first_weights import take_first_weights
 from .health import Health
+from .judging import Judge
 from .optimizer import reset_step
 from .reporter import Reporter
 from .signals import StopRequest
 from .step import MicroBatch, Worker, set_up, take_step
-from .telemetry import Telemetry, finite
+from .telemetry import Telemetry
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Steps without a finite gradient after which a run is given up."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """What the phases of one run share."""
 
@@ -49,15 +49,12 @@ class Run:
     identity: str
     """Of the text: sha256 of the prepared corpus's manifest."""
     worker: Worker
-    corpus: Path
-    """The prepared text."""
+    judge: Judge
     health: Health
     telemetry: Telemetry
     reporter: Reporter | None
     """On rank 0 alone."""
     stop: StopRequest
-    evaluation: EvaluationRecord | None = None
-    """The newest one."""
 
 
 class DivergedError(RuntimeError):
@@ -99,12 +96,14 @@ def train(
     worker = set_up(spec, shards, lambda module: take_first_weights(spec, folder, text.folder, module, reporter))
     health, stop = Health(), StopRequest() if stop is None else stop
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
-    run = Run(folder, attempt, text.identity, worker, text.folder, health, telemetry, reporter, stop)
+    judge = Judge(text.folder, worker, telemetry, reporter, attempt)
+    run = Run(folder, attempt, text.identity, worker, judge, health, telemetry, reporter, stop)
     done = _resume(run)
     _announce(run, shards.unigram_entropy_nats)
-    outcome = RunStatus.SUCCEEDED
+    windows = phase_windows(spec.phases)
     with stop.while_training():
-        for window in phase_windows(spec.phases):
+        outcome = _outcome(judge.make_up(windows, done))
+        for window in windows:
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
                 outcome = _train_phase(run, window, done, open_phase(text.folder, spec, window.phase))
         is_due = outcome is RunStatus.SUCCEEDED and spec.export.at_end
@@ -121,7 +120,7 @@ def _resume(run: Run) -> int:
     if loaded is None:
         _check_that_it_is_no_branch(run)
         return 0
-    run.health.best_loss, run.evaluation = loaded.manifest.best_loss, loaded.manifest.evaluation
+    run.health.best_loss, run.judge.newest = loaded.manifest.best_loss, loaded.manifest.evaluation
     if run.reporter:
         run.reporter.summary.resume(loaded.manifest, str(run.folder.store.path(loaded.name.prefix)))
         for damage in loaded.damaged:
@@ -165,7 +164,6 @@ def _announce(run: Run, entropy: float) -> None:
 def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData) -> RunStatus:
     """Take the steps of a phase that are left."""
     phase, spec = window.phase, run.worker.spec
-    held_out = None if spec.data.validation is None else HeldOut.open(run.corpus, spec, phase)
     lr_of = Schedule(
         phase.lr, phase.steps, phase.warmup, decay=phase.decay.kind, power=phase.decay.power, anchor=phase.decay.anchor
     )
@@ -175,22 +173,26 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
         lr = lr_of(step - window.steps_before)
         sums = take_step(run.worker, step, lr, micro_batches)
         saves = step % spec.checkpoint.every_steps == 0 or step == window.last_step
-        judges = held_out is not None and (step % spec.evaluation.every_steps == 0 or step == window.last_step)
+        judges = run.judge.is_due(window, step)
         # What a checkpoint holds is never computed again, so it must have been reported.
         command = run.telemetry.record(step, window.index, lr, sums, flush=saves or judges)
         _give_up_where_hopeless(run, window, step)
         # Before the checkpoint of the same step: a run that goes on from there is not judged again.
-        if held_out and judges:
-            _evaluate(run, window, step, held_out)
+        unjudged = run.judge.judge(window, step) if judges else None
+        command = unjudged or command
         if saves or command is not Command.NONE:
             _checkpoint(run, step)
             command = _command_after_saving(run, command)
-        if command in _ENDS and step < spec.total_steps:
+        if command in _ENDS and (unjudged or step < spec.total_steps):
             return _ENDS[command]
     return RunStatus.SUCCEEDED
 
 
 _ENDS = {Command.STOP: RunStatus.CANCELLED, Command.PAUSE: RunStatus.PAUSED}
+
+
+def _outcome(command: Command | None) -> RunStatus:
+    return RunStatus.SUCCEEDED if command is None else _ENDS[command]
 
 
 def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
@@ -233,28 +235,6 @@ def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]
     return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]
 
 
-def _evaluate(run: Run, window: PhaseWindow, step: int, held_out: HeldOut) -> None:
-    """Judge the model by held-out text."""
-    figures = held_out.evaluate(run.worker.module, run.worker.device)
-    run.evaluation = EvaluationRecord(
-        step=step,
-        attempt=run.attempt,
-        phase=window.index,
-        seq_len=window.phase.seq_len,
-        rows=figures.rows,
-        masked=figures.masked,
-        mlm_loss=finite(figures.mlm_loss),
-        mlm_accuracy=figures.mlm_accuracy,
-        perplexity=finite(figures.perplexity),
-        nsp_loss=finite(figures.nsp_loss),
-        nsp_accuracy=figures.nsp_accuracy,
-        seconds=figures.seconds,
-    )
-    if run.reporter:
-        run.reporter.emit(run.evaluation)
-    run.telemetry.restart_clock()
-
-
 def _checkpoint(run: Run, step: int) -> None:
     if run.reporter:
         run.reporter.sync()  # what a checkpoint holds is never computed again, so no record of it may be lost
@@ -265,7 +245,7 @@ def _checkpoint(run: Run, step: int) -> None:
         run.worker.model,
         run.worker.optimizer,
         is_sound=run.health.close_window(),
-        so_far=SoFar(run.health.best_loss, run.evaluation, *(run.reporter.summary.totals if run.reporter else ())),
+        so_far=SoFar(run.health.best_loss, run.judge.newest, *(run.reporter.summary.totals if run.reporter else ())),
         identity=run.identity,
     )
     ranks.as_rank_0_does(lambda: _report_and_retire(run, name, saved))

@@ -19,7 +19,7 @@ from torch import Tensor
 from optim import Lamb, LastStep
 from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
-from workers.ranks import all_reduce_sum, rank, world_size
+from workers.ranks import all_reduce_sum, gather, rank, world_size
 
 from .health import Health
 from .reporter import Reporter
@@ -101,7 +101,8 @@ class Telemetry:
 
     def _flush(self) -> Command:
         steps, self._steps = self._steps, []
-        is_wanted = [float(each in self._wanted()) for each in Command]
+        wanted = self.wanted
+        is_wanted = [float(each is wanted) for each in Command]
         peaks = [self._peak_memory_bytes() if each == rank() else 0 for each in range(world_size())]
         told = torch.tensor([*is_wanted, self._step_s / world_size(), *peaks], dtype=torch.float64).to(self._device)
         summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), told]))
@@ -123,10 +124,15 @@ class Telemetry:
             return torch.cuda.max_memory_allocated(self._device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
-    def _wanted(self) -> list[Command]:
-        """Return what this rank asks of all ranks: what the control plane says, and a pause where it is told to end."""
-        pause = [Command.PAUSE] if self._stop.is_asked else []
-        return [self._reporter.command if self._reporter else Command.NONE, *pause]
+    @property
+    def wanted(self) -> Command:
+        """What this rank asks of all ranks: what the control plane says, or a pause where it is told to end."""
+        said = self._reporter.command if self._reporter else Command.NONE
+        return Command.PAUSE if self._stop.is_asked and said is not Command.STOP else said
+
+    def agree(self) -> Command:
+        """Return what all ranks obey, without waiting for the next flush. Every rank calls this."""
+        return max(gather(self.wanted), key=list(Command).index)
 
     def _report(self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float, peak: int) -> None:
         self._health.observe(_loss(sums), skipped=bool(numbers_K[2]))

@@ -9,6 +9,7 @@ from transformers import BertForPreTraining
 from tests.ranks import run_on_ranks
 from tests.workers.conftest import Data
 from tests.workers.small_job import PHASE, document
+from workers import ranks
 from workers.contract.documents import parse_spec
 from workers.contract.manifests import read_shards
 from workers.corpus.prepare import prepare
@@ -34,10 +35,12 @@ def judged(corpus: Path, batch_size: int, workers: int = 1, zero_stage: int = 2,
     worker = set_up(spec, read_shards(corpus))
     held_out = replace(HeldOut.open(corpus, spec, spec.phases[0]), batch_size=batch_size)
     before = torch.get_rng_state()
-    figures = held_out.evaluate(worker.module, worker.device)
+    figures, again = (held_out.evaluate(worker.module, worker.device) for _ in range(2))
+    assert figures
+    assert again
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in worker.model.modules())
-    assert held_out.evaluate(worker.module, worker.device)._replace(seconds=0) == figures._replace(seconds=0)
+    assert again._replace(seconds=0) == figures._replace(seconds=0)
     return figures
 
 
@@ -98,6 +101,24 @@ def test_neither_do_ranks_zero_stage_and_precision_even_where_a_rank_has_no_rows
 ) -> None:
     for figures in run_on_ranks(workers, judged, corpus, 4, workers, zero_stage, compute):
         assert list(figures)[:-1] == pytest.approx(list(whole)[:-1], abs=1e-7)
+
+
+def given_up(corpus: Path, after: int) -> tuple[bool, int]:
+    """Judge in turns of one row, and ask on the last rank to stop after some of them; tell what came of it."""
+    spec = parse_spec(document(Path(), ranks.world_size(), data=DATA, evaluation={"sequences": ROWS}, phases=[TWELVE]))
+    worker, turns = set_up(spec, read_shards(corpus)), list[int]()
+
+    def asks_to_stop() -> bool:
+        turns.append(len(turns))
+        return ranks.rank() == ranks.world_size() - 1 and len(turns) > after
+
+    held_out = replace(HeldOut.open(corpus, spec, spec.phases[0]), batch_size=1)
+    return held_out.evaluate(worker.module, worker.device, asks_to_stop) is None, len(turns)
+
+
+def test_it_ends_early_on_all_ranks_where_one_asks_for_it(corpus: Path) -> None:
+    assert run_on_ranks(2, given_up, corpus, 3) == [(True, 4)] * 2
+    assert run_on_ranks(2, given_up, corpus, 7) == [(False, 7)] * 2
 
 
 def test_the_rows_and_their_masks_are_those_of_no_job_and_the_same_for_every_job(corpus: Path) -> None:

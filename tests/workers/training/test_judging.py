@@ -1,6 +1,7 @@
 """When the loop judges the model by held-out text, and that training does not notice; the figures: test_held_out."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from tests.ranks import run_on_ranks
 from tests.workers.small_job import PHASE, document
 from tests.workers.training.running import forget_after, records, steps, train
-from workers.contract.records import CheckpointRecord, EvaluationRecord, LogRecord, StepRecord
+from workers.contract.documents import parse_spec
+from workers.contract.records import CheckpointRecord, EvaluationRecord, LogRecord, Record, RunStatus, StepRecord
+from workers.contract.run.folder import RunFolder
+from workers.ranks import process_group
+from workers.training import loop
+from workers.training.reporter import Reporter
+from workers.training.signals import StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,39 @@ def test_what_a_checkpoint_holds_is_not_judged_again_and_later_figures_are_the_s
     found = evaluations(tmp_path)
     assert [(record.step, record.attempt) for record in found] == [(2, 1), (4, 1), (6, 1), (6, 2)]
     assert found[3].mlm_loss == found[2].mlm_loss
+
+
+def train_until_told_to_end_after(step: int, job: dict[str, Any], folder: Path, home: Path) -> RunStatus:
+    """Train, and have the process told to end when this step has been taken, before the model is judged."""
+    stop, spec = StopRequest(), parse_spec(job)
+
+    def on_record(record: Record) -> None:
+        if isinstance(record, StepRecord) and record.step == step:
+            stop.signal = signal.SIGTERM
+
+    with process_group(spec):
+        reporter = Reporter(RunFolder(folder), on_record=on_record)
+        try:
+            return loop.train(spec, RunFolder(folder), home / "data", reporter=reporter, stop=stop)
+        finally:
+            reporter.close()
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_run_that_is_told_to_end_leaves_the_judging_to_the_next_attempt(
+    step: int, text: Path, apart: Path, home: Path, tmp_path: Path
+) -> None:
+    job = judged(text, apart, 4, checkpoint={"every_steps": 5, "keep": 9})
+    assert train_until_told_to_end_after(step, job, tmp_path / "twice", home) is RunStatus.PAUSED
+    assert step not in [record.step for record in evaluations(tmp_path / "twice")]
+    train(job, tmp_path / "twice", home, attempt=2)
+    train(job, tmp_path / "once", home)
+    assert [(record.step, record.attempt) for record in evaluations(tmp_path / "twice")] == [
+        (4, 1 + (step == 4)),
+        (6, 2),
+    ]
+    losses = [[record.mlm_loss for record in evaluations(tmp_path / name)] for name in ("once", "twice")]
+    assert losses[0] == losses[1]
 
 
 def test_the_log_says_what_the_model_is_judged_by(text: Path, apart: Path, home: Path, tmp_path: Path) -> None:
