@@ -172,3 +172,17 @@ def test_a_text_of_one_token_has_no_pair(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="a single token"):
         PreTrainingData(write_positions(tmp_path, [[1]]), seq_len=16, seed=0, packing=True)
     assert PreTrainingData(tmp_path, seq_len=16, seed=0, packing=True, next_sentence=False).batch([0]).n_tokens == 3
+
+
+def test_a_text_of_one_document_has_no_random_second_segment(tmp_path: Path) -> None:
+    data = PreTrainingData(write_positions(tmp_path, [[5, 9, 1] * 20]), seq_len=32, seed=0, packing=True)
+    pairs = data.draw(range(500)).pairs
+    assert not pairs.is_random.any()
+    assert (pairs.b == pairs.a + pairs.a_length).all()
+
+
+def test_an_epoch_of_documents_of_one_sentence_is_packed_and_balanced(tmp_path: Path) -> None:
+    data = PreTrainingData(write_positions(tmp_path, [[9]] * 400), seq_len=64, seed=0, packing=True)
+    drawn = data.draw(range(1000))
+    assert drawn.length.sum() / (1000 * 64) >= 0.9  # five samples of 12 tokens fit, a sixth does not
+    assert abs(drawn.pairs.is_random.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(drawn.row))
