@@ -61,6 +61,23 @@ def test_a_file_is_trained_reported_and_not_trained_twice(train: Train, text: Pa
     assert len(steps) == 6
 
 
+def test_held_out_figures_are_told_as_they_come_and_summed_up_at_the_end(
+    train: Train, text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "apart.txt").write_text("It snows. It rains.\n\nThe dog sleeps. The cat waits.")
+    data = {"corpus": [str(text)], "vocab": 90, "validation": ["./apart.txt"]}
+    file, run = write_job(tmp_path, text, data=data, evaluation={"every_steps": 3}), tmp_path / "run"
+    done = train(file, "--run", str(run))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    told = [line for line in lines if line.startswith("held-out text: MLM loss ")]
+    assert [line.rpartition(" ")[2] for line in told] == ["3)", "6)", "6)"]  # the last one is in the summary
+    (first,) = [number for number, line in enumerate(lines) if line.startswith("finished after 6 of 6 steps: ")]
+    assert lines[first + 1].startswith("loss: ")
+    assert lines[first + 2] == told[-1] == told[-2]
+    assert lines[first + 3] == f"model: {run / 'export'}"
+
+
 def test_a_branch_of_a_run_folder_is_trained_with_what_the_command_line_sets(
     train: Train, text: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from server.cli.progress import Course, watch
 from server.client import Client
 from server.client.events import Event
+from tests.server.writer import Writer
 from tests.serving import Served, run_records, status
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,6 +77,25 @@ def test_a_terminal_shows_a_bar_and_a_summary(served: Served) -> None:
     assert "━━━" in shown
     assert "1,000 tokens/s" in shown
     assert shown.rstrip().endswith("(guessing by word frequency alone: 6.000)")
+
+
+def test_held_out_figures_are_told_as_they_come_and_with_the_tokens_at_the_end(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, writer, screen = served.submit(), Writer(), Console(file=io.StringIO(), width=200)
+    first, second, again = (writer.step(step) | {"tokens": 700} for step in (1, 2, 2))
+    records = [*writer.begin(), first, second, again, writer.evaluation(2), writer.end("SUCCEEDED")]
+    for seq, record in enumerate(records, 1):
+        record["seq"] = seq
+    served.push(job["id"], records)
+    with Client(served.settings.home, served.url) as client:
+        watch(client, job["id"], screen)
+    figures = "MLM loss 6.500 nats, accuracy 12.5%, perplexity 665.0, NSP accuracy 50.0%"
+    assert f"held-out text: {figures} (80 rows of 64 tokens, after step 2)\n" in capsys.readouterr().out
+    assert isinstance(screen.file, io.StringIO)
+    summary = dict(line.split(maxsplit=1) for line in screen.file.getvalue().splitlines())
+    assert summary["held-out"].startswith(figures)
+    assert summary["tokens"] == "1,400"
 
 
 def test_an_alert_is_a_sentence_and_its_detail_another(served: Served, capsys: pytest.CaptureFixture[str]) -> None:

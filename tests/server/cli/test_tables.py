@@ -7,6 +7,7 @@ from rich.console import Console, RenderableType
 
 from server.cli.doctor import Finding, Mark
 from server.cli.tables import findings_table, job_table, jobs_table, print_warnings, report, screen
+from tests.server.writer import Writer
 
 JOB = {
     "id": "1qx92r16q7na",
@@ -52,6 +53,15 @@ def test_what_is_not_known_of_a_job_has_no_row() -> None:
         "checkpoint",
         "label",
     ]
+
+
+def test_the_newest_held_out_figures_of_a_job_are_a_row() -> None:
+    evaluation = Writer().evaluation(1200, nsp_accuracy=None)
+    (row,) = [line for line in _text(job_table(JOB | {"evaluation": evaluation})).splitlines() if "held-out" in line]
+    assert row.split(maxsplit=2)[:2] == ["held-out", "text"]
+    assert row.split(maxsplit=2)[2].rstrip() == (
+        "MLM loss 6.500 nats, accuracy 12.5%, perplexity 665.0 (80 rows of 64 tokens, after step 1,200)"
+    )
 
 
 def test_what_goes_to_a_file_is_as_wide_as_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
