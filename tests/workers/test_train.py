@@ -87,6 +87,7 @@ def test_a_branch_of_a_run_folder_is_trained_with_what_the_command_line_sets(
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in (tmp_path / "second" / "events.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "step"] == [5, 6]
+    assert f"a branch: goes on from step 4 of {tmp_path / 'first'}" in done.stdout
     folder = RunFolder(tmp_path / "second")
     assert folder.spec().phases[0].lr == 1e-3
     assert folder.manifest().parent == Parent(run=str(tmp_path / "first"), step=4)

@@ -72,7 +72,8 @@ def test_what_a_branch_sets_holds_from_its_first_step_and_no_sooner(
 ) -> None:
     run_on_ranks(2, train, branched(text, parent, tmp_path, step=2, **changes), tmp_path, home)
     expected, found = curve(parent), curve(tmp_path)
-    assert found[3][:2] == expected[3][:2]  # computed with the parent's weights, on the rows that came next
+    # Computed with the parent's weights, on the rows that came next. Other groups add up the norm in another order.
+    assert found[3][:2] == pytest.approx(expected[3][:2], rel=1e-12)
     assert found[4][0] != expected[4][0]
 
 
