@@ -1,5 +1,6 @@
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,11 +23,21 @@ def test_a_decay_anchored_at_the_warmup_is_continuous(lr: float, steps: int, war
     assert schedule(first) >= lr - max(slope, drop) - 1e-12
 
 
-@given(rates, lengths, ratios, st.sampled_from(["linear", "poly", "constant"]), st.sampled_from(["warmup", "start"]))
+KINDS: list[dict[str, Any]] = [
+    {"decay": "linear"},
+    {"decay": "poly", "power": 0.5},
+    {"decay": "cosine"},
+    {"decay": "exponential", "decay_rate": 0.9, "decay_steps": 250},
+    {"decay": "constant"},
+]
+
+
+@given(rates, lengths, ratios, st.sampled_from(KINDS), st.sampled_from(["warmup", "start"]), st.floats(0.0, 1.0))
 def test_a_rate_rises_to_its_peak_and_then_never_rises(
-    lr: float, steps: int, warmup: float, decay: str, anchor: str
+    lr: float, steps: int, warmup: float, kind: dict[str, Any], anchor: Any, hold: float
 ) -> None:
-    schedule = Schedule(lr, steps, warmup, decay=decay, anchor=anchor)  # type: ignore[arg-type]
+    held = 0.0 if kind["decay"] == "constant" else hold * (1 - warmup)
+    schedule = Schedule(lr, steps, warmup, anchor=anchor, hold_ratio=held, **kind)
     curve = [schedule(step) for step in range(1, min(steps, 300) + 1)]
     rising = sum(step / steps < warmup for step in range(1, len(curve) + 1))
     assert all(0 <= rate <= lr * (1 + 1e-12) for rate in curve)
@@ -53,6 +64,37 @@ def test_the_anchor_at_the_start_is_the_published_polynomial_and_jumps_down() ->
     assert schedule(2001) / lr == pytest.approx(0.846, abs=1e-3)
 
 
+def test_a_cosine_decay_is_half_a_wave_from_the_peak_to_the_final_rate() -> None:
+    schedule = Schedule(2e-3, 100, 0.2, decay="cosine", final_lr=1e-4)
+    for step in (20, 21, 60, 99, 100):
+        wave = math.cos(math.pi * (step - 20) / 80)
+        assert schedule(step) == pytest.approx(1e-4 + 1.9e-3 * (1 + wave) / 2, rel=1e-12)
+    assert schedule(60) == pytest.approx(1.05e-3)
+    assert schedule(100) == schedule(101) == pytest.approx(1e-4)
+
+
+def test_an_exponential_decay_falls_by_one_factor_in_each_stretch_of_steps_towards_the_final_rate() -> None:
+    schedule = Schedule(12e-3, 1000, 0.1, decay="exponential", decay_rate=0.9, decay_steps=250, final_lr=1e-3)
+    for step in (100, 101, 350, 600, 1000):
+        assert schedule(step) == pytest.approx(1e-3 + 11e-3 * 0.9 ** ((step - 100) / 250), rel=1e-12)
+    assert schedule(350) - 1e-3 == pytest.approx(0.9 * 11e-3)
+
+
+def test_a_hold_keeps_the_peak_and_the_decay_takes_the_steps_that_are_left() -> None:
+    schedule = Schedule(1.0, 100, 0.2, hold_ratio=0.3)
+    assert [schedule(step) for step in (10, 20, 35, 49, 50)] == [0.5, 1.0, 1.0, 1.0, 1.0]
+    assert [schedule(step) for step in (60, 75, 99, 100)] == pytest.approx([0.8, 0.5, 0.02, 0.0])
+
+
+def test_a_hold_to_the_last_step_leaves_no_decay() -> None:
+    assert [Schedule(1.0, 4, 0.25, hold_ratio=0.75)(step) for step in (1, 2, 4, 5)] == [1.0] * 4
+
+
+def test_after_a_hold_a_decay_that_counts_from_the_start_drops_by_what_it_missed() -> None:
+    schedule = Schedule(1.0, 10, 0.2, decay="poly", power=0.5, anchor="start", hold_ratio=0.3)
+    assert [schedule(step) for step in (4, 5, 6)] == pytest.approx([1.0, 0.5**0.5, 0.4**0.5])
+
+
 def test_a_constant_schedule_only_warms_up() -> None:
     assert [Schedule(1.0, 10, 0.2, decay="constant")(step) for step in (1, 2, 9, 10, 11)] == [0.5, 1, 1, 1, 1]
 
@@ -67,15 +109,34 @@ def test_a_warmup_over_all_steps_ends_at_the_peak() -> None:
         ({"lr": -1.0}, "lr is -1.0"),
         ({"steps": 0}, "steps is 0"),
         ({"warmup_ratio": 1.5}, "warmup_ratio is 1.5"),
-        ({"decay": "cosine"}, "decay is 'cosine'; it must be 'linear'"),
+        ({"decay": "sine"}, "decay is 'sine'; it must be one of 'linear', 'poly', 'cosine', 'exponential', 'constant'"),
         ({"power": 0.5}, "power is 0.5; it must be 1 unless decay is 'poly'"),
         ({"anchor": "end"}, "anchor is 'end'"),
         ({"final_lr": 2.0}, "final_lr is 2.0; it must be from 0 to lr, 1.0"),
+        (
+            {"hold_ratio": 0.9, "warmup_ratio": 0.2},
+            "hold_ratio is 0.9; it must be from 0 to what the warm-up leaves, 0.8",
+        ),
+        ({"hold_ratio": 0.1, "decay": "constant"}, "hold_ratio is 0.1; it must be 0 where decay is 'constant'"),
+        ({"decay": "exponential", "decay_rate": 0.9}, "decay_steps is None; it must be given"),
+        ({"decay": "exponential", "decay_steps": 9}, "decay_rate is None; it must be given"),
+        (
+            {"decay": "exponential", "decay_rate": 1.0, "decay_steps": 9},
+            "decay_rate is 1.0; it must be between 0 and 1",
+        ),
+        ({"decay": "exponential", "decay_rate": 0.9, "decay_steps": 0}, "decay_steps is 0"),
+        ({"decay_rate": 0.9}, "decay_rate is 0.9; it must be None unless decay is 'exponential'"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name_value_and_remedy(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Schedule(**({"lr": 1.0, "steps": 10} | settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 2])
+def test_the_first_step_of_any_warm_up_changes_something_and_none_divides_by_zero(warmup_steps: int) -> None:
+    rates = [Schedule(1.0, 10, warmup_steps / 10, decay="constant")(step) for step in (1, 2, 3)]
+    assert rates == [1 / max(warmup_steps, 1), 1.0, 1.0]
 
 
 def test_steps_are_counted_from_one() -> None:

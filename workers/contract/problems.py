@@ -225,6 +225,8 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
     try:
         text = repr(dict(value)) if isinstance(value, Mapping) else repr(value)
     except ValueError:  # Python does not write out integers of thousands of digits

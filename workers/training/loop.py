@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from optim import Schedule
 from workers import ranks
 from workers.checkpoints import retention
 from workers.checkpoints.errors import CheckpointError
@@ -30,7 +29,7 @@ from .export_at_end import export_at_end
 from .first_weights import take_first_weights
 from .health import Health
 from .judging import Judge
-from .optimizer import reset_step
+from .optimizer import reset_step, schedule_of
 from .reporter import Reporter
 from .signals import StopRequest
 from .step import MicroBatch, Worker, set_up, take_step
@@ -123,6 +122,7 @@ def _resume(run: Run) -> int:
     run.health.best_loss, run.judge.newest = loaded.manifest.best_loss, loaded.manifest.evaluation
     if run.reporter:
         run.reporter.summary.resume(loaded.manifest, str(run.folder.store.path(loaded.name.prefix)))
+        _tell_of_the_parent(run, loaded.name)
         for damage in loaded.damaged:
             detail = f"{damage}. The run goes on from step {loaded.name.step} instead."
             run.reporter.emit(AlertRecord(level="error", title="A checkpoint is damaged", detail=detail))
@@ -135,6 +135,12 @@ def _resume(run: Run) -> int:
                 AlertRecord(level="warning", title="Rows are drawn in another order from here", detail=detail)
             )
     return loaded.name.step
+
+
+def _tell_of_the_parent(run: Run, loaded: CheckpointName) -> None:
+    start = run.worker.spec.start_from
+    if start is not None and loaded.attempt == 0 and run.reporter:  # else it has one of its own
+        run.reporter.emit(LogRecord(text=f"a branch: goes on from step {start.step} of {start.run}"))
 
 
 def _check_that_it_is_no_branch(run: Run) -> None:
@@ -164,9 +170,7 @@ def _announce(run: Run, entropy: float) -> None:
 def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData) -> RunStatus:
     """Take the steps of a phase that are left."""
     phase, spec = window.phase, run.worker.spec
-    lr_of = Schedule(
-        phase.lr, phase.steps, phase.warmup, decay=phase.decay.kind, power=phase.decay.power, anchor=phase.decay.anchor
-    )
+    lr_of = schedule_of(phase)
     if done <= window.steps_before and "step" in phase.reset:
         reset_step(run.worker.optimizer)
     for step, micro_batches in _prefetch(window, done, data):
@@ -201,7 +205,7 @@ def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
     phase = f"phases[{window.index}]"
     raise DivergedError(
         f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of {phase}; "
-        f"lower {phase}.lr {window.phase.lr} or lengthen its warmup {window.phase.warmup}"
+        f"lower {phase}.lr {window.phase.peak_lr:g} or lengthen its warmup {window.phase.warmup_share:g}"
     )
 
 

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from optim import Lamb
+from optim import Lamb, Schedule
 from workers.contract.spec.job import JobSpec
+from workers.contract.spec.phase import Phase
 
 
 def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
@@ -25,7 +26,7 @@ def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
             }
             for (decays, adapts), named in groups.items()
         ],
-        lr=spec.phases[0].lr,
+        lr=spec.phases[0].peak_lr,
         betas=chosen.betas,
         eps=chosen.eps,
         bias_correction=chosen.bias_correction,
@@ -34,6 +35,23 @@ def build_optimizer(spec: JobSpec, module: nn.Module) -> Lamb:
         weight_norm_bounds=chosen.weight_norm_bounds,
         trust_ratio_bounds=chosen.trust_ratio_bounds,
         moments=chosen.moments,
+    )
+
+
+def schedule_of(phase: Phase) -> Schedule:
+    """Return the learning rates of a phase, by the number of a step within it."""
+    decay = phase.decay
+    return Schedule(
+        phase.peak_lr,
+        phase.steps,
+        phase.warmup_share,
+        decay=decay.kind,
+        power=decay.power,
+        anchor=decay.anchor,
+        final_lr=decay.final_lr,
+        hold_ratio=phase.hold,
+        decay_rate=decay.rate,
+        decay_steps=decay.every_steps,
     )
 
 

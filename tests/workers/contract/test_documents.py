@@ -109,11 +109,11 @@ def test_a_vocabulary_larger_than_uint16_is_refused() -> None:
     assert (problem.field, problem.value) == ("data.vocab", "65537")
 
 
-def test_a_batch_that_does_not_divide_names_the_numbers_and_a_multiple() -> None:
+def test_a_batch_that_does_not_divide_names_the_numbers_and_the_nearest_that_would_work() -> None:
     phase = {"seq_len": 64, "global_batch_size": 100, "steps": 3, "lr": 1e-3}
     (problem,) = problems(GOOD | {"phases": [phase], "parallel": {"workers": 2}})
     assert (problem.field, problem.value) == ("phases[0].global_batch_size", "100")
-    assert "multiple of 64" in problem.remedy
+    assert problem.remedy == "write 64 or 128, or change micro_batch_size"
 
 
 def test_a_sequence_longer_than_the_position_embedding_is_refused() -> None:

@@ -113,7 +113,7 @@ def _is_allowed(change: Change, before: JobSpec, after: JobSpec, done: int) -> b
 def _is_longer(before: Phase, after: Phase, taken: int) -> bool:
     """Return whether a phase only got more steps, and its first `taken` steps would compute the same again."""
     is_longer = before.decay.kind == after.decay.kind == "constant" and after.steps > before.steps
-    same_warmup = math.isclose(before.steps * before.warmup, after.steps * after.warmup)
+    same_warmup = math.isclose(before.steps * before.warmup_share, after.steps * after.warmup_share)
     return is_longer and taken <= before.steps and (taken <= 0 or same_warmup)
 
 

@@ -1,5 +1,7 @@
 """The job specification: the one document that the REST API, the command line and the workers share."""
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -14,7 +16,7 @@ from .export import Export
 from .failures import Failures
 from .model import Model
 from .optimizer import Optimizer
-from .parallel import Parallel
+from .parallel import MAX_WORKERS, Parallel
 from .phase import Phase
 from .precision import Precision
 from .start_from import StartFrom
@@ -85,33 +87,50 @@ class JobSpec(Strict):
     def world_sizes(self) -> list[int]:
         """Numbers of workers, ascending, over which every phase's global batch divides into whole micro-batches."""
         workers = self.parallel.range
-        most = min(phase.global_batch_size // phase.micro_batch_size for phase in self.phases)
-        return [size for size in range(workers.min, min(workers.max, most) + 1) if self._divides(size)]
+        return self._sizes_that_divide(workers.min, workers.max)
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
-    def _divides(self, world_size: int) -> bool:
-        whole = all(phase.global_batch_size % (phase.micro_batch_size * world_size) == 0 for phase in self.phases)
-        return whole and world_size % self.parallel.replicate == 0
+    def _sizes_that_divide(self, least: int, most: int, phases: Sequence[Phase] | None = None) -> list[int]:
+        phases = self.phases if phases is None else phases
+        if any(phase.global_batch_size % phase.micro_batch_size for phase in phases):
+            return []
+        micro_batches = math.gcd(*(phase.global_batch_size // phase.micro_batch_size for phase in phases))
+        sizes = range(least, min(most, micro_batches or most) + 1)
+        return [size for size in sizes if micro_batches % size == 0 and size % self.parallel.replicate == 0]
 
     def _no_world_size(self) -> PydanticCustomError:
-        workers = self.parallel.range
-        sizes = range(workers.min, workers.max + 1)
         for number, phase in enumerate(self.phases):
-            if all(phase.global_batch_size % (phase.micro_batch_size * size) for size in sizes):
-                most = counted(workers.max, "worker")
-                return fault(
-                    f"does not divide into whole micro-batches of {phase.micro_batch_size} on {most}",
-                    f"write a multiple of {phase.micro_batch_size * workers.max}, or change micro_batch_size",
-                    f"phases[{number}].global_batch_size",
-                    phase.global_batch_size,
-                )
+            if phase.global_batch_size % phase.micro_batch_size:
+                return self._broken_micro_batches(number, phase)
+        workers, replicate = self.parallel.range, self.parallel.replicate
+        counts = sorted({phase.global_batch_size // phase.micro_batch_size for phase in self.phases})
+        batches = " or ".join(f"{count:,}" for count in counts) + " micro-batch" + ("" if counts == [1] else "es")
+        replicas = f" with parallel.replicate = {replicate}" if replicate > 1 else ""
+        many = f"{workers.min:,} to " * (workers.min < workers.max) + counted(workers.max, "worker")
+        problem = f"a step of {batches} does not divide over {many}{replicas}"
+        fewer, more = self._sizes_that_divide(1, workers.min), self._sizes_that_divide(workers.max, MAX_WORKERS)
+        if not (nearest := [*fewer[-1:], *more[:1]]):
+            remedy = "lower parallel.replicate, or make the micro-batches smaller"
+            return fault(problem, remedy, "parallel.replicate", replicate)
+        remedy = f"write {_either(nearest)}, the nearest that would work, or change the batches"
+        return fault(problem, remedy, "parallel.workers", self.parallel.workers)
+
+    def _broken_micro_batches(self, number: int, phase: Phase) -> PydanticCustomError:
+        batch, micro, workers = phase.global_batch_size, phase.micro_batch_size, self.parallel.range
+        others = [each for each in self.phases if each.global_batch_size % each.micro_batch_size == 0]
+        steps = [micro * size for size in self._sizes_that_divide(workers.min, workers.max, others) or [workers.min]]
+        below, above = max(batch // each * each for each in steps), min((batch // each + 1) * each for each in steps)
         return fault(
-            f"{counted(workers.max, 'worker')} cannot form {self.parallel.replicate} groups of the same size",
-            "choose parallel.workers as a multiple of parallel.replicate",
-            "parallel.replicate",
-            self.parallel.replicate,
+            f"does not divide into whole micro-batches of {micro:,}",
+            f"write {_either([each for each in (below, above) if each])}, or change micro_batch_size",
+            f"phases[{number}].global_batch_size",
+            batch,
         )
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))  # as an author can write them, without a comma

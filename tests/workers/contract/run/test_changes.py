@@ -60,6 +60,11 @@ def test_what_does_not_change_the_result_may_change(change: dict[str, Any], told
         ("phases[0].micro_batch_size", {"phases": [PHASE | {"micro_batch_size": 4}]}),
         ("phases[0].steps", {"phases": [PHASE | {"steps": 7}]}),
         ("phases[0].warmup", {"phases": [PHASE | {"warmup": 0.1}]}),
+        ("phases[0].lr", {"phases": [PHASE | {"lr": {"base": 1.0, "at_batch": 8, "rule": "sqrt"}}]}),
+        ("phases[0].hold", {"phases": [PHASE | {"hold": 0.1}]}),
+        ("phases[0].decay.kind", {"phases": [PHASE | {"decay": {"kind": "cosine"}}]}),
+        ("phases[0].decay.final_lr", {"phases": [PHASE | {"decay": {"final_lr": 1e-4}}]}),
+        ("start_from", {"start_from": {"run": "1qx92r16q7na", "step": 2}}),
     ],
 )
 def test_what_changes_the_result_is_refused_by_name(field: str, change: dict[str, Any]) -> None:
@@ -85,6 +90,9 @@ def test_a_phase_of_constant_rate_may_get_more_steps_if_its_warm_up_stays_or_has
     ]
     assert changes(before, {"phases": [longer]}, done=0) == ["phases[0].steps: 100 → 200"]
     assert refused(before, {"phases": [longer]}, done=60) == {"phases[0].steps"}
+    rule = {"base": 0.1, "at_batch": 8, "rule": "linear"}
+    assert changes(before, {"phases": [longer | {"warmup": rule | {"base": 0.05}}]}, done=60)
+    assert refused(before, {"phases": [longer | {"warmup": rule}]}, done=60) == {"phases[0].steps", "phases[0].warmup"}
     without = CONSTANT | {"warmup": 0.0}
     assert changes({"phases": [without]}, {"phases": [without | {"steps": 200}]}, done=60) == [
         "phases[0].steps: 100 → 200"
