@@ -12,9 +12,10 @@ from server.errors import ClusterUnreachableError
 from tests.serving import Served, serving
 
 START_S = 240
-# Begun last, one of these would keep one core busy for long while the others rest. The first waits for jobs.
+# These share one server and its cluster, and wait for jobs.
+ON_THE_SERVICE = ("system/test_whole_path.py", "system/test_whole_way.py")
+# Begun last, one of these would keep one core busy for long while the others rest.
 LONGEST = (
-    "system/test_whole_path.py",
     "server/test_dashboard.py",
     "workers/test_interruption.py",
     "workers/test_train.py",
@@ -36,19 +37,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     strangers -= {str(FOLDER / name) for name in ON_THE_CLUSTER}
     if strangers:
         raise pytest.UsageError(f"add to ON_THE_CLUSTER in tests/conftest.py: {', '.join(sorted(strangers))}")
-    order = [FOLDER / name for name in (*LONGEST[:1], *ON_THE_CLUSTER, *LONGEST[1:])]
+    order = [FOLDER / name for name in (*ON_THE_SERVICE, *ON_THE_CLUSTER, *LONGEST)]
     items.sort(key=lambda item: order.index(item.path) if item.path in order else len(order))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand out whole files, and those that share the cluster as if they were one."""
+    """Hand out whole files, and those that share a cluster as if they were one."""
     from xdist.scheduler import LoadFileScheduling
 
     class OneCluster(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "cluster" if file.endswith(tuple(f"tests/{name}" for name in ON_THE_CLUSTER)) else file
+            file: str = super()._split_scope(nodeid)
+            for names in (ON_THE_SERVICE, ON_THE_CLUSTER):
+                if file.endswith(tuple(f"tests/{name}" for name in names)):
+                    return names[0]
+            return file
 
     return OneCluster(config, log) if config.getvalue("dist") == "loadfile" else None
 

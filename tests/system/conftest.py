@@ -1,0 +1,21 @@
+"""One server and one cluster for all tests of this folder that train on it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from server.cluster.process import ClusterProcess
+from tests.system.service import Service
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A served home with its cluster, of which nothing may be left at the end."""
+    service = Service(tmp_path_factory.mktemp("whole-path") / "home")
+    try:
+        yield service
+        service.stop()
+        assert ClusterProcess(service.settings.ray).processes() == []
+    finally:
+        service.process.kill()
+        ClusterProcess(service.settings.ray).stop()
