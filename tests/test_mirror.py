@@ -25,7 +25,6 @@ ELSEWHERE = {
     "workers/corpus/work/process.py": "workers/corpus/test_build.py",
     "workers/corpus/work/repeats.py": "workers/corpus/test_build.py",
     "workers/corpus/work/tasks.py": "workers/corpus/test_build.py",
-    "workers/model/attention.py": "workers/model/test_bert.py",
     "workers/samples/borders.py": "workers/samples/test_index.py",
     "workers/training/alone.py": "workers/test_train.py",
 }
