@@ -97,13 +97,15 @@ function Charts({ run, shared }) {
   // Only this part of the loss compares with the entropy: the other is that of the next-sentence task.
   const masked = { label: "masked words", row: ROW.mlm_loss, ink: "line-masked" };
   const judged = run.job.evaluation;
-  const heldOut = (name) => ({ label: "held-out text", row: ROW[`evaluation_${name}`], dots: true, ink: "line-held-out" });
+  const heldOut = (name) => ({ label: "held-out", row: ROW[`evaluation_${name}`], dots: true, ink: "line-held-out" });
   const reference = { label: `unigram entropy ${number(entropy)}`, constant: entropy, dash: true, ink: "muted" };
   const small = { ...shared, timeline: run.metrics, height: 118 };
   const spread = { label: "median", row: ROW.trust_ratio_median, band: [ROW.trust_ratio_p10_min, ROW.trust_ratio_p90_max], ink: "line-ratio" };
   const has = (name) => run.metrics.row(ROW[name]).some((value) => value !== null);
+  const others = 2 + [judged, has("grad_norm"), has("trust_ratio_median")].filter(Boolean).length;
+  const rows = others > 4 ? 3 : 2; // as tall as the small charts beside it
   return html`<section class="panel charts" aria-label="Metrics">
-    <div class="tall"><${Chart} title="Loss" unit="nats" ...${small} height=${278} log=${log}
+    <div class="tall" data-rows=${rows}><${Chart} title="Loss" unit="nats" ...${small} height=${160 * rows - 42} log=${log}
       lines=${[line("loss", "line-loss"), masked, ...(judged ? [heldOut("mlm_loss")] : []), ...(entropy ? [reference] : [])]}>
       <label class="toggle"><input type="checkbox" checked=${log} onChange=${(event) => setLog(event.target.checked)} /> logarithmic</label></${Chart}></div>
     <${Chart} title="Learning rate" ...${small} lines=${[line("lr", "line-lr")]} />
