@@ -1,6 +1,6 @@
 """`python -m workers.launch RUN --attempt N --workers W --data DIR`: the driver of one job on a Ray cluster.
 
-Only this file imports Ray.
+Only this file and `corpus.work.cluster` import Ray.
 
 Ray starts the worker group and starts it again when a worker dies; the loop finds its newest checkpoint by itself.
 `ray.train.report` is never called: it is a barrier over all workers that takes seconds.
@@ -22,6 +22,7 @@ from .contract.problems import SpecError
 from .contract.records import RunStatus, StatusRecord
 from .contract.run.folder import RunFolder, RunFolderError
 from .contract.run.lock import LockedError, SupersededError
+from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
 from .training.reporter import Reporter
@@ -72,16 +73,34 @@ def _drive(folder: RunFolder, order: Order) -> int:
         spec = folder.spec()
         check_size(spec, order.workers)
         ray.init(log_to_driver=True)
+        _prepare_on_cluster(spec, folder, order)
         outcome, error = _fit(spec, order), None
     except TrainingFailedError as failure:
         outcome, error = RunStatus.FAILED, _failures(failure)
-    except SpecError as problem:
+    except (SpecError, CorpusError) as problem:
         outcome, error = RunStatus.FAILED, str(problem)
     if error is not None:  # else the worker said it already
         reporter = Reporter(folder, order.attempt)
         reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=order.attempt, error=error))
         reporter.close()
     return 0 if outcome is not RunStatus.FAILED else 1
+
+
+def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
+    """Prepare the text on all nodes while no worker holds them. On a single node the workers do it, in processes."""
+    if sum(node["Alive"] for node in ray.nodes()) == 1:
+        return
+    from .corpus.prepare import prepare
+    from .corpus.work.cluster import on_cluster
+    from .corpus.work.pool import if_large
+    from .training.preparation import progress_to
+
+    reporter = Reporter(folder, order.attempt)
+    try:
+        begun_on = folder.manifest().identity
+        prepare(spec.data, order.data, progress_to(reporter), spread=if_large(on_cluster), begun_on=begun_on)
+    finally:
+        reporter.close()
 
 
 def _fit(spec: JobSpec, order: Order) -> RunStatus:
@@ -109,7 +128,6 @@ def _worker(config: dict[str, Any]) -> str:
     """Run one rank. Imported on the worker, so the driver need not load torch's distributed parts."""
     from . import ranks
     from .checkpoints.errors import CheckpointError
-    from .contract.sources import CorpusError
     from .training import loop
 
     spec: JobSpec = config["spec"]

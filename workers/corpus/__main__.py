@@ -23,7 +23,7 @@ from workers.contract.spec.data import Data
 
 from . import prepare as preparing
 from .shards import Shards
-from .work.pool import Spread, automatic, in_processes
+from .work.pool import Spread, if_large, in_processes, on_all_processors
 
 _LINE_EVERY_S = 10.0
 _EXAMPLE = "Example: bigbatch data prepare configs/demo.yaml"
@@ -61,7 +61,7 @@ def _read(command_line: Sequence[str] | None) -> Arguments:
     given = _parser().parse_args(command_line)
     data = parse_spec(read_file(given.file)).data
     check_files(data)
-    spread: Spread = partial(in_processes, given.processes) if given.processes else automatic
+    spread: Spread = partial(in_processes, given.processes) if given.processes else if_large(on_all_processors)
     if given.ray is not None:
         spread = _connect(given.ray)
     return Arguments(data, (given.home or home()).expanduser().absolute() / "data", spread, given.verify, given.json)
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", type=Path, help="prepare in HOME/data (default: $BIGBATCH_HOME or ~/.bigbatch)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--processes", type=_at_least_1, help="how many at once (default: one for each processor)")
-    where.add_argument("--ray", metavar="ADDRESS", help="spread the work over this Ray cluster; auto finds a local one")
+    where.add_argument("--ray", metavar="ADDRESS", help="spread the work over a Ray cluster; auto finds one here")
     parser.add_argument("--verify", action="store_true", help="compare every byte of the result with its sha256")
     parser.add_argument("--json", action="store_true", help="print what was prepared as JSON")
     return parser

@@ -26,7 +26,7 @@ from . import validation, vocabulary
 from .build import Builder, Progress, Text, Writers
 from .hashes import hash_texts
 from .reading.units import UNIT_BYTES
-from .work.pool import Spread, automatic
+from .work.pool import Spread, if_large, on_all_processors
 from .work.process import WorkerError
 
 __all__ = ["DataLike", "Progress", "prepare"]
@@ -57,7 +57,7 @@ def prepare(
     within: Path,
     progress: Progress | None = None,
     *,
-    spread: Spread = automatic,
+    spread: Spread | None = None,
     unit_bytes: int = UNIT_BYTES,
     begun_on: str | None = None,
 ) -> Path:
@@ -70,7 +70,7 @@ def prepare(
         data: text, vocabulary and settings.
         within: the folder of prepared texts.
         progress: told what is done.
-        spread: how units of text are worked on: in this process, in several, or on a cluster.
+        spread: how units of text are worked on; by default on all processors of this machine, where there is much text.
         unit_bytes: size of these units.
         begun_on: identity of the prepared corpus that a run was begun on. Another text is refused, if possible before
             it is prepared.
@@ -79,7 +79,9 @@ def prepare(
         CorpusError: the text or the vocabulary cannot be used; the message names the file and the remedy.
     """
     try:
-        return _found_or_made(data, within, progress or _silent, spread, unit_bytes, begun_on)
+        return _found_or_made(
+            data, within, progress or _silent, spread or if_large(on_all_processors), unit_bytes, begun_on
+        )
     except OSError as error:  # the disk is full, the folder another user's
         raise CorpusError(f"{within}: text cannot be prepared there ({error}); make room, or choose another") from error
 

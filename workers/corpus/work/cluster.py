@@ -1,5 +1,6 @@
 """Units of text over a Ray cluster, by Ray Data. Of this package, only this file imports Ray."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -16,14 +17,15 @@ from .tasks import Task
 
 
 def connect(address: str) -> None:
-    """Connect this process to the Ray cluster at an address; `auto` is one of this machine.
+    """Connect this process to the Ray cluster at an address; `auto` finds one on this machine, `local` starts one.
 
     Raises:
         CorpusError: there is no cluster.
     """
+    only_here = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError) as error:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **only_here)
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise CorpusError(f"--ray {address}: no Ray cluster answers ({error}); correct the address") from error
 
 
@@ -36,6 +38,8 @@ def on_cluster(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
         CorpusError: the text cannot be used.
         WorkerError: a process failed.
     """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the caller tells of the progress
     shared_task, shared_work = ray.put(task), [ray.put(each) for each in work]
 
     def do(row: dict[str, Any]) -> dict[str, Any]:

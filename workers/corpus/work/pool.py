@@ -25,11 +25,20 @@ SMALL_BYTES = 2**24
 """So much text is done before other processes have started."""
 
 
-def automatic(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
-    """Work on units in a process for each processor that this one may use, or alone where there is little to do."""
+def if_large(spread: Spread) -> Spread:
+    """Return what works on little text in this process, and on more by `spread`."""
+
+    def by_size(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
+        is_small = sum(unit.size_bytes for unit, _ in work) <= SMALL_BYTES
+        return (alone if is_small else spread)(task, work)
+
+    return by_size
+
+
+def on_all_processors(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
+    """Work on units in a process for each processor that this one may use."""
     processors = len(os.sched_getaffinity(0))
-    is_small = sum(unit.size_bytes for unit, _ in work) <= SMALL_BYTES
-    return alone(task, work) if is_small or processors == 1 else in_processes(processors, task, work)
+    return alone(task, work) if processors == 1 else in_processes(processors, task, work)
 
 
 def alone(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
