@@ -222,7 +222,7 @@ class EvaluationRecord(_Record):
         nsp = "" if self.nsp_accuracy is None else f", NSP accuracy {self.nsp_accuracy:.1%}"
         return (
             f"MLM loss {shown(self.mlm_loss, '.3f')} nats, accuracy {shown(self.mlm_accuracy, '.1%')}, perplexity "
-            f"{shown(self.perplexity, '.1f')}{nsp} ({counted(self.rows, 'row')} of {self.seq_len} tokens, after step "
+            f"{shown(self.perplexity, '.5g')}{nsp} ({counted(self.rows, 'row')} of {self.seq_len} tokens, after step "
             f"{self.step:,})"
         )
 

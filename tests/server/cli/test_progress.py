@@ -90,7 +90,7 @@ def test_held_out_figures_are_told_as_they_come_and_with_the_tokens_at_the_end(
     served.push(job["id"], records)
     with Client(served.settings.home, served.url) as client:
         watch(client, job["id"], screen)
-    figures = "MLM loss 6.500 nats, accuracy 12.5%, perplexity 665.0, NSP accuracy 50.0%"
+    figures = "MLM loss 6.500 nats, accuracy 12.5%, perplexity 665, NSP accuracy 50.0%"
     assert f"held-out text: {figures} (80 rows of 64 tokens, after step 2)\n" in capsys.readouterr().out
     assert isinstance(screen.file, io.StringIO)
     summary = dict(line.split(maxsplit=1) for line in screen.file.getvalue().splitlines())

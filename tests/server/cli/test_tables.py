@@ -60,7 +60,7 @@ def test_the_newest_held_out_figures_of_a_job_are_a_row() -> None:
     (row,) = [line for line in _text(job_table(JOB | {"evaluation": evaluation})).splitlines() if "held-out" in line]
     assert row.split(maxsplit=2)[:2] == ["held-out", "text"]
     assert row.split(maxsplit=2)[2].rstrip() == (
-        "MLM loss 6.500 nats, accuracy 12.5%, perplexity 665.0 (80 rows of 64 tokens, after step 1,200)"
+        "MLM loss 6.500 nats, accuracy 12.5%, perplexity 665 (80 rows of 64 tokens, after step 1,200)"
     )
 
 

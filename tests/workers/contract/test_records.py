@@ -11,6 +11,7 @@ from workers.contract.problems import counted
 from workers.contract.records import (
     RECORD,
     AlertRecord,
+    EvaluationRecord,
     LogRecord,
     RunStatus,
     StatusRecord,
@@ -117,3 +118,20 @@ def test_a_file_name_that_is_not_utf_8_can_be_told_of() -> None:
         StatusRecord(status=RunStatus.FAILED, attempt=1, error=name),
     )
     assert [record.model_dump_json().count("caf\\\\udce9.txt") for record in records] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(("perplexity", "told"), [(450.505, "450.5,"), (12345.678, "12346,"), (1e217, "1e+217,")])
+def test_a_perplexity_is_told_in_a_few_digits_however_large_it_is(perplexity: float, told: str) -> None:
+    evaluation = {
+        "kind": "evaluation",
+        "seq": 1,
+        "time": "2026-01-31T12:00:00Z",
+        "step": 2000,
+        "attempt": 1,
+        "phase": 0,
+        "seq_len": 64,
+    }
+    means = {"mlm_loss": 6.11, "mlm_accuracy": 0.1, "perplexity": perplexity, "nsp_loss": 0.7, "nsp_accuracy": 0.5}
+    record = RECORD.validate_python(evaluation | means | {"rows": 1, "masked": 9, "seconds": 1.0})
+    assert isinstance(record, EvaluationRecord)
+    assert f"perplexity {told} NSP accuracy 50.0% (1 row of 64 tokens, after step 2,000)" in record.figures

@@ -103,6 +103,17 @@ def test_neither_do_ranks_zero_stage_and_precision_even_where_a_rank_has_no_rows
         assert list(figures)[:-1] == pytest.approx(list(whole)[:-1], abs=1e-7)
 
 
+def test_a_job_without_next_sentence_prediction_has_no_figures_of_it(corpus: Path, whole: Figures) -> None:
+    data = DATA | {"next_sentence": False}
+    spec = parse_spec(document(Path(), data=data, evaluation={"sequences": ROWS}))
+    with process_group(spec):
+        worker = set_up(spec, read_shards(corpus))
+        figures = HeldOut.open(corpus, spec, spec.phases[0]).evaluate(worker.module, worker.device)
+    assert figures
+    assert (figures.rows, figures.nsp_loss, figures.nsp_accuracy) == (ROWS, None, None)
+    assert figures.mlm_loss == pytest.approx(whole.mlm_loss, rel=0.1)
+
+
 def given_up(corpus: Path, after: int) -> tuple[bool, int]:
     """Judge in turns of one row, and ask on the last rank to stop after some of them; tell what came of it."""
     spec = parse_spec(document(Path(), ranks.world_size(), data=DATA, evaluation={"sequences": ROWS}, phases=[TWELVE]))

@@ -118,6 +118,16 @@ def test_what_a_checkpoint_holds_is_not_judged_again_and_later_figures_are_the_s
     assert found[3].mlm_loss == found[2].mlm_loss
 
 
+def test_a_model_that_is_beyond_all_numbers_has_null_figures(
+    text: Path, apart: Path, home: Path, tmp_path: Path
+) -> None:
+    hopeless = PHASE | {"lr": 1e38, "steps": 3, "warmup": 0.0}
+    train(judged(text, apart, 3, phases=[hopeless], export={"at_end": False}), tmp_path, home)
+    (record,) = evaluations(tmp_path)
+    assert (record.mlm_loss, record.perplexity) == (None, None)
+    assert record.figures.startswith("MLM loss - nats, accuracy ")
+
+
 def train_until_told_to_end_after(step: int, job: dict[str, Any], folder: Path, home: Path) -> RunStatus:
     """Train, and have the process told to end when this step has been taken, before the model is judged."""
     stop, spec = StopRequest(), parse_spec(job)
