@@ -21,7 +21,7 @@ ELSEWHERE = {
     "workers/corpus/work/process.py": "workers/corpus/test_build.py",
     "workers/corpus/work/repeats.py": "workers/corpus/test_build.py",
     "workers/corpus/work/tasks.py": "workers/corpus/test_build.py",
-    "workers/samples/borders.py": "workers/samples/test_index.py",
+    "workers/corpus/rows/borders.py": "workers/corpus/rows/test_index.py",
     "workers/training/alone.py": "workers/test_train.py",
 }
 """Modules of types alone, or that mean something only together with others, and the tests that use them."""

@@ -19,9 +19,10 @@ from workers.contract.documents import parse_spec, read_file
 from workers.contract.manifests import VALIDATION, ShardsManifest, identity
 from workers.contract.problems import SpecError, counted
 from workers.contract.sources import CorpusError, check_files, find
-from workers.contract.spec.data import Data
+from workers.contract.spec.job import JobSpec
 
 from . import prepare as preparing
+from .rows.index import Layout, open_index
 from .shards import Shards
 from .work.pool import Spread, if_large, in_processes, on_all_processors
 
@@ -34,7 +35,7 @@ _INTERRUPTED = 130  # what a shell gives a program that Ctrl-C has ended
 class Arguments:
     """What is to be prepared, and how."""
 
-    data: Data
+    spec: JobSpec
     within: Path
     spread: Spread
     verify: bool
@@ -59,19 +60,19 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 def _read(command_line: Sequence[str] | None) -> Arguments:
     given = _parser().parse_args(command_line)
-    data = parse_spec(read_file(given.file)).data
-    check_files(data)
+    spec = parse_spec(read_file(given.file))
+    check_files(spec.data)
     spread: Spread = partial(in_processes, given.processes) if given.processes else if_large(on_all_processors)
     if given.ray is not None:
         spread = _connect(given.ray)
-    return Arguments(data, (given.home or home()).expanduser().absolute() / "data", spread, given.verify, given.json)
+    return Arguments(spec, (given.home or home()).expanduser().absolute() / "data", spread, given.verify, given.json)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bigbatch data prepare",
-        description="Turn the text of a job into a vocabulary and token shards, once for all jobs with the same text. "
-        "An interrupted preparation goes on where it stopped.",
+        description="Turn the text of a job into a vocabulary, token shards and the rows of its phases, once for all "
+        "jobs with the same text. An interrupted preparation goes on where it stopped.",
         epilog=_EXAMPLE,
     )
     parser.add_argument("file", type=Path, help="a job file, e.g. configs/demo.yaml")
@@ -100,14 +101,17 @@ def _connect(address: str) -> Spread:
 def _prepare(arguments: Arguments) -> None:
     begun_s = time.monotonic()
     console = Console(stderr=True, soft_wrap=True)
+    data = arguments.spec.data
     with _shown(console) as progress:
-        folder = preparing.prepare(arguments.data, arguments.within, progress, spread=arguments.spread)
-    shards = Shards(folder)
+        folder = preparing.prepare(data, arguments.within, progress, spread=arguments.spread)
+        shards = Shards(folder)
+        for phase in arguments.spec.phases:
+            open_index(shards, Layout(phase.seq_len, data.next_sentence, data.packing), progress)
     held_out = Shards(folder / VALIDATION) if shards.manifest.validation else None
     if arguments.verify:
         for each in filter(None, (shards, held_out)):
             each.verify()
-    left_out = find(arguments.data.corpus).left_out
+    left_out = find(data.corpus).left_out
     if arguments.as_json:
         document = {
             "folder": str(folder),

@@ -67,7 +67,7 @@ def hash_texts(
     if (known := _known(index, paths, states)) and all(known):
         return [each for each in known if each]
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(index.with_suffix(".lock")):
+    with locked(index.with_suffix(".lock")):
         known = _known(index, paths, states)
         hashed = list(_hash(files, known, report))
         write_private(index, _KNOWN.dump_json(hashed, indent=1).decode())
@@ -133,7 +133,8 @@ def _unreadable(file: TextFile, error: OSError) -> CorpusError:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of this file, which is made if there is none, and wait for whoever holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -19,11 +19,12 @@ from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.corpus import vocabulary
+from workers.corpus.build import Progress
+from workers.corpus.rows.index import Layout, open_index
 from workers.corpus.shards import VOCABULARY, Shards
 from workers.corpus.vocabulary import CLS, MASK, PAD, SEP
 
 from .batch import Batch, Packed
-from .index import Layout, Progress, open_index
 from .masking import Masking, Text, expand
 from .order import permute
 from .packing import Packs
@@ -80,7 +81,7 @@ class PreTrainingData:
         self.seq_len, self.seed = seq_len, seed
         self.next_sentence, self.packing = next_sentence, packing
         self._shards = Shards(folder)
-        layout = Layout(seq_len, special=3 if next_sentence else 2, packing=packing)
+        layout = Layout(seq_len, next_sentence=next_sentence, packing=packing)
         index = open_index(self._shards, layout, progress)
         one_pair_a_row = next_sentence and not packing
         self._rows: Chunks | Packs = (

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.contract.sources import CorpusError
+from workers.corpus.rows.index import Index, Layout
 
 from .draws import Purpose, below, draw, happens
-from .index import Index, Layout
 from .pairs import Pairs
 
 I64 = NDArray[np.int64]
@@ -62,7 +62,7 @@ class Packs:
     def __init__(self, index: Index, layout: Layout, short: float = 0.0) -> None:
         self._borders, self._starts = index
         self._layout, self._short = layout, short
-        self._segments = layout.special - 1
+        self._segments = 2 if layout.next_sentence else 1
         tokens = self._borders.token(np.array([len(self._borders)])).item()
         self._has_others = self._borders.documents > 1
         if self._segments == 2 and not self._has_others and tokens == 1:

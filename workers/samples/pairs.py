@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.contract.sources import CorpusError
+from workers.corpus.rows.index import Index
 
 from .draws import Purpose, below, draw, happens
-from .index import Index
 
 I64 = NDArray[np.int64]
 

@@ -59,6 +59,7 @@ def test_the_result_is_verified_and_told_as_json(job: Path) -> None:
         assert answer["identity"] == identity(Path(answer["folder"]))
         assert (answer["verified"], answer["manifest"]["sentences"]) == (True, 6)
     assert answers[0]["folder"] == answers[1]["folder"]
+    assert (Path(answers[0]["folder"]) / "rows-16-3" / "index.json").exists()
 
 
 def test_a_shard_that_went_bad_is_named_where_all_is_verified(job: Path) -> None:

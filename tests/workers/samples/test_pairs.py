@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tests.workers.conftest import Data, write_lengths, write_positions
 from workers.contract.sources import CorpusError
 from workers.corpus.prepare import prepare
+from workers.corpus.rows.index import Layout, open_index
 from workers.corpus.shards import Shards
-from workers.samples.index import Layout, open_index
 from workers.samples.pairs import Chunks, Pairs
 
 LENGTHS = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -45,7 +45,7 @@ def pieces(length: int, room: int) -> list[int]:
 
 
 def chunks_of(folder: Path, room: int, short: float = 0.0) -> Chunks:
-    index = open_index(Shards(folder), Layout(room + 3, special=3, packing=False))
+    index = open_index(Shards(folder), Layout(room + 3, next_sentence=True, packing=False))
     return Chunks(index, room, short)
 
 

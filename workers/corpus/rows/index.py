@@ -8,12 +8,9 @@ Whoever comes first makes the index, the others wait for it. All of it is mapped
 does not grow with the text.
 """
 
-import fcntl
-import os
 import shutil
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +20,13 @@ from pydantic import BaseModel, ValidationError
 
 from workers.contract.manifests import identity
 from workers.contract.sources import CorpusError
+from workers.corpus.build import Progress
+from workers.corpus.hashes import locked
 from workers.corpus.shards import Shards
 
 from .borders import BLOCK, Borders, find_long
 
 I64 = NDArray[np.int64]
-Progress = Callable[[str, float], None]
-"""Told what is being done, and which part of it is done, 0 to 1."""
 
 INDEX_FORMAT = 1
 """Raise it whenever the same text would give other rows."""
@@ -40,9 +37,15 @@ class Layout(NamedTuple):
     """What decides where rows begin."""
 
     seq_len: int
-    special: int
-    """Special tokens of a sample: [CLS] and one [SEP] after each segment."""
+    next_sentence: bool
+    """Whether a sample has two segments."""
     packing: bool
+    """Whether a row holds several samples."""
+
+    @property
+    def special(self) -> int:
+        """Special tokens of a sample: [CLS] and a [SEP] after each segment."""
+        return 3 if self.next_sentence else 2
 
     @property
     def room(self) -> int:
@@ -81,7 +84,7 @@ def open_index(shards: Shards, layout: Layout, progress: Progress | None = None)
     folder, corpus = shards.folder / layout.folder, identity(shards.folder)
     try:
         if not _is_whole(folder, corpus):
-            with _locked(folder.with_suffix(".lock")):
+            with locked(folder.with_suffix(".lock")):
                 if not _is_whole(folder, corpus):
                     _make(shards, layout, folder, corpus, progress or _silent)
     except OSError as error:
@@ -178,17 +181,6 @@ def _map(path: Path) -> I64:
     if not path.stat().st_size:  # nothing to map
         return np.empty(0, np.int64)
     return np.asarray(np.memmap(path, "<i8", "r"))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # The kernel drops the lock when its holder dies, so no lock is ever stale; the file itself may stay.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _silent(_what: str, _done: float) -> None:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from tests.workers.conftest import write_lengths
 from workers.contract.manifests import identity
 from workers.contract.sources import CorpusError
+from workers.corpus.rows import borders as borders_module
+from workers.corpus.rows import index as index_module
+from workers.corpus.rows.borders import Borders
+from workers.corpus.rows.index import Index, Layout, open_index
 from workers.corpus.shards import Shards
-from workers.samples import borders as borders_module
-from workers.samples import index as index_module
-from workers.samples.borders import Borders
-from workers.samples.index import Index, Layout, open_index
 
-PLAIN, PACKED = Layout(20, special=3, packing=False), Layout(20, special=3, packing=True)
+PLAIN, PACKED = (Layout(20, next_sentence=True, packing=packing) for packing in (False, True))
 LENGTHS = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12), min_size=1, max_size=12)
 I64 = NDArray[np.int64]
 
