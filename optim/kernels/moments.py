@@ -84,8 +84,8 @@ class Place(NamedTuple):
 class Rounded:
     """bfloat16 [N], rounded stochastically."""
 
-    def __init__(self, values: Tensor, place: Place) -> None:
-        self._values = values
+    def __init__(self, values_N: Tensor, place: Place) -> None:
+        self._values = values_N
         self._place = place
 
     def load(self) -> Tensor:
@@ -103,9 +103,9 @@ class Rounded:
 class Quantised:
     """Codes uint8 [N] and scales float32 [K], rounded stochastically."""
 
-    def __init__(self, codes: Tensor, scales: Tensor, place: Place) -> None:
-        self._codes = codes
-        self._scales = scales
+    def __init__(self, codes_N: Tensor, scales_K: Tensor, place: Place) -> None:
+        self._codes = codes_N
+        self._scales = scales_K
         self._place = place
 
     def load(self) -> Tensor:

@@ -220,7 +220,7 @@ def held(optimizer: Lamb) -> list[Tensor]:
     return [(t.to_local() if isinstance(t, DTensor) else t).detach() for t in tensors]
 
 
-@pytest.mark.parametrize("bad_tensor", [0, 1], ids=["in a cut tensor", "in a plain tensor"])
+@pytest.mark.parametrize("bad_tensor", [0, 1], ids=["in a sharded tensor", "in a plain tensor"])
 def test_a_nan_on_one_rank_is_skipped_by_all(bad_tensor: int) -> None:
     for outcome in run_on_ranks(3, meet_nan, bad_tensor):
         assert outcome == Outcome([False, True, False], [False, True, False], [2.0, 2.0])

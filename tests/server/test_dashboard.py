@@ -215,7 +215,7 @@ def test_held_out_figures_are_shown_and_drawn_as_they_come(page: Page, shared: S
         expect(fact(page, "Held-out accuracy")).to_have_text("25.0 %")
         expect(fact(page, "Held-out loss")).to_have_text("6.500")
         expect(page.locator(".key.line-held-out")).to_have_count(2)
-        expect(page.locator(".notes")).to_contain_text(
+        expect(page.locator(".records")).to_contain_text(
             "Held-out text after step 20: 25.0 % of the masked words are right"
         )
         settle(page)
@@ -244,7 +244,7 @@ def dots(page: Page, chart: str) -> int:
 def test_nothing_is_promised_before_there_is_a_record_of_it(page: Page, shared: Served) -> None:
     job_id = shared.submit(name="austen", phases=PHASES)["id"]
     open_job(shared, page, job_id)
-    sections = page.locator("section.charts, section.matrix, section:has(.notes)")
+    sections = page.locator("section.charts, section.matrix, section:has(.records)")
     expect(sections).to_have_count(0)
     writer = Writer()
     shared.push(job_id, [*writer.begin(), writer.step(1)])
@@ -311,7 +311,7 @@ def test_a_step_that_comes_twice_replaces_its_column(page: Page, shared: Served,
     job_id, writer = job
     open_job(shared, page, job_id)
     shared.push(job_id, [writer.step(4, [0.5, 1.0, 0.25, 1.0, 0.5]), writer.alert("again")])
-    expect(page.locator(".notes")).to_contain_text("again")
+    expect(page.locator(".records")).to_contain_text("again")
     settle(page)
     expect_cell(page, 0.25, row=2, step=4, last=10)
     expect_cell(page, half(ratio(5, 2)), row=2, step=5, last=10)
@@ -447,9 +447,9 @@ def test_events_are_listed_also_those_of_long_ago(page: Page, shared: Served, jo
     job_id, writer = job
     shared.push(job_id, [writer.checkpoint(10), *writer.steps(11, 12)])
     open_job(shared, page, job_id)
-    expect(page.locator(".notes")).to_contain_text("Checkpoint of step 10: 50.0 MiB in 0.8 s")
+    expect(page.locator(".records")).to_contain_text("Checkpoint of step 10: 50.0 MiB in 0.8 s")
     shared.push(job_id, [writer.alert("The loss rises")])
-    expect(page.locator(".notes li").first).to_contain_text("The loss rises")
+    expect(page.locator(".records li").first).to_contain_text("The loss rises")
 
 
 def test_the_path_of_a_checkpoint_is_shown_until_it_is_removed(
@@ -458,7 +458,7 @@ def test_the_path_of_a_checkpoint_is_shown_until_it_is_removed(
     job_id, writer = job
     shared.push(job_id, [writer.checkpoint(10), writer.checkpoint(20, kept=[10, 20])])
     open_job(shared, page, job_id)
-    paths = page.locator(".notes li[data-kind=checkpoint] small")
+    paths = page.locator(".records li[data-kind=checkpoint] small")
     expect(paths).to_have_text(["checkpoints/20", "checkpoints/10"])
     shared.push(job_id, [writer.checkpoint(30, kept=[20, 30])])
     expect(paths).to_have_text(["checkpoints/30", "checkpoints/20", "removed since then"])
@@ -570,7 +570,7 @@ def test_a_step_that_nobody_reported_is_drawn_as_missing(page: Page, shared: Ser
         assert cell(page, row=0, step=step, last=15)[3] == 0
     expect_cell(page, half(ratio(13, 0)), row=0, step=13, last=15)
     shared.push(job_id, [writer.step(12, [0.5, 1.0, 0.25, 1.0, 0.5]), writer.alert("again")])
-    expect(page.locator(".notes")).to_contain_text("again")
+    expect(page.locator(".records")).to_contain_text("again")
     settle(page)
     expect_cell(page, 0.25, row=2, step=12, last=15)
 

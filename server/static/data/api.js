@@ -32,7 +32,7 @@ export const readJob = (id) => json(`/jobs/${enc(id)}`);
 export const cancelJob = (id) => json(`/jobs/${enc(id)}/cancel`, { method: "POST" });
 export const readMetrics = (id, series) => json(`/jobs/${enc(id)}/metrics?series=${series.join(",")}&buckets=2000`);
 /** The newest evaluations, checkpoints, alerts, changes of status and lines of text, and the number of the last record of all. */
-export const readNotes = (id) => json(`/jobs/${enc(id)}/records?kind=status&kind=evaluation&kind=checkpoint&kind=alert&kind=log`);
+export const readRecords = (id) => json(`/jobs/${enc(id)}/records?kind=status&kind=evaluation&kind=checkpoint&kind=alert&kind=log`);
 
 /** The numbers that the 65,536 patterns of a half-precision float stand for; not every browser has Float16Array. */
 const HALVES = Float32Array.from({ length: 65536 }, (_, bits) => {

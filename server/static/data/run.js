@@ -1,6 +1,6 @@
 // One job as its page sees it: read once, then kept up to date by the stream of its records.
 
-import { follow, readJob, readMetrics, readNotes, readRatios, RETRY_MS } from "./api.js";
+import { follow, readJob, readMetrics, readRecords, readRatios, RETRY_MS } from "./api.js";
 import { Timeline } from "./timeline.js";
 
 const SERIES = ["loss", "mlm_loss", "mlm_accuracy", "lr", "grad_norm", "tokens_per_s",
@@ -12,8 +12,8 @@ export const ROW = Object.fromEntries(
   SERIES.flatMap((name, i) => [[name, 3 * i], [`${name}_min`, 3 * i + 1], [`${name}_max`, 3 * i + 2]]),
 );
 const KINDS = ["status", "tensors", "step", "evaluation", "checkpoint", "alert", "log"];
-const NOTES = new Set(["status", "evaluation", "checkpoint", "alert", "log"]);
-const MAX_NOTES = 200;
+const RECORDS = new Set(["status", "evaluation", "checkpoint", "alert", "log"]);
+const MAX_RECORDS = 200;
 
 /** What a step's record says of the job. */
 const progress = ({ step, seconds_left }) => ({ step, seconds_left });
@@ -33,7 +33,7 @@ export class Run {
     /** The rows of each set of tensors. */
     this.sets = new Map();
     this.refused = null;
-    this.notes = new Map();
+    this.records = new Map();
     this.skipped = new Set();
     this.latest = null;
     this.asked = 0;
@@ -46,11 +46,11 @@ export class Run {
   async start() {
     try {
       // The number of the last record first: histories read after it have at least all records up to it.
-      const { records, last_seq: seen } = await readNotes(this.id);
+      const { records, last_seq: seen } = await readRecords(this.id);
       const [job, metrics, ratios] = await Promise.all([readJob(this.id), readMetrics(this.id, SERIES), readRatios(this.id)]);
       this.job = job;
       this.error = null;
-      for (const record of records) this.notes.set(record.seq, record);
+      for (const record of records) this.records.set(record.seq, record);
       this.takeHistory(metrics, ratios);
       this.stop = follow(this.id, seen, KINDS, (kind, record) => this.take(kind, record),
         (link) => this.setLink(link));
@@ -88,8 +88,8 @@ export class Run {
     else if (kind === "tensors") this.takeTensors(record);
     else if (kind === "evaluation") this.takeEvaluation(record);
     else if (kind === "status") this.refresh();
-    if (NOTES.has(kind) && record.seq) this.notes.set(record.seq, record); // the server's own words have no number
-    if (this.notes.size > MAX_NOTES) this.notes.delete(this.notes.keys().next().value);
+    if (RECORDS.has(kind) && record.seq) this.records.set(record.seq, record); // the server's own words have no number
+    if (this.records.size > MAX_RECORDS) this.records.delete(this.records.keys().next().value);
     this.changed();
   }
 

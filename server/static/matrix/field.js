@@ -63,7 +63,7 @@ export function Field({ run, ratios, busy, version, rows, rowHeight, breaks, sca
 
   useEffect(() => {
     if (!width) return;
-    const checkpoints = [...run.notes.values()].filter(({ kind }) => kind === "checkpoint").map((note) => note.step);
+    const checkpoints = [...run.records.values()].filter(({ kind }) => kind === "checkpoint").map((record) => record.step);
     const { adapted, skipped } = run;
     paint(canvas.current, { ratios, adapted, rows, rowHeight, breaks, scale, steps, skipped, checkpoints, inks: inks() });
   }, [version, ratios, width, theme, from, to, rows, rowHeight, scale.low, scale.high]);

@@ -57,7 +57,7 @@ function Legend({ run, scale }) {
         html`<span key=${value} style=${{ left: `${100 * scale.fraction(value)}%` }}>${tick(value)}</span>`)}</div>
     <span class="swatch still">not adapted</span><span class="swatch hatch">no data</span>
     ${run.skipped.size > 0 && html`<span class="swatch mark skip">skipped</span>`}
-    ${[...run.notes.values()].some(({ kind }) => kind === "checkpoint") && html`<span class="swatch mark save">checkpoint</span>`}
+    ${[...run.records.values()].some(({ kind }) => kind === "checkpoint") && html`<span class="swatch mark save">checkpoint</span>`}
   </div>`;
 }
 

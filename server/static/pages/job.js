@@ -6,7 +6,7 @@ import { Chart } from "../charts/chart.js";
 import { compact, count, duration, elapsed, number, percent, when } from "../ui/formats.js";
 import { TrustRatios } from "../matrix/matrix.js";
 import { html } from "../ui/html.js";
-import { Notes } from "./notes.js";
+import { Records } from "./records.js";
 import { Bar, Problem, Progress, Status, TERMINAL } from "../ui/parts.js";
 import { ROW, Run } from "../data/run.js";
 import { Shared } from "../data/view.js";
@@ -148,6 +148,6 @@ export function JobPage({ id }) {
       ${run.refused && html`<${Problem} error=${run.refused} />`}
       ${job && html`<${Header} run=${run} />
         ${run.metrics.length ? html`<${Charts} run=${run} shared=${shared} />` : html`<${Waiting} job=${job} />`}
-        ${run.names.length > 0 && html`<${TrustRatios} run=${run} ...${shared} line=${(row, ratios) => html`<${Line} run=${run} row=${row} ratios=${ratios} ...${shared} />`} />`}<${Notes} run=${run} />`}
+        ${run.names.length > 0 && html`<${TrustRatios} run=${run} ...${shared} line=${(row, ratios) => html`<${Line} run=${run} row=${row} ratios=${ratios} ...${shared} />`} />`}<${Records} run=${run} />`}
     </main>`;
 }

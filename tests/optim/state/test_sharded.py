@@ -1,4 +1,4 @@
-"""What Lamb keeps of cut tensors: moments in every format, and states that come from elsewhere."""
+"""What Lamb stores of sharded tensors: moments in every format, and states that come from elsewhere."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

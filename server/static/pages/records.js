@@ -15,21 +15,21 @@ const SAY = {
   log: ({ text }) => text.split(/\n([^]*)/), // the first line, and the others
 };
 
-function Note({ note, kept }) {
-  const [title, detail] = SAY[note.kind](note, kept);
-  return html`<li data-kind=${note.kind} data-level=${note.level ?? (note.status === "FAILED" ? "error" : "info")}>
-    <time datetime=${note.time}>${when(note.time)}</time><span class="note-kind">${note.kind}</span>
-    <span class="note-text">${title}${detail && html`<small class="dim">${detail}</small>`}</span></li>`;
+function Record({ record, kept }) {
+  const [title, detail] = SAY[record.kind](record, kept);
+  return html`<li data-kind=${record.kind} data-level=${record.level ?? (record.status === "FAILED" ? "error" : "info")}>
+    <time datetime=${record.time}>${when(record.time)}</time><span class="record-kind">${record.kind}</span>
+    <span class="record-text">${title}${detail && html`<small class="dim">${detail}</small>`}</span></li>`;
 }
 
 /** Shown once there is something to show. */
-export function Notes({ run }) {
-  if (!run.notes.size) return null;
-  const notes = [...run.notes.values()].sort((a, b) => b.seq - a.seq);
+export function Records({ run }) {
+  if (!run.records.size) return null;
+  const records = [...run.records.values()].sort((a, b) => b.seq - a.seq);
   // The paths of all checkpoints that are still there; older versions did not say.
-  const kept = notes.find(({ kind }) => kind === "checkpoint")?.kept;
-  return html`<section class="panel" aria-labelledby="notes-title">
-    <h2 id="notes-title">Events</h2>
-    <ol class="notes" tabindex="0" aria-labelledby="notes-title">${notes.map((note) => html`<${Note} key=${note.seq} note=${note} kept=${kept} />`)}</ol>
+  const kept = records.find(({ kind }) => kind === "checkpoint")?.kept;
+  return html`<section class="panel" aria-labelledby="records-title">
+    <h2 id="records-title">Events</h2>
+    <ol class="records" tabindex="0" aria-labelledby="records-title">${records.map((record) => html`<${Record} key=${record.seq} record=${record} kept=${kept} />`)}</ol>
   </section>`;
 }
