@@ -561,6 +561,19 @@ def test_pooling_hides_no_spike_and_no_value_behind_a_missing_one(page: Page) ->
     assert (least["least"], most["most"]) == (-1000, 1e6)
 
 
+def test_a_value_that_comes_after_its_step_joins_what_its_column_has(page: Page) -> None:
+    amended = """async (steps) => {
+      const { Timeline } = await import("/static/data/timeline.js");
+      const line = new Timeline(["last", "last", "min", "max"], 8);
+      for (let step = 1; step <= steps; step++) line.put(step, [step]);
+      for (const [step, value] of [[3, 7], [4, 5], [99, 1]]) for (const row of [1, 2, 3]) line.amend(step, row, value);
+      const index = line.find(4);
+      return [line.row(0).at(-1), ...[0, 1, 2, 3].map((row) => line.at(index, row))];
+    }"""
+    assert page.evaluate(amended, 6) == [6, 4, 5, 5, 5]
+    assert page.evaluate(amended, 12) == [12, 4, 5, 5, 7]  # steps 3 and 4 share a column
+
+
 def test_a_step_that_nobody_reported_is_drawn_as_missing(page: Page, shared: Served, job: tuple[str, Writer]) -> None:
     job_id, writer = job
     shared.push(job_id, writer.steps(13, 15))

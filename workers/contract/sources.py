@@ -129,8 +129,26 @@ def check_files(data: DataLike) -> None:
         problems += [_problem(f"data.validation[{i}]", source) for i, source in enumerate(data.validation)]
     if isinstance(data.vocab, str):
         problems.append(_problem("data.vocab", data.vocab))
-    if found := [problem for problem in problems if problem is not None]:
+    if found := [problem for problem in problems if problem is not None] or _learned_and_held_out(data):
         raise SpecError(found)
+
+
+def _learned_and_held_out(data: DataLike) -> list[Problem]:
+    """Find the sources of held-out text with a file that is also learned. Only the workers look into URLs."""
+    if not isinstance(data.validation, Sequence):
+        return []
+    learned = {_what_it_is(file) for file in _of_this_machine(data.corpus)}
+    remedy = "remove it from one of the two; a model is not judged by what it has learned"
+    return [
+        Problem(f"data.validation[{i}]", repr(source), f"{file} is a file of data.corpus, too", remedy)
+        for i, source in enumerate(data.validation)
+        for file in [file for file in _of_this_machine([source]) if _what_it_is(file) in learned][:1]
+    ]
+
+
+def _of_this_machine(sources: Sequence[str]) -> Sequence[TextFile]:
+    local = [source for source in sources if not is_url(source)]
+    return find(local).files if local else ()
 
 
 def warnings(data: DataLike, phases: Sequence[PhaseLike]) -> list[Problem]:

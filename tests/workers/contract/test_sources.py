@@ -119,6 +119,18 @@ def test_every_file_that_is_missing_is_told_at_once() -> None:
     assert fields == ["data.corpus[0]", "data.validation[0]", "data.vocab"]
 
 
+def test_a_held_out_file_that_the_corpus_names_too_by_whatever_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One sentence. Another.\n")
+    (tmp_path / "b.txt").write_text("A third. A fourth.\n")
+    (tmp_path / "link").symlink_to(tmp_path / "b.txt")
+    (tmp_path / "link").rename(tmp_path / "other.txt")
+    check_files(Data([str(tmp_path / "a.txt")], 100, validation=[str(tmp_path / "b.txt"), "https://host/a.txt"]))
+    held_out = ["builtin:austen-valid", str(tmp_path / "other.txt")]
+    with pytest.raises(SpecError, match=r"is a file of data\.corpus, too") as caught:
+        check_files(Data([str(tmp_path)], 100, validation=held_out))
+    assert [problem.field for problem in caught.value.problems] == ["data.validation[1]"]
+
+
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blank.txt").write_text("\n \n")
     with gzip.open(tmp_path / "empty.txt.gz", "wb"):
