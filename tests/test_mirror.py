@@ -14,7 +14,6 @@ ELSEWHERE = {
     "workers/corpus/reading/tables.py": "workers/corpus/reading/test_text.py",
     "workers/corpus/reading/units.py": "workers/corpus/reading/test_text.py",
     "workers/corpus/work/assembly.py": "workers/corpus/test_build.py",
-    "workers/corpus/work/cluster.py": "workers/corpus/test_build.py",
     "workers/corpus/work/finished.py": "workers/corpus/test_build.py",
     "workers/corpus/work/outcome.py": "workers/corpus/test_build.py",
     "workers/corpus/work/pool.py": "workers/corpus/test_build.py",
