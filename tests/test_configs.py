@@ -132,6 +132,14 @@ def test_the_steps_and_batches_give_the_samples_of_the_published_run(name: str, 
     assert seen == pytest.approx(samples, rel=2e-3)
 
 
+def test_mlperfs_batch_is_eight_gpus_of_packed_rows_and_begins_with_its_named_checkpoint() -> None:
+    spec = read("bert-large-mlperf-8xh200")
+    assert (spec.phases[0].global_batch_size, spec.data.packing, spec.world_sizes()) == (768 // 2, True, [8])
+    assert spec.evaluation.every_steps == math.floor(0.05 * (230.23 * 768 + 3e6) / 25e3) * 25_000 // 768
+    assert spec.model.init_from is not None
+    assert spec.model.init_from.endswith("28252")
+
+
 def test_the_demo_needs_no_file_of_its_user() -> None:
     check_files(read("demo").data)
 
