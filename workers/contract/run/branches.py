@@ -6,13 +6,13 @@ deletion can take it away. There it belongs to attempt 0, which makes it older t
 
 from pathlib import Path
 
-from workers.contract.manifests import CheckpointManifest, Parent, UnknownFormatError
+from workers.contract.manifests import CheckpointManifest, Parent
 from workers.contract.problems import Problem, SpecError
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.start_from import StartFrom
 
 from .changes import check_branch
-from .folder import CheckpointName, RunFolder, RunFolderError
+from .folder import CheckpointName, RunFolder
 
 
 def named_run(start: StartFrom, runs: Path) -> RunFolder:
@@ -33,7 +33,8 @@ def branch(folder: RunFolder, spec: JobSpec, start: StartFrom, parent: RunFolder
     The same files are used where the disk allows it, else copies.
 
     Raises:
-        SpecError: there is no such run or checkpoint, or the specification changes what a branch cannot change.
+        SpecError: there is no such run or checkpoint, it cannot be read, or the specification changes what a branch
+            cannot change.
     """
     check_branch(_spec(start, parent), spec, start.step)
     name = max((each for each in parent.finished() if each.step == start.step), default=None)
@@ -42,23 +43,26 @@ def branch(folder: RunFolder, spec: JobSpec, start: StartFrom, parent: RunFolder
     try:
         manifest = _take(folder, parent, name)
         identity = manifest.identity or parent.manifest().identity
-    except (FileNotFoundError, UnknownFormatError, RunFolderError, ValueError) as error:
+    except (OSError, ValueError) as error:
         folder.store.clear(_own(name).prefix)
         if isinstance(error, FileNotFoundError) and name not in parent.finished():  # it was removed meanwhile
             raise _gone(start, parent) from None
-        raise SpecError([_problem(start, f"this checkpoint cannot be read: {error}", _others(parent, name))]) from None
+        raise SpecError([_problem(start, f"this checkpoint cannot be taken: {error}", _others(parent, name))]) from None
     origin = Parent(run=start.run, step=start.step)
     folder.put_manifest(folder.manifest().model_copy(update={"identity": identity, "parent": origin}))
 
 
 def _spec(start: StartFrom, parent: RunFolder) -> JobSpec:
-    try:
-        return parent.spec()
-    except FileNotFoundError:
-        problem, remedy = f"there is no run in {parent.path}", "write the id of a job, or the path of a run folder"
-    except (SpecError, UnicodeDecodeError) as error:
-        reason = str(error).replace("\n", " ")
-        problem, remedy = f"its spec.yaml cannot be read: {reason}", "correct that file, or name another run"
+    problem, remedy = f"there is no run in {parent.path}", "write the id of a job, or the path of a run folder"
+    if parent.has_spec():
+        try:
+            return parent.spec()
+        except SpecError as error:
+            reason = str(error).replace("\n", " ")
+            problem, remedy = (
+                f"its specification cannot be read: {reason}",
+                "correct its spec.yaml, or name another run",
+            )
     raise SpecError([Problem("start_from.run", repr(start.run), problem, remedy)])
 
 

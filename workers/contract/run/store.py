@@ -74,7 +74,7 @@ class FolderStore:
 
     def clear(self, folder: str) -> None:
         """Remove all objects that begin with `folder/`, and what a killed writer left half-written among them."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             shutil.rmtree(self.path(folder))
 
     def path(self, name: str) -> Path:

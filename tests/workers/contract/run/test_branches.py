@@ -115,9 +115,38 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_of_it_stays(parent: RunFold
     assert folder.checkpoints() == []
 
 
+def test_a_checkpoint_that_lacks_a_file_or_is_of_a_newer_version_is_refused_and_nothing_of_it_stays(
+    parent: RunFolder, folder: RunFolder
+) -> None:
+    parent.store.path(f"{CheckpointName(4, 3).prefix}/__0_0.distcp").unlink()
+    with pytest.raises(SpecError, match=r"step = 4: this checkpoint cannot be taken: .*No such file.*__0_0\.distcp"):
+        branch(folder, spec(), START, parent)
+    parent.store.put(CheckpointName(4, 3).manifest, b'{"format": 99}')
+    with pytest.raises(SpecError, match=r"step = 4: this checkpoint cannot be taken: .* written by a newer version"):
+        branch(folder, spec(), START, parent)
+    assert folder.checkpoints() == []
+
+
+def test_a_disk_that_takes_nothing_is_told_by_name(parent: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "branch").mkdir()
+    (tmp_path / "branch" / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(SpecError, match=r"step = 4: this checkpoint cannot be taken: .*checkpoints"):
+        branch(RunFolder(tmp_path / "branch"), spec(), START, parent)
+
+
 def test_a_run_that_is_not_there_is_named(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"start_from\.run = '1qx92r16q7na': there is no run in .*the path of a run"):
         branch(folder, spec(), START, named_run(START, tmp_path))
+
+
+def test_a_run_whose_specification_cannot_be_read_is_named_with_the_reason(
+    parent: RunFolder, folder: RunFolder
+) -> None:
+    parent.store.put("spec.yaml", b"name: 7")
+    with pytest.raises(
+        SpecError, match=r"start_from\.run = '1qx92r16q7na': its specification cannot be read: name = 7"
+    ):
+        branch(folder, spec(), START, parent)
 
 
 def test_a_run_is_named_by_its_id_or_by_a_path(tmp_path: Path) -> None:
