@@ -4,11 +4,12 @@ import platform
 import socket
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,12 +22,14 @@ from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.corpus.tokenizer_files import publish_prepared
 from workers.planning.size import check_size
+from workers.samples.dataset import open_phase
 
 from .preparation import describe, progress_to, waiting_to
 from .reporter import Reporter
 
 PREPARATION_TIMEOUT = timedelta(days=2)
 """How long machines without a common data folder wait for the one that is the last to have prepared the text."""
+Value = TypeVar("Value")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -50,7 +53,9 @@ def admit(spec: JobSpec, folder: RunFolder, data: Path, attempt: int, reporter: 
         SupersededError: a newer attempt has begun.
     """
     check_size(spec, ranks.world_size())
-    text = _prepare(spec, data, reporter, folder.manifest().identity)
+    waiting = waiting_to(reporter, ranks.gather(socket.gethostname()))
+    known = folder.manifest().identity
+    text = _everywhere("preparation of the text", lambda: _prepare(spec, data, reporter, known), waiting)
     _check_that_all_have(text)
     begun_on = ranks.as_rank_0_says(folder.begin_on(attempt, text.identity) if ranks.rank() == 0 else None)
     if begun_on not in {None, text.identity}:
@@ -63,8 +68,7 @@ def admit(spec: JobSpec, folder: RunFolder, data: Path, attempt: int, reporter: 
     if reporter and begun_on is None and folder.checkpoints():
         detail = "The version that took them did not write down their text. From now on the run keeps to this one."
         reporter.emit(AlertRecord(level="warning", title="The text of the steps so far is not known", detail=detail))
-    if begun_on is None:
-        describe(spec, text.folder, reporter)
+    _everywhere("index of the text's rows", lambda: _open(spec, text, reporter, is_new=begun_on is None), waiting)
     return text
 
 
@@ -74,18 +78,35 @@ def _keep_tokenizer(folder: RunFolder, text: Text) -> None:
 
 
 def _prepare(spec: JobSpec, data: Path, reporter: Reporter | None, begun_on: str | None) -> Text:
-    """Prepare the text; where one rank cannot, all ranks raise, so that none waits for the others."""
-    text, error = Text(Path(), ""), None
-    hosts = ranks.gather(socket.gethostname())
+    corpus = prepare(spec.data, data, progress_to(reporter), begun_on=begun_on)
+    return Text(corpus, identity(corpus))
+
+
+def _open(spec: JobSpec, text: Text, reporter: Reporter | None, *, is_new: bool) -> None:
+    """Make the indexes that are missing here, and tell what the text is where nobody has yet."""
+    if is_new:
+        describe(spec, text.folder, reporter)
+        return
+    for phase in spec.phases:
+        open_phase(text.folder, spec, phase, progress_to(reporter))
+
+
+def _everywhere(what: str, work: Callable[[], Value], waiting: Callable[[list[int]], None]) -> Value:
+    """Do on each machine what takes long where it was not done before, and wait until all have done it.
+
+    Raises:
+        CorpusError: one rank could not; all of them raise its error.
+    """
+    value: Value | None = None
+    error: str | None = None
     try:
-        corpus = prepare(spec.data, data, progress_to(reporter), begun_on=begun_on)
-        text = Text(corpus, identity(corpus))
+        value = work()
     except CorpusError as problem:
         error = str(problem)
-    ranks.wait_for_all("preparation of the text", PREPARATION_TIMEOUT, waiting_to(reporter, hosts))
+    ranks.wait_for_all(what, PREPARATION_TIMEOUT, waiting)
     if errors := ranks.gather_errors(error):
         raise CorpusError(errors[0])
-    return text
+    return value  # type: ignore[return-value] # without an error there is a value
 
 
 def _check_that_all_have(text: Text) -> None:

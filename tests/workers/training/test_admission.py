@@ -65,3 +65,24 @@ def test_every_rank_is_counted_in_what_an_attempt_ran_on() -> None:
     assert devices == again
     assert isinstance(devices, dict)
     assert sum(devices.values()) == 2
+
+
+def admit_without_an_index(document: dict[str, Any], folder: Path) -> str:
+    """Let rank 1's machine be unable to write the index of the rows."""
+    data = folder / f"data-{dist.get_rank()}"
+    admit(parse_spec(document), RunFolder(folder), data, 1, None)
+    (index,) = (path for path in data.glob("*/*") if path.is_dir())
+    shutil.rmtree(index)
+    if dist.get_rank() == 1:
+        index.with_suffix(".lock").unlink()
+        index.with_suffix(".lock").mkdir()
+        return admit_refused(document, folder, data, CorpusError)
+    said = admit_refused(document, folder, data, CorpusError)
+    assert index.exists()
+    return said
+
+
+def test_where_one_machine_cannot_make_the_index_again_all_ranks_raise_its_error(text: Path, tmp_path: Path) -> None:
+    first, second = run_on_ranks(2, admit_without_an_index, document(text, workers=2), tmp_path)
+    assert first == second
+    assert "the index of its rows cannot be written" in first
