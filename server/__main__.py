@@ -1,6 +1,5 @@
 """What `bigbatch` runs: the command line, or the way to it where only the library is installed."""
 
-import re
 import sys
 from collections.abc import Iterator
 
@@ -26,6 +25,7 @@ def main() -> None:
 
 def _missing() -> Iterator[str]:
     """Yield the distributions that bigbatch with its extra requires and this Python lacks."""
+    import re
     from importlib.metadata import PackageNotFoundError, distribution, requires
 
     for requirement in requires("bigbatch") or ():

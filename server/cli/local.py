@@ -72,9 +72,8 @@ def _become(command: list[str], threads: int) -> NoReturn:
 def training_command(arguments: Sequence[str], spec: JobSpec) -> list[str]:
     """Return the command that trains `spec` on as many workers as it allows."""
     workers = max(spec.world_sizes())
-    # The -- keeps torchrun from reading --run as the beginning of an option of its own.
-    torchrun = f"torch.distributed.run --standalone --nproc-per-node {workers} -m --".split()
-    return [sys.executable, "-m", *(torchrun if workers > 1 else []), "workers.train", *arguments]
+    program = ["workers.torchrun", str(workers)] if workers > 1 else ["workers.train"]
+    return [sys.executable, "-m", *program, *arguments]
 
 
 def _environment(threads: int) -> dict[str, str]:

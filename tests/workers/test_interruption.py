@@ -15,10 +15,7 @@ import yaml
 from tests.workers.small_job import PHASE, document
 
 ALONE = [sys.executable, "-m", "workers.train"]
-ON_TWO_RANKS = [
-    *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-    *("-m", "--", "workers.train"),  # without the dashes torchrun takes --run for an abbreviation of its --run-path
-]
+ON_TWO_RANKS = [sys.executable, "-m", "workers.torchrun", "2"]
 Start = Callable[[list[str], int], subprocess.Popen[str]]
 
 
@@ -83,14 +80,16 @@ def test_a_signal_leaves_a_checkpoint_and_a_status(
 def test_sigterm_to_torchrun_leaves_one_checkpoint_of_all_ranks(start: Start, tmp_path: Path) -> None:
     process = start(ON_TWO_RANKS, 2)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in output) == (143, False), output
     assert ends_with_a_checkpoint_of_its_last_step(tmp_path / "run")
 
 
 def test_ctrl_c_at_the_terminal_of_torchrun_leaves_one_checkpoint_of_all_ranks(start: Start, tmp_path: Path) -> None:
     process = start(ON_TWO_RANKS, 2)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
-    process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in output) == (130, False), output
     assert ends_with_a_checkpoint_of_its_last_step(tmp_path / "run")
 
 

@@ -15,7 +15,7 @@ from workers.contract.run.folder import CheckpointName, RunFolder
 from .errors import CheckpointError, DamagedError
 from .hashing import check_file
 from .save import state_of
-from .unpickling import Planner, Reader, read_metadata
+from .unpickling import Planner, Reader, read_metadata, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def load(
     try:
         dcp_load(state, storage_reader=Reader(folder.store.path(name.prefix), manifest.files), planner=Planner())
     except CheckpointException as error:
-        causes = "; ".join(f"rank {rank}: {cause[0]}" for rank, cause in sorted(error.failures.items()))
+        causes = "; ".join(f"rank {rank}: {said(cause[0])}" for rank, cause in sorted(error.failures.items()))
         raise DamagedError(f"it cannot be loaded: {causes}") from error
     settings = [{key: group[key] for key in group.keys() - {"params"}} for group in optimizer.param_groups]
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])

@@ -102,6 +102,12 @@ def read_metadata(folder: Path, files: Collection[str]) -> Metadata:
     return metadata
 
 
+def said(error: BaseException) -> str:
+    """Say what is wrong; torch's own words for a pickle that is not data advise to load it all the same."""
+    is_torchs = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error)
+    return "it holds what is not data, and is not loaded" if is_torchs else str(error)
+
+
 class Planner(DefaultLoadPlanner):
     """Loads what is not a tensor as data: numbers, texts, lists and the like."""
 

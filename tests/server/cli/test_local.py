@@ -16,10 +16,9 @@ def test_one_worker_trains_in_one_process() -> None:
 
 def test_several_workers_are_started_by_torchrun() -> None:
     command = training_command(["job.yaml", "--run", "runs/t", "--json"], _spec(2))
-    assert command[command.index("--nproc-per-node") + 1] == "2"
-    assert command[-6:] == ["--", "workers.train", "job.yaml", "--run", "runs/t", "--json"]
+    assert command[1:] == ["-m", "workers.torchrun", "2", "job.yaml", "--run", "runs/t", "--json"]
 
 
 def test_a_range_of_workers_trains_on_the_most_that_divide_the_batch() -> None:
     command = training_command(["job.yaml"], _spec({"min": 1, "max": 3}))
-    assert command[command.index("--nproc-per-node") + 1] == "2"
+    assert command[1:4] == ["-m", "workers.torchrun", "2"]

@@ -91,8 +91,9 @@ def test_nothing_in_a_checkpoint_is_run(attack: Callable[[Path, Attack], None], 
     mark = tmp_path / "was run"
     folder = write(tmp_path, 1).path
     attack(folder, Attack(mark))
-    with pytest.raises(CheckpointError, match=r"is not loaded|Weights only load failed"):
+    with pytest.raises(CheckpointError, match="is not loaded") as refused:
         load_newest(RunFolder(tmp_path), *trained())
+    assert "weights_only" not in str(refused.value)
     assert not mark.exists()
 
 
