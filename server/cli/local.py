@@ -1,4 +1,4 @@
-"""`bigbatch train`, `export` and `data prepare`: programs of the workers, in a process that takes the place of this."""
+"""`bigbatch train`, `export`, `probe` and `data prepare`: this process becomes a program of the workers."""
 
 import os
 import sys
@@ -36,6 +36,11 @@ def export(run_or_id: str, arguments: Sequence[str], settings: Settings) -> NoRe
     run = find_run(run_or_id, settings)
     module = ["-m", "workers.checkpoints.export"]
     _become([sys.executable, *module, str(run), *arguments, "--data", str(settings.data)], 1)
+
+
+def probe(arguments: Sequence[str]) -> NoReturn:
+    """Become the process that probes an encoder, with a thread for every processor that it may use."""
+    _become([sys.executable, "-m", "workers.evaluation.probe", *arguments], len(os.sched_getaffinity(0)))
 
 
 def prepare(arguments: Sequence[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The commands about runs on this machine, without a server: train, export."""
+"""The commands about runs and models on this machine, without a server: train, export, probe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,3 +39,19 @@ def export(
     arguments = [] if folder is None else [str(folder.expanduser().resolve())]
     arguments += [] if step is None else ["--step", str(step)]
     become_export(run, [*arguments, *(["--json"] if as_json else [])], Settings(home))
+
+
+def probe(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="An export, or another BERT's folder.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune an encoder on WordNet's glosses for a short time, and compare it with a random one of its shape.
+
+    Example: bigbatch probe models/demo
+    """
+    from .local import probe as become_probe
+
+    become_probe([str(folder.resolve()), *(["--json"] if as_json else [])])
