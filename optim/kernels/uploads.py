@@ -49,7 +49,8 @@ def resident(memory: Memory, name: str, key: object, device: torch.device, make:
 
 def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.cuda.Stream) -> _Upload:
     """Copy from pinned memory, so that the host does not wait."""
-    spare, words_n = _spare(memory, table), table.view(torch.int64).view(-1)
+    words_n = table.view(torch.int64).view(-1)
+    spare = _spare(memory, len(words_n))
     spare += [_pinned(words_n) for _ in range(SPARE - len(spare))]
     host_n = _pinned(words_n).copy_(words_n)
     return _Upload(_on(device, host_n, table), host_n, stream, stream.record_event())
@@ -57,14 +58,15 @@ def _upload(memory: Memory, table: Tensor, device: torch.device, stream: torch.c
 
 def _captured_upload(memory: Memory, table: Tensor, device: torch.device) -> _Upload:
     """Copy in the same way at each replay, from memory that was pinned before the capture if there is any."""
-    spare, words_n = _spare(memory, table), table.view(torch.int64).view(-1)
+    words_n = table.view(torch.int64).view(-1)
+    spare = _spare(memory, len(words_n))
     host_n = (spare.pop() if spare else _pinned(words_n)).copy_(words_n)
     return _Upload(_on(device, host_n, table), host_n, None, None)
 
 
-def _spare(memory: Memory, table: Tensor) -> list[Tensor]:
-    """Return spare pinned memory of a table's size; a capture needs some, for its gradients lie elsewhere."""
-    return memory.recall(f"{table.numel()} spare words", None, list)
+def _spare(memory: Memory, n: int) -> list[Tensor]:
+    """Return spare pinned memory of n words; a capture needs some, for its gradients lie elsewhere."""
+    return memory.recall(f"{n} spare words", None, list)
 
 
 def _on(device: torch.device, host_n: Tensor, table: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ the capture, from host memory that must stay as it was.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -63,13 +64,15 @@ def assert_same_bits(one: Lamb, other: Lamb) -> None:
             assert all(torch.equal(one.state[p][key], other.state[q][key]) for key in ("step", "exp_avg", "exp_avg_sq"))
 
 
-@pytest.fixture
+@contextmanager
 def without_waiting() -> Iterator[None]:
     """Make every wait of the host for the device an error."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_captured_step_replays_to_the_bits_of_steps_that_are_not() -> None:
@@ -89,6 +92,26 @@ def test_a_captured_step_replays_to_the_bits_of_steps_that_are_not() -> None:
         step(other)
     torch.cuda.synchronize()
     assert as_bits(written(case)) == as_bits(written(other))
+
+
+def test_gradients_that_are_made_within_the_capture_are_read_at_every_replay() -> None:
+    optimizer, expected = make(), make()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        double_gradients(optimizer)
+        optimizer.step()
+    overwrite_freed_host_memory()
+    double_gradients(expected)
+    for _ in range(3):
+        graph.replay()
+        expected.step()
+    assert_same_bits(optimizer, expected)
+
+
+def double_gradients(optimizer: Lamb) -> None:
+    """Put other tensors in place of the gradients."""
+    for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+        parameter.grad = parameter.grad * 2
 
 
 def test_a_rate_that_changed_before_the_capture_is_that_of_every_replay() -> None:
@@ -129,10 +152,10 @@ def test_a_rate_in_a_tensor_is_read_at_each_replay_beside_one_that_is_a_number()
     assert_same_bits(optimizer, expected)
 
 
-@pytest.mark.usefixtures("without_waiting")
 @pytest.mark.parametrize("in_a_tensor", [False, True])
 def test_the_host_waits_for_no_upload_of_a_rate(in_a_tensor: bool) -> None:
     optimizer = make(torch.full((), FIRST, device="cuda") if in_a_tensor else FIRST)
-    for lr in (SECOND, THIRD):
-        optimizer.param_groups[1]["lr"] = lr
-        optimizer.step()
+    with without_waiting():
+        for lr in (SECOND, THIRD):
+            optimizer.param_groups[1]["lr"] = lr
+            optimizer.step()
