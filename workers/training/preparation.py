@@ -71,12 +71,16 @@ def describe(spec: JobSpec, corpus: Path, reporter: Reporter | None) -> None:
     """
     shards, progress = Shards(corpus), progress_to(reporter)
     surveys = [survey(open_phase(corpus, spec, phase, progress)) for phase in spec.phases]
+    held_out = [HeldOut.open(corpus, spec, phase) for phase in spec.phases if spec.data.validation is not None]
     if reporter is None:
         return
     found = find(spec.data.corpus)
     reporter.emit(LogRecord(text=summary(spec, found, shards.manifest, surveys)))
-    if spec.data.validation is not None:
-        reporter.emit(LogRecord(text=held_out_summary(spec, corpus)))
+    if held_out:
+        apart = read_shards(corpus / VALIDATION)
+        reporter.emit(LogRecord(text=held_out_summary(spec, apart, held_out)))
+        for alert in held_out_surprises(spec, apart):
+            reporter.emit(alert)
     if found.left_out:
         more = len(found.left_out) - _NAMED
         names = ", ".join(found.left_out[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
@@ -111,17 +115,28 @@ def _describe(seq_len: int, found: Survey) -> str:
     return ", ".join(parts)
 
 
-def held_out_summary(spec: JobSpec, corpus: Path) -> str:
-    """Say in one line what the text is by which the model is judged."""
-    text = read_shards(corpus / VALIDATION)
+def held_out_summary(spec: JobSpec, text: ShardsManifest, sets: Sequence[HeldOut]) -> str:
+    """Say in one line what the text is by which the model is judged; `sets` are what it gives each phase."""
     asked = spec.evaluation.sequences
-    found = (HeldOut.open(corpus, spec, phase).rows for phase in spec.phases)
     phases = (
-        f"phases[{number}]: {_count(rows, 'row')}" + (f" of {asked:,} asked for, which is all" if rows < asked else "")
-        for number, rows in enumerate(found)
+        f"phases[{number}]: {_count(each.rows, 'row')}"
+        + (f" of {asked:,} asked for, which is all" if each.rows < asked else "")
+        for number, each in enumerate(sets)
     )
     size = f"{_count(text.documents, 'document')}, {_count(text.tokens, 'token')}"
     return "; ".join([f"held-out text: {size}; {text.unknown / text.tokens:.2%} [UNK]", *phases])
+
+
+def held_out_surprises(spec: JobSpec, text: ShardsManifest) -> list[AlertRecord]:
+    """Find what makes the figures of held-out text say less than they seem to."""
+    found: list[AlertRecord] = []
+    if (unknown := text.unknown / text.tokens) > MOST_UNKNOWN:
+        detail = "The vocabulary is made for other text. Give data.validation text of the kind that is learned"
+        found.append(_warning(f"{unknown:.1%} of the tokens of the held-out text are [UNK]", detail))
+    if text.documents == 1 and spec.data.next_sentence:
+        detail = "Every second segment is the real one. Put a blank line between documents, or give more of them"
+        found.append(_warning("The held-out text is a single document, so its NSP accuracy says nothing", detail))
+    return found
 
 
 def surprises(spec: JobSpec, shards: ShardsManifest, surveys: Sequence[Survey]) -> list[AlertRecord]:

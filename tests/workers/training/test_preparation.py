@@ -136,3 +136,21 @@ def test_the_machines_that_are_waited_for_are_named_at_once_and_not_every_second
     waiting([3])
     reporter.close()
     assert logs(records) == ["text: ready here; waiting until it is prepared on b, c"]
+
+
+def test_held_out_text_is_summed_up_with_the_rows_that_it_gives_each_phase(write_text: Write, tmp_path: Path) -> None:
+    apart = write_text("\n\n".join(["The door is red. We see it."] * 7), "apart.txt")
+    records = reported(job(write_text(TEXT), validation=[apart]), tmp_path)
+    assert alerts(records) == []
+    assert logs(records)[-1] == (
+        "held-out text: 7 documents, 70 tokens; 0.00% [UNK]; phases[0]: 7 rows of 10,000 asked for, which is all"
+    )
+
+
+def test_held_out_text_whose_figures_say_little_is_warned_of(write_text: Write, tmp_path: Path) -> None:
+    apart = write_text("Ω Ω Ω Ω. Ж Ж Ж Ж.\nThe door is red.", "apart.txt")
+    found = alerts(reported(job(write_text(TEXT), validation=[apart]), tmp_path))
+    assert re.fullmatch(r"warning: \d\d\.\d% of the tokens of the held-out text are \[UNK\]", found[0])
+    assert found[1] == "warning: The held-out text is a single document, so its NSP accuracy says nothing"
+    without = job(write_text(TEXT), validation=[apart], next_sentence=False)
+    assert alerts(reported(without, tmp_path))[-1] == found[0]
