@@ -24,5 +24,5 @@ def test_the_body_of_a_push_is_described_with_every_kind_of_record(served: Serve
     api = served.http.get("/openapi.json").json()
     body = api["paths"]["/v1/jobs/{job_id}/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     records = api["components"]["schemas"][body["$ref"].rpartition("/")[2]]["properties"]["records"]
-    kinds = {"status", "tensors", "step", "checkpoint", "alert", "log"}
+    kinds = {"status", "tensors", "step", "evaluation", "checkpoint", "alert", "log"}
     assert set(records["items"]["discriminator"]["mapping"]) == kinds
