@@ -102,7 +102,7 @@ def tokenizer_alone(text: Path, vocab: Path, processes: int) -> Seconds:
     started = [
         subprocess.Popen(
             [*command, str(number), str(processes)],
-            env=os.environ | {"RAYON_NUM_THREADS": "1"},
+            env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -58,13 +58,16 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 def _abbreviates(before: str) -> bool:
-    # No abbreviation is longer than the 24 characters that are looked at.
-    word = LAST_WORD.search(before)
+    # No abbreviation is longer than the 24 characters that are looked at, or has a blank in it.
+    if not before or before[-1].isspace():
+        return False
+    last = before.rsplit(None, 1)[-1]
+    word = LAST_WORD.search(last)
     if word is None:
         return False
     if len(word[0]) > 1:
         return word[0].lower() in ABBREVIATIONS
-    return _is_initial(word[0]) and not PART_OF_A_WORD.search(before[: word.start()])
+    return _is_initial(word[0]) and not PART_OF_A_WORD.search(last[: word.start()])
 
 
 def _is_initial(letter: str) -> bool:

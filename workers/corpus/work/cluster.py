@@ -54,6 +54,6 @@ def on_cluster(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
 @lru_cache(maxsize=1)
 def _task(reference: Any) -> Task:
     """Return the task, which builds its tokenizer once in each process; a process has one processor."""
-    os.environ["RAYON_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     task: Task = ray.get(reference)
     return task

@@ -79,21 +79,24 @@ class Tokenizing:
     def __call__(self, unit: Unit, marks: Marks | None) -> bytes:
         """Return packed `Tokens`."""
         segments = Segments(paragraphs(unit, self._reading))
-        held_out, numbers = set[int](), array("q")
+        held_out, numbers, counts = set[int](), array("q"), array("q")  # of each paragraph: its segment, its sentences
         ids, lengths = array("H"), array("i")
         kept = _kept(unit, segments, marks, held_out)
         while batch := list(itertools.islice(kept, PARAGRAPHS_AT_ONCE)):
-            split = [(number, sentence) for number, text in batch for sentence in split_sentences(text)]
-            encoded = self._encoder.encode_batch_fast([text for _, text in split], add_special_tokens=False)
-            for (number, _), encoding in zip(split, encoded, strict=True):
-                if sentence := encoding.ids:
-                    ids.extend(sentence)
-                    lengths.append(len(sentence))
-                    numbers.append(number)
+            split = [split_sentences(paragraph) for _, paragraph in batch]
+            numbers.extend(number for number, _ in batch)
+            counts.extend(map(len, split))
+            sentences = list(itertools.chain.from_iterable(split))
+            for encoding in self._encoder.encode_batch_fast(sentences, add_special_tokens=False):
+                sentence = encoding.ids
+                ids.extend(sentence)
+                lengths.append(len(sentence))
+        every = np.frombuffer(lengths, np.int32)
+        segment = np.repeat(np.frombuffer(numbers, np.int64), np.frombuffer(counts, np.int64))[every > 0]
         return Tokens(
             tokens=np.frombuffer(ids, np.uint16),
-            lengths=np.frombuffer(lengths, np.int32),
-            sentences=np.bincount(np.frombuffer(numbers, np.int64), minlength=segments.count),
+            lengths=every[every > 0],
+            sentences=np.bincount(segment, minlength=segments.count),
             is_held_out=np.isin(np.arange(segments.count), list(held_out)),
         ).pack()
 
