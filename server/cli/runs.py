@@ -7,7 +7,7 @@ import typer
 
 from server.settings import Settings
 
-from .options import Home, Json
+from .options import Home, Json, Token, Url
 
 
 def train(context: typer.Context) -> None:
@@ -29,16 +29,41 @@ def export(
     ] = None,
     as_json: Json = False,
     home: Home,
+    url: Url = None,
+    token: Token = None,
 ) -> None:
-    """Write a run's model to a folder that `transformers` loads offline.
+    """Write a run's model to a folder that `transformers` loads offline; with --url, download a finished one.
 
     Example: bigbatch export runs/demo models/demo
     """
     from .local import export as become_export
 
+    if url is not None:
+        _download(run, folder, step, as_json=as_json, server=(home, url, token))
+        return
     arguments = [] if folder is None else [str(folder.expanduser().resolve())]
     arguments += [] if step is None else ["--step", str(step)]
     become_export(run, [*arguments, *(["--json"] if as_json else [])], Settings(home))
+
+
+def _download(
+    job: str, folder: Path | None, step: int | None, *, as_json: bool, server: tuple[Path, str, str | None]
+) -> None:
+    from server.client import Client
+    from server.client.download import download
+
+    from .tables import print_json
+
+    if step is not None:
+        raise typer.BadParameter("another server has one export of a job: leave --step out", param_hint="--step")
+    with Client(*server) as client:
+        found = client.job(job)
+        target = (folder or Path(f"{found['name']}-{found['id']}")).expanduser().resolve()
+        manifest = download(client, found["id"], target)
+    if as_json:
+        print_json({"path": str(target), "size_bytes": manifest.size_bytes} | manifest.model_dump(mode="json"))
+    else:
+        typer.echo(f"The model of step {manifest.step:,} is in {target} ({manifest.size_bytes / 1e6:,.1f} MB)")
 
 
 def probe(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from itertools import islice
@@ -96,6 +97,23 @@ class Client:
     def cancel(self, prefix: str) -> JsonObject:
         """Ask that a job stops; a running one saves a checkpoint first."""
         return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/cancel")
+
+    @contextmanager
+    def export(self, job_id: str) -> Iterator[Iterator[bytes]]:
+        """Yield the pieces of the archive with a job's exported model.
+
+        Raises:
+            RefusedError: there is none.
+            UnreachableError: the connection broke off, or there was none.
+        """
+        try:
+            with self._http.stream("GET", f"/v1/jobs/{job_id}/export") as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise self._refusal(answer)
+                yield answer.iter_raw()
+        except httpx.TransportError as error:
+            raise UnreachableError(self.url, _reason(error)) from None
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """Yield the job's events after record `after`, as they come, until the connection ends.

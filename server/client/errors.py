@@ -34,6 +34,10 @@ class UnreachableError(ClientError):
         )
 
 
+class DownloadError(ClientError):
+    """An exported model could not be stored here."""
+
+
 class NoSuchJobError(ClientError):
     """No job has this id, or several ids begin like this."""
 

@@ -33,6 +33,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
         _check_is_idle(folder)
         with _show(given.run.name, as_json=given.json) as report:
             exported = export(folder, folder.spec(), target, given.data, step=given.step, report=report)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nothing was changed\n")
+        return 130
     except _REFUSED as error:
         problem = {"title": "The model was not exported.", "detail": str(error)}
         sys.stderr.write(f"{json.dumps(problem) if given.json else f'bigbatch: {error}'}\n")

@@ -134,7 +134,7 @@ def _tokenizer_of_text(folder: RunFolder, spec: JobSpec, data: Path) -> str:
 
 
 def _write_model(draft: Path, spec: JobSpec, weights: dict[str, Tensor], tokenizer: str) -> None:
-    tokens = tokenizer_files.vocabulary_of(tokenizer)
+    tokens = _vocabulary(tokenizer)
     rows = len(weights[_EMBEDDING])
     if rows != len(tokens):
         raise ExportError(
@@ -150,6 +150,14 @@ def _write_model(draft: Path, spec: JobSpec, weights: dict[str, Tensor], tokeniz
     settings = tokenizer_files.configuration(tokenizer, spec.model.max_positions)
     (draft / tokenizer_files.TOKENIZER_CONFIG).write_text(settings, encoding="utf-8")
     (draft / shards.VOCABULARY).write_bytes(vocabulary.as_bytes(tokens))
+
+
+def _vocabulary(tokenizer: str) -> list[str]:
+    try:
+        return tokenizer_files.vocabulary_of(tokenizer)
+    except Exception as error:  # tokenizers raises nothing more special
+        message = f"tokenizer.json in the run folder cannot be read: {error}; bring it back, or remove it"
+        raise ExportError(f"{message} where the run's text is still there") from error
 
 
 def _describe(draft: Path, report: Progress) -> dict[str, StoredFile]:

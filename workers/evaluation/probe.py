@@ -185,6 +185,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
     try:
         with _show(as_json=given.json) as report:
             verdict = probe(given.dir, report)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     except ProbeError as error:
         problem = {"title": "The folder was not probed.", "detail": str(error)}
         sys.stderr.write(f"{json.dumps(problem) if given.json else f'bigbatch: {error}'}\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import BertForPreTraining
@@ -19,7 +19,16 @@ _HEADS = ("cls.", "bert.pooler.")
 """What a folder may lack, such as that of a BertModel or a BertForMaskedLM: it starts anew."""
 
 
-def take_weights(module: PretrainingBert, model: Model, tokens: Sequence[str], *, lowercase: bool) -> list[str]:
+class Taken(NamedTuple):
+    """Which weights a folder and a model do not share."""
+
+    lacking: list[str]
+    """Those that the folder lacks: the heads of a plain encoder. They are as they were."""
+    left_out: list[str]
+    """Those that the model has no place for, such as a classifier's."""
+
+
+def take_weights(module: PretrainingBert, model: Model, tokens: Sequence[str], *, lowercase: bool) -> Taken:
     """Copy the weights of `model.init_from` into a model, to the bit.
 
     Args:
@@ -28,16 +37,13 @@ def take_weights(module: PretrainingBert, model: Model, tokens: Sequence[str], *
         tokens: the job's vocabulary, in the order of its numbers.
         lowercase: whether the job reads text in lower case.
 
-    Returns:
-        The names of the weights that the folder lacks: the heads of a plain encoder. They are as they were.
-
     Raises:
         SpecError: the folder cannot be read, or another vocabulary or shape is in it; names the first tensor that
             differs.
     """
     folder = Path(str(model.init_from)).expanduser()
     _check_vocabulary(model, folder, tokens, lowercase=lowercase)
-    weights, lacking = _load(model, folder)
+    weights, lacking, left_out = _load(model, folder)
     ours = module.state_dict()
     for name in [*ours, *weights]:
         found, wanted = (_shape(each.get(name)) for each in (weights, ours))
@@ -49,14 +55,14 @@ def take_weights(module: PretrainingBert, model: Model, tokens: Sequence[str], *
     with torch.no_grad():
         for name in ours.keys() - lacking:
             ours[name].copy_(weights[name])
-    return [name for name in ours if name in lacking]
+    return Taken([name for name in ours if name in lacking], sorted(left_out))
 
 
 def _shape(weight: torch.Tensor | None) -> str:
     return "no place" if weight is None else f"the shape {tuple(weight.shape)}"
 
 
-def _load(model: Model, folder: Path) -> tuple[dict[str, torch.Tensor], set[str]]:
+def _load(model: Model, folder: Path) -> tuple[dict[str, torch.Tensor], set[str], set[str]]:
     """Read a folder as transformers does: also older names, several files, and an encoder without prefix."""
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are lacking are drawn
@@ -65,7 +71,7 @@ def _load(model: Model, folder: Path) -> tuple[dict[str, torch.Tensor], set[str]
             )
     except Exception as error:  # transformers raises many kinds for a folder that is damaged or of another model
         raise refusal(model, f"its weights cannot be read: {error}", "copy the folder anew") from error
-    return loaded.state_dict(), set(told["missing_keys"])
+    return loaded.state_dict(), set(told["missing_keys"]), set(told["unexpected_keys"])
 
 
 def _check_vocabulary(model: Model, folder: Path, tokens: Sequence[str], *, lowercase: bool) -> None:

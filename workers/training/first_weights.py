@@ -13,7 +13,7 @@ from workers.contract.sources import vocabulary_file
 from workers.contract.spec.job import JobSpec
 from workers.corpus import shards, vocabulary
 from workers.model.bert import PretrainingBert
-from workers.model.pretrained import take_weights
+from workers.model.pretrained import Taken, take_weights
 
 from .reporter import Reporter
 
@@ -28,23 +28,25 @@ def take_first_weights(
     """
     if spec.model.init_from is None or ranks.as_rank_0_does(lambda: bool(committed(folder))):
         return
-    lacking, error = list[str](), None
+    taken, error = Taken([], []), None
     try:
         check_folder(spec.model)
         tokens, settings = vocabulary.load(corpus / shards.VOCABULARY), read_shards(corpus).settings
-        lacking = take_weights(module, spec.model, tokens, lowercase=settings.lowercase)
+        taken = take_weights(module, spec.model, tokens, lowercase=settings.lowercase)
     except SpecError as problem:
         error = problem
     if errors := [each for each in ranks.gather(error) if each is not None]:
         raise errors[0]
     if reporter:
-        _report(spec.model.init_from, lacking, reporter)
+        _report(spec.model.init_from, taken, reporter)
 
 
-def _report(start: str, lacking: list[str], reporter: Reporter) -> None:
+def _report(start: str, taken: Taken, reporter: Reporter) -> None:
     reporter.emit(LogRecord(text=f"model: starts with the weights of {start}; the moments are new"))
-    if lacking:
-        detail = f"{start} lacks {', '.join(lacking)}: these start with new weights, and their losses are high at first"
+    if taken.left_out:
+        reporter.emit(LogRecord(text=f"model: no place for {', '.join(taken.left_out)} of {start}: left out"))
+    if taken.lacking:
+        detail = f"{start} lacks {', '.join(taken.lacking)}: these begin anew, and their losses are high at first"
         reporter.emit(AlertRecord(level="warning", title="The heads of the model start anew", detail=detail))
     if vocabulary_file(Path(start).expanduser()) is None:
         detail = f"{start} has no vocabulary. That its rows are the tokens of data.vocab could not be checked"

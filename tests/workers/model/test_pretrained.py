@@ -4,14 +4,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertForMaskedLM, BertForPreTraining, BertModel
+from transformers import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
 
 from workers.contract.problems import SpecError
 from workers.contract.sources import SPECIAL_TOKENS
 from workers.contract.spec.model import Model
 from workers.corpus import tokenizer_files, vocabulary
 from workers.model.bert import PretrainingBert, build, configuration
-from workers.model.pretrained import take_weights
+from workers.model.pretrained import Taken, take_weights
 
 SIZES = {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 32, "max_positions": 32}
 TOKENS = [*SPECIAL_TOKENS, "a", "b", "##c"]
@@ -27,8 +27,8 @@ def folder_of(kind: Any, folder: Path) -> Path:
 
 def take(
     folder: Path, tokens: list[str] = TOKENS, *, lowercase: bool = True, **changes: Any
-) -> tuple[PretrainingBert, list[str]]:
-    """Take a folder's weights into a model that was begun otherwise; return it and the names that were lacking."""
+) -> tuple[PretrainingBert, Taken]:
+    """Take a folder's weights into a model that was begun otherwise; return it and what the two do not share."""
     model = Model.model_validate(SIZES | {"init_from": str(folder)} | changes)
     module = build(model, len(tokens), seed=1, pad_id=0)
     return module, take_weights(module, model, tokens, lowercase=lowercase)
@@ -39,13 +39,13 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
 
 
 def test_every_weight_is_taken_to_the_bit(tmp_path: Path) -> None:
-    module, lacking = take(folder_of(BertForPreTraining, tmp_path))
+    module, (lacking, _) = take(folder_of(BertForPreTraining, tmp_path))
     assert lacking == []
     assert same(module.state_dict(), BertForPreTraining.from_pretrained(tmp_path).state_dict())
 
 
 def test_of_a_plain_encoder_the_heads_start_as_they_were_drawn(tmp_path: Path) -> None:
-    module, lacking = take(folder_of(BertModel, tmp_path))
+    module, (lacking, _) = take(folder_of(BertModel, tmp_path))
     assert same(module.bert.state_dict(), BertModel.from_pretrained(tmp_path).state_dict())
     drawn = build(Model.model_validate(SIZES), len(TOKENS), seed=1, pad_id=0).cls.predictions.transform.state_dict()
     assert same(module.cls.predictions.transform.state_dict(), drawn)
@@ -55,8 +55,13 @@ def test_of_a_plain_encoder_the_heads_start_as_they_were_drawn(tmp_path: Path) -
 
 
 def test_a_masked_language_model_lacks_the_pooler_and_the_next_sentence_head(tmp_path: Path) -> None:
-    _, lacking = take(folder_of(BertForMaskedLM, tmp_path))
+    _, (lacking, _) = take(folder_of(BertForMaskedLM, tmp_path))
     assert {name.rpartition(".")[0] for name in lacking} == {"bert.pooler.dense", "cls.seq_relationship"}
+
+
+def test_what_the_model_has_no_place_for_is_named(tmp_path: Path) -> None:
+    _, taken = take(folder_of(BertForSequenceClassification, tmp_path))
+    assert taken.left_out == ["classifier.bias", "classifier.weight"]
 
 
 def test_names_of_older_checkpoints_are_understood(tmp_path: Path) -> None:
@@ -65,7 +70,7 @@ def test_names_of_older_checkpoints_are_understood(tmp_path: Path) -> None:
         weights = {name.replace(new, old): weight for name, weight in weights.items()}
     expected = BertForPreTraining.from_pretrained(tmp_path).state_dict()
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    module, lacking = take(tmp_path)
+    module, (lacking, _) = take(tmp_path)
     assert lacking == []
     assert same(module.state_dict(), expected)
 
