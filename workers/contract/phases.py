@@ -1,4 +1,4 @@
-"""Where each phase of a job lies in the count of its steps and samples."""
+"""Where each phase of a job lies in the count of its steps and rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from .spec.phase import Phase
 
 @dataclass(frozen=True, slots=True)
 class PhaseWindow:
-    """A phase and what comes before it. Steps are numbered from 1 over all phases, samples from 0."""
+    """A phase and what comes before it. Steps are numbered from 1 over all phases, rows from 0."""
 
     index: int
     phase: Phase
     steps_before: int
     """Steps of all earlier phases."""
-    samples_before: int
-    """Samples of all earlier phases."""
+    rows_before: int
+    """Rows of all earlier phases."""
 
     @property
     def last_step(self) -> int:
@@ -26,16 +26,16 @@ class PhaseWindow:
         """Return the phase's steps that are left when the steps up to `done` have been taken."""
         return range(max(done, self.steps_before) + 1, self.last_step + 1)
 
-    def first_sample(self, step: int) -> int:
-        """Return the number of the first sample in the global batch of `step`."""
-        return self.samples_before + (step - self.steps_before - 1) * self.phase.global_batch_size
+    def first_row(self, step: int) -> int:
+        """Return the number of the first row in the global batch of `step`."""
+        return self.rows_before + (step - self.steps_before - 1) * self.phase.global_batch_size
 
 
 def phase_windows(phases: Sequence[Phase]) -> list[PhaseWindow]:
     """Lay the phases one after the other."""
     windows: list[PhaseWindow] = []
-    steps = samples = 0
+    steps = rows = 0
     for index, phase in enumerate(phases):
-        windows.append(PhaseWindow(index, phase, steps, samples))
-        steps, samples = steps + phase.steps, samples + phase.steps * phase.global_batch_size
+        windows.append(PhaseWindow(index, phase, steps, rows))
+        steps, rows = steps + phase.steps, rows + phase.steps * phase.global_batch_size
     return windows

@@ -1,7 +1,7 @@
 """The training loop, top to bottom. It knows no Ray and no server.
 
-Everything that a step computes is a function of (specification, step): the samples of a step are numbers
-`(samples before it) ... (samples before it) + global_batch_size - 1`, each rank takes its share of them, and losses are
+Everything that a step computes is a function of (specification, step): the rows of a step are numbers
+`(rows before it) ... (rows before it) + global_batch_size - 1`, each rank takes its share of them, and losses are
 divided by counts over the global batch. So the number of workers changes who computes what, not what is computed.
 """
 
@@ -220,8 +220,8 @@ def _prefetch(window: PhaseWindow, done: int, data: PreTrainingData) -> Iterator
     steps = window.steps_after(done)
 
     def micro_batches(step: int) -> list[MicroBatch]:
-        samples = share(window.phase, window.first_sample(step), ranks.rank(), ranks.world_size())
-        return [MicroBatch(indices.start, data.batch(indices)) for indices in samples]
+        shares = share(window.phase, window.first_row(step), ranks.rank(), ranks.world_size())
+        return [MicroBatch(indices.start, data.batch(indices)) for indices in shares]
 
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
         coming = thread.submit(micro_batches, steps[0])
@@ -232,10 +232,10 @@ def _prefetch(window: PhaseWindow, done: int, data: PreTrainingData) -> Iterator
             yield step, ready
 
 
-def share(phase: Phase, samples: int, rank: int, world_size: int) -> list[range]:
-    """Return the sample numbers of one rank's micro-batches, for the global batch that begins at `samples`."""
+def share(phase: Phase, first_row: int, rank: int, world_size: int) -> list[range]:
+    """Return the numbers of the rows of one rank's micro-batches, for the global batch that begins at `first_row`."""
     size = phase.global_batch_size // world_size
-    begin = samples + rank * size
+    begin = first_row + rank * size
     return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]
 
 

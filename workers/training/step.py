@@ -21,9 +21,9 @@ from .optimizer import build_optimizer, set_lr
 
 
 class MicroBatch(NamedTuple):
-    """The samples of one forward pass on one worker."""
+    """The rows of one forward pass on one worker."""
 
-    first_sample: int
+    first_row: int
     """Number of the first of them, counted over the whole job."""
     batch: Batch
 
@@ -68,8 +68,8 @@ def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[Micr
     local = torch.tensor([0.0, 0.0, 0.0, *_counts(micro_batches)], dtype=torch.float64, device=worker.device)
     n_masked, n_pairs = ranks.all_reduce_sum(local[[3, 4]]).float().unbind()
     set_lr(optimizer, lr)
-    for number, (first_sample, batch) in enumerate(micro_batches, start=1):
-        torch.manual_seed(dropout_seed(spec.seed, step, first_sample))
+    for number, (first_row, batch) in enumerate(micro_batches, start=1):
+        torch.manual_seed(dropout_seed(spec.seed, step, first_row))
         with sharding.micro_batch(model, spec, is_last=number == len(micro_batches)):
             sums = model(batch.to(worker.device))
             loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_pairs.clamp(min=1)  # without pairs there is no loss
@@ -81,13 +81,13 @@ def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[Micr
     return local
 
 
-def dropout_seed(seed: int, step: int, first_sample: int) -> int:
+def dropout_seed(seed: int, step: int, first_row: int) -> int:
     """Return the seed, of 64 bits, of a micro-batch's dropout.
 
     It does not depend on which worker computes the micro-batch, so the number of workers does not change the curve.
-    The size of the micro-batches does: they begin at other samples then.
+    The size of the micro-batches does: they begin at other rows then.
     """
-    return int(draw(seed, Purpose.DROPOUT, np.array([step]), first_sample)[0])
+    return int(draw(seed, Purpose.DROPOUT, np.array([step]), first_row)[0])
 
 
 def _counts(micro_batches: Sequence[MicroBatch]) -> list[int]:

@@ -11,19 +11,19 @@ def windows() -> list[PhaseWindow]:
 
 
 def test_a_phase_begins_where_the_one_before_it_ends() -> None:
-    assert [(w.index, w.steps_before, w.samples_before) for w in windows()] == [(0, 0, 0), (1, 3, 24), (2, 5, 32)]
+    assert [(w.index, w.steps_before, w.rows_before) for w in windows()] == [(0, 0, 0), (1, 3, 24), (2, 5, 32)]
 
 
-def test_each_step_belongs_to_one_phase_and_each_sample_to_one_step() -> None:
+def test_each_step_belongs_to_one_phase_and_each_row_to_one_step() -> None:
     steps = [step for window in windows() for step in window.steps_after(0)]
     assert steps == [1, 2, 3, 4, 5, 6]
-    samples = [
-        sample
+    rows = [
+        row
         for window in windows()
         for step in window.steps_after(0)
-        for sample in range(window.first_sample(step), window.first_sample(step) + window.phase.global_batch_size)
+        for row in range(window.first_row(step), window.first_row(step) + window.phase.global_batch_size)
     ]
-    assert samples == list(range(34))
+    assert rows == list(range(34))
 
 
 def test_only_the_steps_behind_those_done_are_left() -> None:

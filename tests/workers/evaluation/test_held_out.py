@@ -147,3 +147,13 @@ def test_a_text_of_fewer_rows_than_asked_for_is_used_once(corpus: Path) -> None:
 
 def test_a_loss_beyond_all_bounds_has_an_infinite_perplexity() -> None:
     assert Figures(1, 1, 1e4, 0.0, 0.0, 0.0, 0.0).perplexity == math.inf
+
+
+def test_without_next_sentence_prediction_there_are_no_figures_of_it(corpus: Path) -> None:
+    spec = parse_spec(document(Path(), data=DATA | {"next_sentence": False}))
+    with process_group(spec):
+        worker = set_up(spec, read_shards(corpus))
+        figures = HeldOut.open(corpus, spec, spec.phases[0]).evaluate(worker.module, worker.device)
+    assert figures is not None
+    assert (figures.nsp_loss, figures.nsp_accuracy) == (None, None)
+    assert 0 < figures.mlm_loss < 20

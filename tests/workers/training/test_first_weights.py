@@ -58,7 +58,7 @@ def test_what_was_exported_and_is_taken_in_again_trains_on_as_if_it_had_never_le
         (window,) = phase_windows(spec.phases)
         data = open_phase(corpus, spec, window.phase)
         for record in steps(tmp_path / "run"):
-            batches = share(window.phase, window.first_sample(record.step), 0, 1)
+            batches = share(window.phase, window.first_row(record.step), 0, 1)
             take_step(worker, record.step, record.lr, [MicroBatch(b.start, data.batch(b)) for b in batches])
     taken = weights_of(tmp_path / "run", tmp_path)
     assert all(torch.equal(taken[name], weight) for name, weight in worker.module.state_dict().items())

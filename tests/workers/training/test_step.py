@@ -11,7 +11,7 @@ from workers.samples.dataset import PreTrainingData
 from workers.training.step import MicroBatch, dropout_seed, set_up, take_step
 
 
-def test_the_seed_of_dropout_differs_with_seed_step_and_first_sample_and_stays_the_same() -> None:
+def test_the_seed_of_dropout_differs_with_seed_step_and_first_row_and_stays_the_same() -> None:
     seeds = {
         dropout_seed(seed, step, sample) for seed in range(5) for step in range(1, 9) for sample in range(0, 256, 8)
     }

@@ -50,3 +50,13 @@ def test_held_out_text_that_is_empty_or_neither_is_one_problem_with_a_remedy(val
 
 def test_a_job_without_text_is_refused() -> None:
     assert problem(corpus=[]).field == "data.corpus"
+
+
+def test_by_default_each_row_is_one_pair_of_segments_as_older_versions_made_it() -> None:
+    data = Data(corpus=("builtin:austen",))
+    assert (data.whole_word, data.next_sentence, data.packing, data.short_sequences) == (False, True, False, 0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5])
+def test_the_share_of_short_samples_lies_below_one(share: float) -> None:
+    assert problem(short_sequences=share).field == "data.short_sequences"

@@ -19,3 +19,10 @@ def test_sizes_serve_without_a_preset() -> None:
 def test_a_model_that_cannot_be_built_is_refused(model: dict[str, object]) -> None:
     with pytest.raises(SpecError, match="model"):
         spec(model=model)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1])
+def test_a_dropout_of_attention_is_a_share_below_one(dropout: float) -> None:
+    assert spec(model={"preset": "bert-tiny"}).model.attention_dropout is None
+    with pytest.raises(SpecError, match=r"model\.attention_dropout"):
+        spec(model={"preset": "bert-tiny", "attention_dropout": dropout})
