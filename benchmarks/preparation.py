@@ -149,13 +149,12 @@ def main() -> None:
             f"{platform.processor() or platform.machine()}, {given.processes} processes, load {os.getloadavg()[0]:.1f}"
         )
         print(f"Python {platform.python_version()}, tokenizers {version('tokenizers')}; {megabytes:.1f} MB of text")
-        turns = [
-            {
-                "tokenizer": tokenizer_alone(text, vocab, given.processes),
-                "prepare": prepared(text, vocab, given.processes),
-            }
-            for _ in range(given.turns)
-        ]
+        turns = list[dict[str, Seconds]]()
+        for _ in range(given.turns):
+            turns.append({})
+            for what, measure in (("tokenizer", tokenizer_alone), ("prepare", prepared)):
+                seconds = turns[-1][what] = measure(text, vocab, given.processes)
+                print(f"{what:10} {seconds.clock:7.1f} s, {seconds.processor:7.1f} s of processor time", flush=True)
     lines = [
         {"what": what, "turn": number, "megabytes": megabytes, "processes": given.processes} | seconds._asdict()
         for number, turn in enumerate(turns)
