@@ -146,9 +146,11 @@ def find_remote(url: str) -> list[tuple[str, str]]:
     """
     with _as_os_errors(url):
         system, path = file_system(url)
-        if any(c in path for c in "*?["):
+        if system.isfile(path):
+            found = [path]
+        elif any(c in path for c in "*?["):
             found = [each for each in system.glob(path) if system.isfile(each)]
         else:
-            found = [path] if system.isfile(path) else system.find(path)
+            found = system.find(path)
         root = system.unstrip_protocol(path)
         return sorted((name := system.unstrip_protocol(each), name.removeprefix(root)) for each in found)

@@ -116,8 +116,11 @@ def test_a_torn_folder_is_prepared_anew(write_text: Write, tmp_path: Path, damag
         (folder / "tokens-00000.u16").write_bytes(b"\0")
     else:
         shutil.move(folder, folder.with_suffix(".partial"))
-    assert prepare(data, tmp_path) == folder
+    told: list[str] = []
+    assert prepare(data, tmp_path, lambda what, _: told.append(what)) == folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    if damage == "cut shard":
+        assert told[0].startswith(f"preparing it again: {folder}/tokens-00000.u16: missing or not ")
     assert not folder.with_suffix(".partial").exists()
 
 
