@@ -37,7 +37,8 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judged(text: Path, apart: Path, every_steps: int, **changes: Any) -> dict[str, Any]:
     data = {"corpus": [str(text)], "vocab": 90, "validation": [str(apart)]}
-    return document(text, data=data, evaluation={"every_steps": every_steps, "sequences": 7}) | changes
+    evaluation = {"every_steps": every_steps, "sequences": 7}
+    return document(text, data=data, evaluation=evaluation, export={"at_end": False}) | changes
 
 
 def evaluations(folder: Path) -> list[EvaluationRecord]:
@@ -67,7 +68,7 @@ def test_training_is_the_same_to_the_bit_with_and_without(
     workers: int, zero_stage: int, text: Path, apart: Path, home: Path, tmp_path: Path
 ) -> None:
     dropout = {"model": document(text)["model"] | {"dropout": 0.1}}
-    without = document(text, workers, zero_stage, **dropout)
+    without = document(text, workers, zero_stage, export={"at_end": False}, **dropout)
     judging = judged(text, apart, 1, parallel=without["parallel"], **dropout)
     for name, job in (("without", without), ("with", judging)):
         run_on_ranks(workers, train, job, tmp_path / name, home)
@@ -122,7 +123,7 @@ def test_a_model_that_is_beyond_all_numbers_has_null_figures(
     text: Path, apart: Path, home: Path, tmp_path: Path
 ) -> None:
     hopeless = PHASE | {"lr": 1e38, "steps": 3, "warmup": 0.0}
-    train(judged(text, apart, 3, phases=[hopeless], export={"at_end": False}), tmp_path, home)
+    train(judged(text, apart, 3, phases=[hopeless]), tmp_path, home)
     (record,) = evaluations(tmp_path)
     assert (record.mlm_loss, record.perplexity) == (None, None)
     assert record.figures.startswith("MLM loss - nats, accuracy ")
