@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
 
+from .fields import Count
 from .problems import fault
 from .records import EvaluationRecord
 from .sources import CorpusError
@@ -175,7 +176,7 @@ class RunManifest(BaseModel):
     journal_format: StrictInt = JOURNAL_FORMAT
     identity: str | None = None
     """sha256 of the prepared corpus's manifest; null until the corpus is prepared for the first time."""
-    attempt: Annotated[int, Field(ge=0)] = 0
+    attempt: Count = 0
     """The newest attempt; 0 before the first."""
     parent: Parent | None = None
     """Of a branch."""

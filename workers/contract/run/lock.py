@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
+from workers.contract.fields import Count
 from workers.contract.files import DRAFT, sync_folder
 
 _DRAFT_OF = re.compile(re.escape(DRAFT) + r".*\.a(\d+)\.[0-9a-f]+")
@@ -29,7 +30,7 @@ _DRAFT_OF = re.compile(re.escape(DRAFT) + r".*\.a(\d+)\.[0-9a-f]+")
 class Holder(BaseModel):
     """What the lock says of the attempt that has it or had it last."""
 
-    attempt: int
+    attempt: Count
     pid: int
     host: str
     since: AwareDatetime

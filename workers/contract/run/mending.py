@@ -18,7 +18,7 @@ _MOST_MISSING = 1_000_000
 
 _BEGIN = b'{"seq":'
 _BEGINNING = re.compile(_BEGIN)
-_NUMBER = re.compile(_BEGIN + rb"(\d{1,18}),")
+_NUMBER = re.compile(_BEGIN + rb"([1-9]\d{0,17}),")
 
 
 @dataclass(frozen=True, slots=True)

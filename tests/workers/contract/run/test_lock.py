@@ -184,8 +184,10 @@ def test_a_job_that_a_train_command_has_gone_on_with_has_no_number_twice(tmp_pat
         folder.take_over(1)
 
 
-def test_a_lock_that_cannot_be_read_does_not_keep_anybody_out(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_bytes(b"\0\0\0")
+@pytest.mark.parametrize("attempt", [None, 10**24, -5])
+def test_a_lock_that_cannot_be_read_does_not_keep_anybody_out(attempt: int | None, tmp_path: Path) -> None:
+    named = '{"attempt":%d,"pid":1,"host":"trainer","since":"2026-01-31T12:00:00Z"}\n'
+    (tmp_path / "lock").write_text("\0\0\0" if attempt is None else named % attempt)
     lock = Lock(tmp_path / "lock")
     assert lock.holder() is None
     assert lock.acquire(lambda last: last + 1) == 1

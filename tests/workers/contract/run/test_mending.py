@@ -98,6 +98,15 @@ def test_two_wrong_numbers_that_follow_each_other_do_not_fill_the_disk_with_aler
     assert folder.rejected.read_bytes() == wrong
 
 
+@pytest.mark.parametrize("stray", [0, -1])
+def test_a_line_with_a_number_that_no_record_has_costs_no_other_line(stray: int, folder: RunFolder) -> None:
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join([lines[0].replace(b'"seq":1', b'"seq":%d' % stray), *lines]))
+    write(folder, "after")
+    assert contents(folder)[:5] == [(number, str(number)) for number in range(1, 6)]
+    assert contents(folder)[-1][1] == "after"
+
+
 def test_a_journal_that_was_mended_is_not_mended_again(folder: RunFolder) -> None:
     break_line(folder, 3, b"garbage\n")
     write(folder)
