@@ -193,6 +193,8 @@ def _local(paths: Sequence[Path], left_out: list[str]) -> Iterator[TextFile]:
     for path in paths:
         if path.is_dir():
             yield from _walk(path, left_out, set())
+        elif _is_device(path):
+            left_out.append(f"{path} (not a file)")
         elif is_text(path.name) or len(paths) == 1:
             yield TextFile(str(path.absolute()))
         else:
@@ -209,10 +211,17 @@ def _walk(folder: Path, left_out: list[str], visited: set[tuple[int, int]]) -> I
             left_out.append(f"{path} (hidden)")
         elif path.is_dir():
             yield from _walk(path, left_out, visited)
+        elif _is_device(path):
+            left_out.append(f"{path} (not a file)")
         elif is_text(path.name):
             yield TextFile(str(path.absolute()))
         else:
             left_out.append(f"{path} (not {ALLOWED})")
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a pipe or a device, which a reader would wait for without end."""
+    return path.exists() and not path.is_file()
 
 
 def _what_it_is(file: TextFile) -> object:
@@ -245,6 +254,8 @@ def _check(field: str, source: str) -> None:
         if vocabulary_file(path) is None:
             raise SourceError(source, f"holds no {' or '.join(VOCABULARIES)}", "name a vocab.txt, or give a size")
         return
+    if field == "data.vocab" and _is_device(path):
+        raise SourceError(source, "is not a file", "name a vocab.txt, or give a size")
     files = [TextFile(str(resolve(source)[0]))] if field == "data.vocab" else _files(source, [])
     if not any(_has_text(file) for file in files):
         raise SourceError(source, "holds no text", f"name a {ALLOWED} file with text, or a folder or glob of these")

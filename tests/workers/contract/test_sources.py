@@ -215,3 +215,19 @@ def test_the_server_checks_of_a_url_only_that_there_is_such_a_file_system() -> N
     check_files(Data(["memory://nothing/here.txt", "hf://datasets/somebody/something"], 100))
     with pytest.raises(SpecError, match="Protocol not known: nowhere"):
         check_files(Data(["nowhere://a.txt"], 100))
+
+
+@pytest.mark.parametrize("field", ["corpus", "vocab", "folder"])
+def test_a_pipe_is_no_text_and_nobody_waits_for_it(field: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    pipe, text = tmp_path / "folder" / "pipe.txt", tmp_path / "text.txt"
+    os.mkfifo(pipe)
+    text.write_text("It is a truth.\n")
+    if field == "folder":
+        (tmp_path / "folder" / "text.txt").write_text("It is a truth.\n")
+        check_files(Data([str(tmp_path / "folder")], 100))
+        assert find([str(tmp_path / "folder")]).left_out == (f"{pipe} (not a file)",)
+        return
+    data = Data([str(pipe)], 100) if field == "corpus" else Data([str(text)], str(pipe))
+    with pytest.raises(SpecError, match="holds no text" if field == "corpus" else "is not a file"):
+        check_files(data)
