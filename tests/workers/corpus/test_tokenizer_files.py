@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from workers.contract.sources import SPECIAL_TOKENS
 from workers.corpus import tokenizer_files, vocabulary
@@ -51,6 +51,12 @@ def test_the_files_give_every_text_the_numbers_that_it_has_in_training(folder: P
         assert loaded(text, add_special_tokens=False)["input_ids"] == ours.encode(text, add_special_tokens=False).ids
 
     check()
+
+
+def test_who_names_the_class_of_bert_gets_the_case_of_the_vocabulary_all_the_same(folder: Path) -> None:
+    text = "Zürich cafés, 中文"
+    numbers = [kind.from_pretrained(folder)(text)["input_ids"] for kind in (BertTokenizer, AutoTokenizer)]
+    assert numbers[0] == numbers[1]
 
 
 def test_a_special_token_that_is_written_in_the_text_is_one(folder: Path) -> None:
