@@ -22,6 +22,8 @@ from workers.contract.documents import parse_spec
 from workers.contract.exports import read_export
 from workers.contract.files import BusyError, replacing_folder
 from workers.contract.run.folder import RunFolder
+from workers.contract.sources import SPECIAL_TOKENS
+from workers.corpus import tokenizer_files
 from workers.model.bert import build
 
 
@@ -163,6 +165,27 @@ def test_a_run_without_a_checkpoint_says_when_the_first_is_due(run: RunFolder, h
         manifest.unlink()
     with pytest.raises(ExportError, match=r"has no finished checkpoint: .* after checkpoint.every_steps = 2 steps"):
         export(copy, copy.spec(), tmp_path / "model", home / "data")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "fault"),
+    [
+        ("{", r"tokenizer.json in the run folder cannot be read"),
+        (
+            tokenizer_files.publish([*SPECIAL_TOKENS, "a"], lowercase=True),
+            r"has \d+ rows, and .* vocabulary has 6 tokens",
+        ),
+    ],
+    ids=["damaged", "another run's"],
+)
+def test_a_tokenizer_that_is_not_the_runs_is_refused(
+    tokenizer: str, fault: str, run: RunFolder, home: Path, tmp_path: Path
+) -> None:
+    copy = copy_of(run, tmp_path)
+    copy.put_tokenizer(tokenizer)
+    with pytest.raises(ExportError, match=fault):
+        export(copy, copy.spec(), tmp_path / "model", home / "data")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_folder_that_is_no_export_is_left_as_it_is(run: RunFolder, home: Path, tmp_path: Path) -> None:
