@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from workers.contract.problems import counted
 from workers.contract.sources import MAX_VOCABULARY, SPECIAL_TOKENS, CorpusError, vocabulary_file
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS
@@ -122,7 +123,7 @@ def as_bytes(tokens: Sequence[str]) -> bytes:
 def _check_size(size: int, where: str) -> None:
     if not len(SPECIAL_TOKENS) < size <= MAX_VOCABULARY:
         raise CorpusError(
-            f"{where}: a vocabulary of {size:,} tokens; token shards are 16 bits wide, "
+            f"{where}: a vocabulary of {counted(size, 'token')}; token shards are 16 bits wide, "
             f"so use {len(SPECIAL_TOKENS) + 1} to {MAX_VOCABULARY:,}"
         )
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.contract.problems import counted
 from workers.contract.sources import CorpusError
 from workers.corpus.rows.index import Index
 
@@ -78,7 +79,7 @@ class Chunks:
         if not self._has_others and len(self._borders) == 1:
             tokens = self._borders.token(np.array([1])).item()
             raise CorpusError(
-                f"data.corpus: a single sentence of {tokens} tokens, from which no pair of segments can be "
+                f"data.corpus: a single sentence of {counted(tokens, 'token')}, from which no pair of segments can be "
                 "taken; give more text, one paragraph a line and a blank line between documents"
             )
 

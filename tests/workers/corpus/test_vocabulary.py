@@ -91,7 +91,7 @@ def test_a_vocabulary_file_may_have_windows_newlines(tmp_path: Path) -> None:
         (["[PAD]", "[UNK]", "[CLS]", "a", "b", "c"], r"lacks \[SEP\] \[MASK\]; give the vocab.txt of a BERT"),
         ([*SPECIAL_TOKENS, "a", "b", "a"], r"'a' stands on 2 lines"),
         ([*SPECIAL_TOKENS, *map(str, range(65_532))], r"65,537 tokens; token shards are 16 bits wide"),
-        ([], r"a vocabulary of 1 tokens"),
+        ([], r"a vocabulary of 1 token;"),
         (["\ufeff[PAD]", *SPECIAL_TOKENS[1:], "a"], r"begins with a byte order mark; save it as UTF-8 without one"),
         (
             [*SPECIAL_TOKENS, "the\t1423", "a\t97"],
