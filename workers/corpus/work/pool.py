@@ -1,7 +1,7 @@
 """A pool of processes that work on units of text, one unit at a time each.
 
 The processes are started as programs, not by `multiprocessing`: that would import the caller's main module, with torch,
-in each of them, and would leave them behind where the caller is killed. These end when their connection does.
+in each of them, and would leave them behind where the caller is killed. These end with the caller.
 """
 
 import os
@@ -91,7 +91,7 @@ class _Process:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workers.corpus.work.process", str(theirs.fileno())],
                 env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C is for the caller, who ends this one
             )
@@ -110,5 +110,5 @@ class _Process:
 
     def end(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         self._connection.close()

@@ -1,9 +1,12 @@
 """`python -m workers.corpus.work.process FD`: works on units of text that come over a connection until it closes."""
 
+import os
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 from workers.contract.sources import CorpusError
 from workers.corpus.reading.units import Unit
@@ -50,6 +53,13 @@ def serve(connection: Connection) -> None:
         connection.send(answer(task, *connection.recv()))
 
 
+def _end_with_the_caller() -> NoReturn:
+    """End this process, in the middle of a unit, too, when the caller ends, who holds the other end of its input."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the caller has ended
         serve(Connection(int(sys.argv[1])))
