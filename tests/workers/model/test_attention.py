@@ -9,7 +9,7 @@ from transformers import BertForPreTraining
 
 from tests.workers.conftest import write_positions
 from workers.contract.spec.model import Model
-from workers.model.attention import Separation
+from workers.model.attention import Separation, _attend_by_length
 from workers.model.bert import PretrainingBert, build
 from workers.samples.batch import Batch, Packed
 from workers.samples.dataset import PreTrainingData
@@ -140,3 +140,14 @@ def test_a_row_of_padding_alone_is_no_number_that_spreads() -> None:
     loss = model(batch).mlm_loss
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_pytorch_takes_the_operands_of_attention_by_length_and_gives_heads_behind_positions() -> None:
+    """What it computes takes a GPU; this runs its shapes, forward and backward."""
+    query = torch.empty(3, 4, 16, 8, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    ends = torch.empty(6, device="meta", dtype=torch.int32)
+    attended = _attend_by_length(query, query, query, 0.3, Separation(ends, ends, 16))
+    assert (attended.shape, attended.dtype) == ((3, 16, 4, 8), torch.bfloat16)
+    attended.sum().backward()  # type: ignore[no-untyped-call]
+    assert query.grad is not None
+    assert query.grad.shape == query.shape
