@@ -1,5 +1,6 @@
 """Fixtures that more than one folder of tests uses, and the order in which several processes run the files."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from server.cluster.local import LocalCluster
 from server.errors import ClusterUnreachableError
 from tests.serving import Served, serving
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when its library is imported; no test downloads
 START_S = 240
 # These share one server and its cluster, and wait for jobs.
 ON_THE_SERVICE = ("system/test_whole_path.py", "system/test_whole_way.py")

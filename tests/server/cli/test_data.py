@@ -11,7 +11,8 @@ from tests.serving import TINY
 def test_text_is_prepared_in_a_folder_with_packages_of_the_same_names_and_an_ascii_terminal(
     foreign_folder: Path, text: Path
 ) -> None:
-    named = text.rename(text.with_name("café.txt"))
+    named = foreign_folder / "café.txt"
+    named.write_bytes(text.read_bytes())
     (foreign_folder / "job.yaml").write_text(json.dumps(TINY | {"data": {"corpus": [str(named)], "vocab": 60}}))
     environment = os.environ | ASCII | {"BIGBATCH_HOME": str(foreign_folder / "home-é")}
     command = [str(Path(sys.executable).with_name("bigbatch")), "data", "prepare", "job.yaml", "--processes", "2"]

@@ -33,8 +33,8 @@ def test_text_is_prepared_over_a_cluster_to_the_same_bytes_as_in_this_process(jo
     assert (over_a_cluster.returncode, here.returncode) == (0, 0), over_a_cluster.stderr
     first, second = (Path(json.loads(done.stdout)["folder"]) for done in (over_a_cluster, here))
     assert first.name == second.name
-    for path in second.iterdir():
-        assert (first / path.name).read_bytes() == path.read_bytes()
+    written = [path for path in second.rglob("*") if path.is_file()]
+    assert all((first / path.relative_to(second)).read_bytes() == path.read_bytes() for path in written)
 
 
 def test_a_cluster_that_is_not_there_is_told(job: Path, tmp_path: Path) -> None:
