@@ -252,11 +252,13 @@ def test_a_sharded_gradient_of_a_plain_parameter_is_refused() -> None:
 def refuse_parameters() -> dict[str, str]:
     """Return what Lamb says to a partial parameter and to two whose meshes have no process group."""
     lost = dist.new_group([0, 1])
-    without = DeviceMesh("cpu", [0, 1], _init_backend=False)
+    # Named, so that neither equals the mesh of another test on these ranks: DTensor caches results by equal meshes.
+    without = DeviceMesh("cpu", [0, 1], mesh_dim_names=("without",), _init_backend=False)
+    mesh_of_lost = DeviceMesh.from_group(lost, "cpu", mesh_dim_names=("lost",))
     tensors = {
         "partial": DTensor.from_local(torch.ones(3), init_device_mesh("cpu", (2,)), (Partial(),)),
         "without": DTensor.from_local(torch.ones(2, 3), without, (Shard(0),), run_check=False),
-        "lost": distribute_tensor(torch.ones(4, 3), DeviceMesh.from_group(lost, "cpu"), (Shard(0),)),
+        "lost": distribute_tensor(torch.ones(4, 3), mesh_of_lost, (Shard(0),)),
     }
     dist.destroy_process_group(lost)
     said = {}
