@@ -23,20 +23,16 @@ def test_ctrl_c_while_torchrun_is_being_imported_ends_it_without_a_traceback(tmp
     assert "Traceback" not in "".join(said)
 
 
-def test_where_the_ranks_refuse_a_job_their_exit_code_is_that_of_the_whole(text: Path, tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(document(text, workers=2)))
-    (tmp_path / "run").write_text("this is no folder")
-    command = [
-        sys.executable,
-        "-m",
-        "workers.torchrun",
-        "2",
-        str(tmp_path / "job.yaml"),
-        "--run",
-        str(tmp_path / "run"),
-    ]
+def test_with_ranks_that_the_batch_does_not_divide_by_a_job_is_refused_without_a_traceback(
+    text: Path, tmp_path: Path
+) -> None:
+    job, run = tmp_path / "job.yaml", tmp_path / "run"
+    job.write_text(yaml.safe_dump(document(text, workers=2) | {"parallel": {"workers": {"min": 1, "max": 2}}}))
+    command = [sys.executable, "-m", "workers.torchrun", "3", str(job), "--run", str(run)]
     environment = os.environ | {"BIGBATCH_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 2, done.stderr
-    assert "cannot be made" in done.stderr
+    assert "parallel.workers" in done.stderr
+    assert "this job cannot run on 3 workers" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not run.exists()

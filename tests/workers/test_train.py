@@ -203,16 +203,6 @@ def test_two_processes_on_one_run_folder_are_refused_by_name(train: Train, text:
     folder.lock.release()
 
 
-def test_torchrun_with_ranks_that_the_batch_does_not_divide_by_is_refused(text: Path, tmp_path: Path) -> None:
-    file = write_job(tmp_path, text, parallel={"workers": {"min": 1, "max": 2}})
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "--", "workers.train"]
-    done = start(torchrun, file, "--run", str(tmp_path / "run"), home=tmp_path)
-    assert done.returncode != 0
-    assert "parallel.workers" in done.stderr
-    assert "this job cannot run on 3 workers" in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_attempt_says_what_it_ran_on(train: Train, text: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(write_job(tmp_path, text), "--run", str(run))
