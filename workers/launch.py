@@ -8,6 +8,7 @@ Ray starts the worker group and starts it again when a worker dies; the loop fin
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ COLLECTIVE_TIMEOUT_S = 300
 """A rank that hangs in a collective is given up after this."""
 
 
-def main() -> int:
+def main(command_line: Sequence[str] | None = None) -> int:
     """Drive the job of a run folder to its end; return the exit code."""
-    order = _read_order()
+    order = _read_order(command_line)
     folder = RunFolder(order.run)
     try:
         folder.take_over(order.attempt)
@@ -59,13 +60,13 @@ class Order:
     """The folder that prepared text is kept in."""
 
 
-def _read_order() -> Order:
+def _read_order(command_line: Sequence[str] | None) -> Order:
     parser = argparse.ArgumentParser(prog="python -m workers.launch", description="Drive one attempt of a job on Ray.")
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--attempt", type=int, required=True, help="number of the attempt, from 1")
     parser.add_argument("--workers", type=int, required=True, help="on how many workers")
     parser.add_argument("--data", type=Path, required=True, help="the folder that prepared text is kept in")
-    return Order(**vars(parser.parse_args()))
+    return Order(**vars(parser.parse_args(command_line)))
 
 
 def _drive(folder: RunFolder, order: Order) -> int:

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
 from workers.contract.run.folder import RunFolder
@@ -44,23 +42,28 @@ def test_a_number_of_workers_that_the_job_does_not_allow_fails_the_job_with_the_
     assert "this job cannot run on 3 workers" in record["error"]
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (None, "is missing"),
-        (b"name: \xff\xfe", "is not UTF-8 text"),
-        (b"name: [", "line 1, column 8 = (text): not valid"),
-    ],
-)
-def test_a_specification_that_is_missing_or_cannot_be_read_fails_the_job_with_the_reason(
-    content: bytes | None, says: str, tmp_path: Path
-) -> None:
-    folder = RunFolder(tmp_path / "run")
-    if content is not None:
-        folder.store.put("spec.yaml", content)
-    done = launch(folder, attempt=1, workers=1, data=tmp_path / "data")
-    assert done.returncode == 1
+BROKEN = {
+    "is missing": None,
+    "is not UTF-8 text": b"name: \xff\xfe",
+    "line 1, column 8 = (text): not valid": b"name: [",
+}
+LAUNCH_EACH = """
+import sys
+from workers import launch
+sys.exit(sum(bool(launch.main([run, "--attempt", "1", "--workers", "1", "--data", "data"])) for run in sys.argv[1:]))
+"""
+
+
+def test_a_specification_that_is_missing_or_cannot_be_read_fails_the_job_with_the_reason(tmp_path: Path) -> None:
+    folders = {says: RunFolder(tmp_path / str(number)) for number, says in enumerate(BROKEN)}
+    for says, content in BROKEN.items():
+        if content is not None:
+            folders[says].store.put("spec.yaml", content)
+    command = [sys.executable, "-c", LAUNCH_EACH, *(str(folder.path) for folder in folders.values())]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == len(BROKEN), done.stderr
     assert "Traceback" not in done.stderr
-    (record,) = map(json.loads, folder.journal.read_text().splitlines())
-    assert (record["status"], record["attempt"]) == ("FAILED", 1)
-    assert says in record["error"]
+    for says, folder in folders.items():
+        (record,) = map(json.loads, folder.journal.read_text().splitlines())
+        assert (record["status"], record["attempt"]) == ("FAILED", 1)
+        assert says in record["error"]

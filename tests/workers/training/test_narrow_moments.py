@@ -9,7 +9,7 @@ from tests.workers.training.running import steps, train
 from workers.contract.documents import read_file
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
-STEPS = 30
+STEPS = 20
 
 
 def final_loss(folder: Path, home: Path, seed: int, moments: str) -> float:
