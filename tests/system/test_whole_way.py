@@ -23,12 +23,12 @@ PHASES = [
 ]
 STEPS = 160
 
-# The folder of our packages is on the path of none but those that were installed into the environment's own.
+# Isolated (-I) and without site (-S), Python finds what lies in the environment, but not our editable installation.
 FILL = """
-import json, sys
-sys.path[:] = [path for path in sys.path if path != ""] + [sys.argv[1]]
+import importlib.util, json, sys
+sys.path.append(sys.argv[1])
+assert not any(map(importlib.util.find_spec, ("optim", "workers", "server")))
 from transformers import BertForPreTraining, pipeline
-assert not any(name.split(".")[0] in {"optim", "workers", "server"} for name in sys.modules)
 loading = BertForPreTraining.from_pretrained(sys.argv[2], output_loading_info=True)[1]
 assert not any(loading.values()), loading
 print(json.dumps(pipeline("fill-mask", sys.argv[2])("She was a very [MASK] woman.")))

@@ -15,6 +15,11 @@ def prepare(job: Path, home: Path, *options: str) -> subprocess.CompletedProcess
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
 
 
+def content(folder: Path) -> dict[Path, bytes]:
+    """Every file of a folder, also of those within it."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
     (tmp_path / "text").mkdir()
@@ -33,8 +38,7 @@ def test_text_is_prepared_over_a_cluster_to_the_same_bytes_as_in_this_process(jo
     assert (over_a_cluster.returncode, here.returncode) == (0, 0), over_a_cluster.stderr
     first, second = (Path(json.loads(done.stdout)["folder"]) for done in (over_a_cluster, here))
     assert first.name == second.name
-    written = [path for path in second.rglob("*") if path.is_file()]
-    assert all((first / path.relative_to(second)).read_bytes() == path.read_bytes() for path in written)
+    assert content(first) == content(second)
 
 
 def test_a_cluster_that_is_not_there_is_told(job: Path, tmp_path: Path) -> None:
