@@ -126,4 +126,5 @@ def _serve(connection: Connection) -> None:
 
 def _run(job: _Job) -> object:
     dist.init_process_group("gloo", f"file://{job.store}", job.timeout, job.world_size, job.rank)
+    dist.barrier()  # A rank that ends at once would else close its connections while others still connect to it.
     return job.function(*job.args)
