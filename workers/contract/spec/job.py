@@ -12,6 +12,7 @@ from workers.contract.problems import counted, fault
 from .checkpoint import Checkpoint
 from .data import Data
 from .evaluation import Evaluation
+from .execution import Execution
 from .export import Export
 from .failures import Failures
 from .model import Model
@@ -44,6 +45,8 @@ class JobSpec(Strict):
     """Number of workers, their processors, and how the model is sharded."""
     precision: Precision = Precision()
     """Number formats of weights and of arithmetic."""
+    execution: Execution = Execution()
+    """How a step is computed, which changes its speed and its memory, not its result."""
     evaluation: Evaluation = Evaluation()
     """How often the model is judged by text that it does not learn, where `data.validation` names some."""
     checkpoint: Checkpoint = Checkpoint()

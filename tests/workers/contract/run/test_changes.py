@@ -34,6 +34,8 @@ def test_an_equal_specification_has_no_changes() -> None:
         ({"labels": {"team": "nlp"}}, ["labels.team: None → 'nlp'"]),
         ({"checkpoint": {"every_steps": 50, "keep": 9}}, ["checkpoint.every_steps: 2 → 50"]),
         ({"evaluation": {"every_steps": 50}}, ["evaluation.every_steps: 400 → 50"]),
+        ({"execution": {"compile": "off"}}, ["execution.compile: 'auto' → 'off'"]),
+        ({"execution": {"activation_checkpointing": True}}, ["execution.activation_checkpointing: False → True"]),
         ({"failures": {"max_restarts": 9}}, ["failures.max_restarts: 3 → 9"]),
         ({"parallel": {"workers": 2}}, ["parallel.workers: 1 → 2"]),
         ({"parallel": {"workers": {"min": 1, "max": 2}}}, ["parallel.workers: 1 → {'min': 1, 'max': 2}"]),

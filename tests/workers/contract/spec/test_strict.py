@@ -10,7 +10,8 @@ from workers.contract.problems import SpecError
 
 
 @pytest.mark.parametrize(
-    "section", ["model", "data", "optimizer", "parallel", "precision", "evaluation", "checkpoint", "failures"]
+    "section",
+    ["model", "data", "optimizer", "parallel", "precision", "execution", "evaluation", "checkpoint", "failures"],
 )
 def test_every_section_refuses_a_key_that_it_does_not_know(section: str) -> None:
     with pytest.raises(SpecError, match=rf"{section}\.surprise = 1: there is no such key"):
