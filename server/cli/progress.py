@@ -33,14 +33,12 @@ class Course:
     """The newest step's record."""
     tokens: dict[int, int] = field(default_factory=dict)
     """Of each step; of one that was computed again, those of the last time."""
-    model: str | None = None
-    """The folder with the exported model, on the server's machine."""
 
     def take(self, event: Event) -> None:
         """Add one event."""
         data = event.data
         if event.name == "status":
-            self.status, self.model = data["status"], data.get("export_path") or self.model
+            self.status = data["status"]
         elif event.name == "step":
             self.step, self.last = data["step"], data
             self.tokens[self.step] = data.get("tokens") or 0
@@ -143,8 +141,8 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
         rows.append(("tokens", f"{tokens:,}"))
     if job.get("checkpoint_path"):
         rows.append(("checkpoint", job["checkpoint_path"]))
-    if course.model:
-        rows.append(("model", course.model))
+    if job.get("export_path"):
+        rows.append(("model", job["export_path"]))
     for name, text in rows:
         console.print(f"{name:<12}{text}" if name else text, markup=False, highlight=False, soft_wrap=True)
 

@@ -54,6 +54,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders)
         app.state.server = Server(settings, store, records, Histories(database), folders, scheduler, bell)
+        await asyncio.to_thread(folders.discard_unstored)
         for job in await asyncio.to_thread(store.unfinished):
             folders.prepare(job)
         async with asyncio.TaskGroup() as tasks:

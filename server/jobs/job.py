@@ -93,6 +93,9 @@ class Job:
     checkpoint_step: int | None = None
     """Step of the newest checkpoint."""
     checkpoint_path: str | None = None
+    export_path: str | None = None
+    """The folder on the server's machine with the finished model, which `GET /v1/jobs/{id}/export` reads; null where
+    the run made none."""
     labels: dict[str, str] = field(default_factory=dict)
     parent: str | None = None
     """Of a clone or a branch: the id of the job that it was made from, or the path of the run folder."""
@@ -183,6 +186,7 @@ class Job:
             self,
             attempt=record.attempt,
             world_size=record.world_size or self.world_size,
+            export_path=record.export_path or self.export_path,
             unigram_entropy_nats=self.unigram_entropy_nats
             if record.unigram_entropy_nats is None
             else record.unigram_entropy_nats,

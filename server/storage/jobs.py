@@ -86,6 +86,11 @@ class Store:
         with self._database.read() as db:
             return read_job(db, job_id)
 
+    def ids(self) -> set[str]:
+        """Read the ids of all jobs."""
+        with self._database.read() as db:
+            return set(db.execute(select(jobs.c.id)).scalars())
+
     def page(
         self,
         *,

@@ -1,6 +1,7 @@
 """The run folder: what a job reads when it starts, and what it wrote."""
 
 import hashlib
+import logging
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from .jobs import Store
 from .records import Records
 
 _BATCH = 500
+log = logging.getLogger(__name__)
 
 
 def digest(token: str) -> str:
@@ -68,6 +70,17 @@ class RunFolders:
     def discard(self, job_id: str) -> None:
         """Remove what was prepared for a job that is not stored after all."""
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
+
+    def discard_unstored(self) -> None:
+        """Remove what an earlier server took for branches before it was killed: it stored no job and answered nobody.
+
+        A folder in which a run was begun stays, even if its job is not known: the database may be an older copy.
+        """
+        known = self._store.ids()
+        for folder in self.folder("").glob("*/"):
+            if folder.name not in known and RunFolder(folder).is_only_prepared():
+                log.info("%s was prepared for a branch that was never accepted: it is removed", folder)
+                self.discard(folder.name)
 
     def read_rest(self, job_id: str) -> None:
         """Store what the run wrote and could not push; an alert takes the place of a record that is refused."""

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from playwright.sync_api import APIResponse, Page, Request, Route, expect
 
 from tests.browser import browser, browser_page, complaints
 from tests.server.http.routes.test_clones import put_checkpoint
+from tests.server.http.routes.test_exports import finish
 from tests.server.http.routes.test_metrics import unpack
 from tests.server.writer import NAMES, Writer, ratio
 from tests.serving import Served, serving
@@ -208,6 +210,22 @@ def test_a_job_shows_its_history(page: Page, shared: Served, job: tuple[str, Wri
     expect(fact(page, "Workers")).to_have_text("2")
     expect(page.get_by_text("unigram entropy 6.060")).to_be_visible()
     assert page.locator(".plot canvas").count() == 5
+
+
+def test_a_job_that_ended_says_where_its_model_lies_and_gives_it_as_an_archive(
+    page: Page, shared: Served, job: tuple[str, Writer]
+) -> None:
+    job_id, writer = job
+    folder = RunFolder(shared.settings.run_folder(job_id)).export
+    open_job(shared, page, job_id)
+    expect(page.locator(".model")).to_have_count(0)
+    finish(folder)
+    shared.push(job_id, [writer.end("SUCCEEDED", export_path=str(folder))])
+    expect(page.locator(".model code")).to_have_text(str(folder))
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download").click()
+    with tarfile.open(started.value.path()) as archive:
+        assert "austen/config.json" in archive.getnames()
 
 
 def test_held_out_figures_are_shown_and_drawn_as_they_come(page: Page, shared: Served, job: tuple[str, Writer]) -> None:

@@ -42,9 +42,9 @@ class Writer:
         self._set = tensor_set(names, adapted)
         return self._record("tensors", names=list(names), adapted=list(adapted), set=self._set)
 
-    def end(self, status: str, error: str | None = None) -> Record:
+    def end(self, status: str, error: str | None = None, export_path: str | None = None) -> Record:
         """The last word of a run."""
-        return self._record("status", status=status, attempt=1, error=error)
+        return self._record("status", status=status, attempt=1, error=error, export_path=export_path)
 
     def step(self, step: int, ratios: Sequence[float] | None = None, *, skipped: bool = False) -> Record:
         """A step on a smooth loss curve."""

@@ -79,6 +79,12 @@ function Facts({ run }) {
   </dl>`;
 }
 
+/** Where the finished model lies on the server's machine, and the same as an archive. */
+function Model({ job }) {
+  return html`<p class="model"><span class="dim">Model for transformers</span> <code>${job.export_path}</code>
+    <a href="/v1/jobs/${encodeURIComponent(job.id)}/export" download>Download</a></p>`;
+}
+
 function Header({ run }) {
   const { job } = run;
   return html`<section class="panel head">
@@ -86,6 +92,7 @@ function Header({ run }) {
       <span class="spring"></span>${!TERMINAL.has(job.status) && html`<${Cancel} run=${run} />`}</div>
     <${Progress} job=${job} />
     <${Facts} run=${run} />
+    ${job.export_path && html`<${Model} job=${job} />`}
     ${job.error && html`<pre class="error" role="alert">${job.error}</pre>`}
   </section>`;
 }

@@ -84,7 +84,8 @@ def test_held_out_figures_are_told_as_they_come_and_with_the_tokens_at_the_end(
 ) -> None:
     job, writer, screen = served.submit(), Writer(), Console(file=io.StringIO(), width=200)
     first, second, again = (writer.step(step) | {"tokens": 700} for step in (1, 2, 2))
-    records = [*writer.begin(), first, second, again, writer.evaluation(2), writer.end("SUCCEEDED")]
+    records = [*writer.begin(), first, second, again, writer.evaluation(2)]
+    records.append(writer.end("SUCCEEDED", export_path="/runs/a/export"))
     for seq, record in enumerate(records, 1):
         record["seq"] = seq
     served.push(job["id"], records)
@@ -95,7 +96,7 @@ def test_held_out_figures_are_told_as_they_come_and_with_the_tokens_at_the_end(
     assert isinstance(screen.file, io.StringIO)
     summary = dict(line.split(maxsplit=1) for line in screen.file.getvalue().splitlines())
     assert summary["held-out"].startswith(figures)
-    assert summary["tokens"] == "1,400"
+    assert (summary["tokens"], summary["model"]) == ("1,400", "/runs/a/export")
 
 
 def test_an_alert_is_a_sentence_and_its_detail_another(served: Served, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,15 @@ def test_a_step_shows_in_the_job() -> None:
     assert (job.step, job.loss, job.lr, job.tokens_per_s) == (7, 10 / 7, 0.01, 1000.0)
 
 
+def test_a_job_knows_where_its_finished_model_lies() -> None:
+    job = _job(JobStatus.RUNNING).after(RECORD.validate_python(status(1, "SUCCEEDED", export_path="/runs/0/export")))
+    assert (job.status, job.export_path) == (JobStatus.SUCCEEDED, "/runs/0/export")
+
+
+def test_a_job_whose_run_made_no_model_names_none() -> None:
+    assert _job(JobStatus.RUNNING).after(RECORD.validate_python(status(1, "SUCCEEDED"))).export_path is None
+
+
 def test_a_run_that_was_asked_to_stop_may_still_say_that_it_runs() -> None:
     stopping = _job(JobStatus.RUNNING).cancel(NOW)
     assert stopping.after(RECORD.validate_python(status(1, "RUNNING"))).status is JobStatus.STOPPING

@@ -1,6 +1,8 @@
 """Databases of older versions are opened, and what is in them keeps its meaning."""
 
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,22 +36,31 @@ class Older:
 
     def record(self, seq: int, kind: str, step: int | None = None, ratios: bytes | None = None, **data: Any) -> None:
         document = {"seq": seq, "kind": kind, "time": "2026-01-01T00:00:00Z"} | data | ({"step": step} if step else {})
-        row = {"job_id": "old", "seq": seq, "kind": kind, "step": step, "time": WHEN, "trust_ratios": ratios}
-        self._insert("records", row | {"data": document})
+        row = {"job_id": "old", "seq": seq, "kind": kind, "step": step, "time": WHEN, "data": document}
+        self._insert("records", row | ({"trust_ratios": ratios} if ratios else {}))
 
     def _insert(self, table: str, row: dict[str, Any]) -> None:
         self._db.execute(insert(self._tables.tables[table]).values(row))
 
 
+@contextmanager
+def migrating(path: Path, migrate: Callable[[Config, str], None], revision: str) -> Iterator[Connection]:
+    """Bring a database to another version, and let the block use it as it is then."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        migrate(config, revision)
+        yield db
+    engine.dispose()
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database of the first version: three tensors, a skipped step, then two tensors, and a row of another length."""
-    engine = create_engine(f"sqlite:///{tmp_path / 'bigbatch.db'}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
-    with engine.begin() as db:
-        config.attributes["connection"] = db
-        command.upgrade(config, "0001")
+    path = tmp_path / "bigbatch.db"
+    with migrating(path, command.upgrade, "0001") as db:
         older = Older(db)
         older.job(id="old", name="old", status="RUNNING", step=5, total_steps=20, attempt=1, acknowledged=7)
         older.record(1, "tensors", names=["a", "b", "c"], adapted=[True, False, True])
@@ -59,8 +70,7 @@ def path(tmp_path: Path) -> Path:
         older.record(5, "step", 3, struct.pack("<2f", 0.25, 0.5), skipped=False)
         older.record(6, "step", 4, struct.pack("<3f", 9.0, 9.0, 9.0), skipped=False)
         older.record(7, "step", 5, struct.pack("<2f", 0.75, float("nan")), skipped=False)
-    engine.dispose()
-    return tmp_path / "bigbatch.db"
+    return path
 
 
 def test_ratios_of_an_older_version_get_the_names_that_they_had_and_skipped_steps_none(path: Path) -> None:
@@ -86,14 +96,20 @@ def test_norms_that_an_older_version_did_not_store_are_missing(path: Path) -> No
     assert np.isnan(matrix.values).all()
 
 
+def test_a_job_that_had_ended_knows_where_its_model_lies(path: Path) -> None:
+    with migrating(path, command.upgrade, "0005") as db:
+        older = Older(db)
+        older.job(id="other", name="other", status="SUCCEEDED", step=5, total_steps=5, attempt=1)
+        older.record(8, "status", status="RUNNING", export_path=None)
+        older.record(9, "status", status="SUCCEEDED", export_path="/runs/old/export")
+    database = Database(path)
+    jobs = Store(database)
+    assert (jobs.get("old").export_path, jobs.get("other").export_path) == ("/runs/old/export", None)
+    database.close()
+
+
 def test_every_migration_can_be_taken_back(path: Path) -> None:
     Database(path).close()
-    engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(Path(module.__file__).parent / "migrations"))
-    with engine.begin() as db:
-        config.attributes["connection"] = db
-        command.downgrade(config, "0001")
+    with migrating(path, command.downgrade, "0001") as db:
         kept = db.execute(text("SELECT trust_ratios FROM records WHERE seq = 2")).scalar()
-    engine.dispose()
     assert kept == struct.pack("<3f", 0.2, 1.0, 0.4)

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from server.jobs.job import new_job_id
 from server.jobs.status import JobStatus
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.jobs import Store
 from server.storage.records import Records
 from server.storage.runs import RunFolders, read_events
-from tests.serving import TINY, run_records, serving
+from tests.server.http.routes.test_clones import put_checkpoint
+from tests.serving import TINY, Served, run_records, serving
 from workers.contract.documents import parse_spec
+from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.spec.start_from import StartFrom
 
 STEPS = 1200
 LAST = STEPS + 3  # two records before the steps, one behind them
@@ -97,3 +101,35 @@ def test_the_next_server_tells_runs_its_new_address_and_keeps_their_tokens(tmp_p
     assert after["url"].startswith(second.url)
     assert before["url"].startswith(first.url)
     assert (after["token"] == before["token"]) is not lost
+
+
+def take_for_a_branch(server: Served, parent: str) -> RunFolder:
+    """Do the first half of accepting a branch, as a server that is then killed."""
+    job_id, start = new_job_id(), StartFrom(run=parent, step=4)
+    server.parts.folders.branch(job_id, parse_spec(TINY), start)
+    return RunFolder(server.settings.run_folder(job_id))
+
+
+def test_what_a_killed_server_took_for_a_branch_that_it_did_not_store_is_removed_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as first:
+        parent = first.submit()["id"]
+        put_checkpoint(RunFolder(first.settings.run_folder(parent)), 4)
+        stored = first.http.post(f"/v1/jobs/{parent}/clone", json={"from_step": 4}).json()["id"]
+        whole, half, begun = (take_for_a_branch(first, parent) for _ in range(3))
+        half.store.delete(CheckpointName(4, 0).manifest)
+        half.store.delete("run.json")
+        begun.put_spec(parse_spec(TINY))  # as where the database is an older copy
+        runs = whole.path.parent
+    with serving(tmp_path):
+        assert {path.name for path in runs.iterdir()} == {parent, stored, begun.path.name}
+        assert [len(RunFolder(runs / job).finished()) for job in (parent, stored, begun.path.name)] == [1, 1, 1]
+
+
+def test_a_run_that_was_begun_without_a_server_in_its_home_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "mine")
+    folder.begin()
+    folder.lock.release()
+    with serving(tmp_path):
+        assert folder.manifest().attempt == 1

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from workers.contract.documents import read_spec
+from workers.contract.files import DRAFT
 from workers.contract.manifests import FOLDER_FORMAT, JOURNAL_FORMAT, RunManifest, check_format
 from workers.contract.problems import Problem, SpecError
 from workers.contract.push import ControlPlane
@@ -150,6 +151,11 @@ class RunFolder:
         """Return the step of the newest checkpoint that was finished; 0 where there is none."""
         finished = [(name.attempt, name.step) for name in self.finished()]
         return max(finished)[1] if finished else 0
+
+    def is_only_prepared(self) -> bool:
+        """Whether there is nothing but the checkpoint that a branch takes before its job is stored, or a part of it."""
+        inside = {path.name for path in self.path.iterdir() if not path.name.startswith(DRAFT)}
+        return inside <= {_MANIFEST, _CHECKPOINTS} and all(name.attempt == 0 for name in self.checkpoints())
 
     def has_spec(self) -> bool:
         """Whether the folder is some run's already."""
