@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers import ranks
-from workers.checkpoints import retention
-from workers.checkpoints.errors import CheckpointError
-from workers.checkpoints.load import load_newest
-from workers.checkpoints.save import Saved, SoFar, remove, save
-from workers.contract.manifests import SAMPLES_FORMAT, read_shards
+from workers.contract.manifests import read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
-from workers.contract.records import AlertRecord, CheckpointRecord, LogRecord, RunStatus, StatusRecord
-from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.records import LogRecord, RunStatus, StatusRecord
+from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 from workers.samples.dataset import PreTrainingData, open_phase
 
 from .admission import admit, environment
+from .checkpointing import Checkpoints
 from .export_at_end import export_at_end
 from .first_weights import take_first_weights
 from .health import Health
@@ -43,11 +40,9 @@ MAX_SKIPPED_IN_A_ROW = 20
 class Run:
     """What the phases of one run share."""
 
-    folder: RunFolder
     attempt: int
-    identity: str
-    """Of the text: sha256 of the prepared corpus's manifest."""
     worker: Worker
+    checkpoints: Checkpoints
     judge: Judge
     health: Health
     telemetry: Telemetry
@@ -96,8 +91,9 @@ def train(
     health, stop = Health(), StopRequest() if stop is None else stop
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
     judge = Judge(text.folder, worker, telemetry, reporter, attempt)
-    run = Run(folder, attempt, text.identity, worker, judge, health, telemetry, reporter, stop)
-    done = _resume(run)
+    checkpoints = Checkpoints(folder, attempt, text.identity, worker, judge, health, telemetry, reporter)
+    run = Run(attempt, worker, checkpoints, judge, health, telemetry, reporter, stop)
+    done = checkpoints.resume()
     _announce(run, shards.unigram_entropy_nats)
     windows = phase_windows(spec.phases)
     with stop.while_training():
@@ -111,45 +107,6 @@ def train(
             reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps, exported)))
             reporter.emit(StatusRecord(status=outcome, attempt=attempt, export_path=exported))
     return outcome
-
-
-def _resume(run: Run) -> int:
-    """Load the newest undamaged checkpoint; return the number of steps that are done."""
-    loaded = load_newest(run.folder, run.worker.model, run.worker.optimizer, run.identity)
-    if loaded is None:
-        _check_that_it_is_no_branch(run)
-        return 0
-    run.health.best_loss, run.judge.newest = loaded.manifest.best_loss, loaded.manifest.evaluation
-    if run.reporter:
-        run.reporter.summary.resume(loaded.manifest, str(run.folder.store.path(loaded.name.prefix)))
-        _tell_of_the_parent(run, loaded.name)
-        for damage in loaded.damaged:
-            detail = f"{damage}. The run goes on from step {loaded.name.step} instead."
-            run.reporter.emit(AlertRecord(level="error", title="A checkpoint is damaged", detail=detail))
-        if loaded.manifest.samples_format != SAMPLES_FORMAT:
-            detail = (
-                f"Step {loaded.name.step} was taken by a version that drew rows otherwise. They are of the same text, "
-                "but an epoch takes them in another order: some are seen again early, and others late"
-            )
-            run.reporter.emit(
-                AlertRecord(level="warning", title="Rows are drawn in another order from here", detail=detail)
-            )
-    return loaded.name.step
-
-
-def _tell_of_the_parent(run: Run, loaded: CheckpointName) -> None:
-    start = run.worker.spec.start_from
-    if start is not None and loaded.attempt == 0 and run.reporter:  # else it has one of its own
-        run.reporter.emit(LogRecord(text=f"a branch: goes on from step {start.step} of {start.run}"))
-
-
-def _check_that_it_is_no_branch(run: Run) -> None:
-    start = run.worker.spec.start_from
-    if start is not None:
-        raise CheckpointError(
-            f"{run.folder.checkpoints_path}: the checkpoint of step {start.step}, which this branch of {start.run} "
-            "began with, is not there. Put a copy of it in its place, or make the branch anew"
-        )
 
 
 def _announce(run: Run, entropy: float) -> None:
@@ -176,7 +133,7 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
     for step, micro_batches in _prefetch(window, done, data):
         lr = lr_of(step - window.steps_before)
         sums = take_step(run.worker, step, lr, micro_batches)
-        saves = step % spec.checkpoint.every_steps == 0 or step == window.last_step
+        saves = run.checkpoints.is_due(window, step)
         judges = run.judge.is_due(window, step)
         # What a checkpoint holds is never computed again, so it must have been reported.
         command = run.telemetry.record(step, window.index, lr, sums, flush=saves or judges)
@@ -185,7 +142,7 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
         unjudged = run.judge.judge(window, step) if judges else None
         command = unjudged or command
         if saves or command is not Command.NONE:
-            _checkpoint(run, step)
+            run.checkpoints.save(step)
             command = _command_after_saving(run, command)
         if command in _ENDS and (unjudged or step < spec.total_steps):
             return _ENDS[command]
@@ -237,45 +194,3 @@ def share(phase: Phase, first_row: int, rank: int, world_size: int) -> list[rang
     size = phase.global_batch_size // world_size
     begin = first_row + rank * size
     return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]
-
-
-def _checkpoint(run: Run, step: int) -> None:
-    if run.reporter:
-        run.reporter.sync()  # what a checkpoint holds is never computed again, so no record of it may be lost
-    name = CheckpointName(step, run.attempt)
-    saved = save(
-        run.folder,
-        name,
-        run.worker.model,
-        run.worker.optimizer,
-        is_sound=run.health.close_window(),
-        so_far=SoFar(run.health.best_loss, run.judge.newest, *(run.reporter.summary.totals if run.reporter else ())),
-        identity=run.identity,
-    )
-    ranks.as_rank_0_does(lambda: _report_and_retire(run, name, saved))
-    run.telemetry.restart_clock()
-
-
-def _report_and_retire(run: Run, name: CheckpointName, saved: Saved) -> None:
-    """Say which checkpoints stay, and remove the others only then: no path that was told of may be gone."""
-    states = retention.states(run.folder)
-    gone = retention.superseded(states, name, run.worker.spec.checkpoint.keep)
-    kept = [each.prefix for each in states if states[each] in retention.WHOLE and each not in gone]
-    if run.reporter:
-        run.reporter.emit(
-            CheckpointRecord(
-                step=name.step,
-                path=str(saved.path),
-                size_bytes=saved.size_bytes,
-                seconds=saved.seconds,
-                kept=[str(run.folder.store.path(prefix)) for prefix in kept],
-            )
-        )
-    for each in gone:
-        try:
-            remove(run.folder, each)
-        except OSError as error:
-            if run.reporter:
-                detail = f"{run.folder.store.path(each.prefix)}: {error}. Remove it by hand, or the disk fills up."
-                alert = AlertRecord(level="warning", title="An old checkpoint cannot be removed", detail=detail)
-                run.reporter.emit(alert)

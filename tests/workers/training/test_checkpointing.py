@@ -1,4 +1,4 @@
-"""What the loop does with checkpoints; tests of the curve are in test_loop."""
+"""What a run does with checkpoints; tests of the curve are in test_loop."""
 
 import json
 import shutil
@@ -14,7 +14,14 @@ from tests.workers.training.running import checkpoints, forget_after, records, s
 from workers.checkpoints.errors import CheckpointError
 from workers.contract.documents import parse_spec
 from workers.contract.manifests import identity
-from workers.contract.records import AlertRecord, CheckpointRecord, RunStatus, StatusRecord, StepRecord
+from workers.contract.records import (
+    AlertRecord,
+    CheckpointRecord,
+    EvaluationRecord,
+    RunStatus,
+    StatusRecord,
+    StepRecord,
+)
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.store import FolderStore
 from workers.ranks import process_group
@@ -80,6 +87,31 @@ def test_each_record_names_the_checkpoints_that_stay(text: Path, home: Path, tmp
     assert named[0] == ["step-00000001-a1"]
     assert named[-1] == ["step-00000005-a1", "step-00000006-a1"] == checkpoints(tmp_path)
     assert all(record.path in (record.kept or []) for record in saved(tmp_path))
+
+
+def test_the_best_checkpoint_of_each_phase_stays_beside_the_newest(text: Path, tmp_path: Path) -> None:
+    data = {"corpus": [str(text)], "vocab": 90, "validation": 0.2}
+    second = PHASE | {"lr": 1.0, "warmup": 0.0}  # too high: its first checkpoint is better than the later ones
+    often = {"evaluation": {"every_steps": 2}, "checkpoint": {"every_steps": 2, "keep": 1}}
+    job = document(text, phases=[PHASE, second]) | {"data": data, **often}
+    train(job, tmp_path, tmp_path)
+    judged = [record for record in records(tmp_path) if isinstance(record, EvaluationRecord)]
+    assert [record.step for record in judged] == [2, 4, 6, 8, 10, 12]
+    phases = [[record for record in judged if record.phase == phase] for phase in (0, 1)]
+    best = {min(phase, key=lambda record: record.mlm_loss or 0.0).step for phase in phases}
+    assert 12 not in best
+    assert checkpoints(tmp_path) == [f"step-{step:08d}-a1" for step in sorted({*best, 12})]
+    assert [Path(path).name for path in saved(tmp_path)[-1].kept or []] == checkpoints(tmp_path)
+
+
+def test_whatever_the_intervals_the_last_step_of_a_phase_is_judged_and_has_a_checkpoint(
+    text: Path, tmp_path: Path
+) -> None:
+    data = {"corpus": [str(text)], "vocab": 90, "validation": 0.2}
+    rarely = {"evaluation": {"every_steps": 5}, "checkpoint": {"every_steps": 4, "keep": 1}}
+    job = document(text, phases=[PHASE, PHASE | {"steps": 5}]) | {"data": data, **rarely}
+    train(job, tmp_path, tmp_path)
+    assert checkpoints(tmp_path) == ["step-00000006-a1", "step-00000011-a1"]
 
 
 def test_a_run_that_diverges_keeps_its_checkpoints_from_before(text: Path, home: Path, tmp_path: Path) -> None:
