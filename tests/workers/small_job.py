@@ -6,7 +6,7 @@ from typing import Any
 PHASE = {"seq_len": 32, "global_batch_size": 8, "micro_batch_size": 2, "steps": 6, "lr": 5e-3, "warmup": 0.5}
 
 
-def document(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) -> dict[str, Any]:
+def document(text: Path, workers: int = 1, zero_stage: int | str = 2, **changes: Any) -> dict[str, Any]:
     return {
         "name": "loop",
         "model": {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 32, "max_positions": 32, "dropout": 0.0},
@@ -17,7 +17,7 @@ def document(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) 
     } | changes
 
 
-def four_steps(text: Path, workers: int = 1, zero_stage: int = 2, **changes: Any) -> dict[str, Any]:
+def four_steps(text: Path, workers: int = 1, zero_stage: int | str = 2, **changes: Any) -> dict[str, Any]:
     """Name a job with checkpoints at steps 2 and 4 that does not export its model by itself."""
     phases = [PHASE | {"steps": 4}]
     return document(text, workers, zero_stage, phases=phases, export={"at_end": False}) | changes

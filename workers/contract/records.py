@@ -71,6 +71,8 @@ class StatusRecord(_Record):
     hosts: list[str] | None = None
     devices: dict[str, int] | None = None
     """How many workers compute on a device of this name."""
+    zero_stage: int | None = None
+    """How the attempt shards the model, in its RUNNING record; absent in older ones."""
     export_path: Text | None = None
     """The folder with the finished model, in a SUCCEEDED record; null where none was made, absent in older records."""
 

@@ -1,8 +1,11 @@
 """From a ZeRO stage to PyTorch's FSDP2 and DDP."""
 
 import os
+import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +15,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from workers.contract.spec.job import JobSpec
-from workers.ranks import world_size
+from workers.planning.stage import zero_stage
+from workers.ranks import gather, world_size
 
 from .bert import PretrainingBert
 
@@ -32,20 +36,35 @@ def compute_dtype(spec: JobSpec, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
-def parallelize(model: PretrainingBert, spec: JobSpec, device: torch.device) -> nn.Module:
-    """Spread the model over the workers.
+def choose_stage(spec: JobSpec, vocab_size: int, device: torch.device) -> int:
+    """Return the ZeRO stage of this attempt, the same on every rank. Every rank calls this.
 
-    ZeRO 0 is DDP. Stages 1 and 2 keep the gathered parameters between forward and backward, stage 3 gathers them
-    twice. The sharded parameters stay float32 whatever is computed in, so they are the master weights.
+    What counts is the memory of the rank that has least; a CPU's is divided among the ranks of its machine.
     """
-    model.to(device)
-    if world_size() == 1:
-        return model
-    if spec.parallel.zero_stage == 0:
-        return DistributedDataParallel(model)
+    everywhere = gather((socket.gethostname(), _memory_bytes(device)))
+    ranks_of = Counter(host for host, _ in everywhere) if device.type == "cpu" else Counter[str]()
+    least = min(memory // (ranks_of[host] or 1) for host, memory in everywhere)
+    return zero_stage(spec, vocab_size, world_size(), least, compute_dtype(spec, device).itemsize)
+
+
+def parallelize(model: PretrainingBert, spec: JobSpec, device: torch.device, stage: int) -> nn.Module:
+    """Spread the model over the workers, one worker being a mesh of one.
+
+    ZeRO 0 is DDP. Stages 1 and 2 keep the gathered parameters from the first forward pass of a step to its last
+    backward pass, stage 3 gathers them twice in every micro-batch. The sharded parameters stay float32 whatever is
+    computed in, so they are the master weights.
+    """
+    if stage == 0:
+        model.to(device)
+        # The buffers are constants, so there is nothing in them to be made equal before each forward pass.
+        return (
+            model
+            if world_size() == 1
+            else DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        )
     dtype = compute_dtype(spec, device)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    mesh, reshard = _mesh(spec, device), spec.parallel.zero_stage == 3
+    mesh, reshard = _mesh(spec, device), stage == 3
     for layer in model.bert.encoder.layer:
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
@@ -53,10 +72,16 @@ def parallelize(model: PretrainingBert, spec: JobSpec, device: torch.device) -> 
 
 
 @contextmanager
-def micro_batch(model: nn.Module, spec: JobSpec, *, is_last: bool) -> Iterator[None]:
-    """Reduce gradients over the workers only when the stage wants it: ZeRO 0 and 1 wait for the last micro-batch."""
+def micro_batch(model: nn.Module, spec: JobSpec, stage: int, *, is_last: bool) -> Iterator[None]:
+    """Exchange gradients and weights over the workers only when the stage wants it.
+
+    ZeRO 0 and 1 reduce gradients after the last micro-batch. Copies (HSDP) are reduced after the last one at any stage,
+    as the sums of their shards. Stages 1 and 2 give the gathered weights up only after the last micro-batch.
+    """
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(is_last or spec.parallel.zero_stage >= 2)
+        model.set_requires_gradient_sync(is_last or stage >= 2)
+        model.set_requires_all_reduce(is_last)
+        model.set_reshard_after_backward(is_last or stage == 3)
     dtype = compute_dtype(spec, device_of(spec))
     casts_itself = isinstance(model, FSDPModule) or dtype == torch.float32
     with (
@@ -82,6 +107,17 @@ def whole(module: PretrainingBert) -> PretrainingBert:
         copy.get_submodule(owner).register_buffer(leaf, buffer, persistent=False)
     copy.eval()
     return copy
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a GPU, or a machine's, as far as the process's container may use it."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    written = limit.read_text().strip() if limit.exists() else "max"
+    return machine if written == "max" else min(machine, int(written))
 
 
 def _mesh(spec: JobSpec, device: torch.device) -> DeviceMesh:

@@ -119,6 +119,7 @@ def _announce(run: Run, entropy: float) -> None:
             attempt=run.attempt,
             world_size=ranks.world_size(),
             unigram_entropy_nats=entropy,
+            zero_stage=run.worker.zero_stage,
             **ran_on,
         )
     )

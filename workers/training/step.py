@@ -38,6 +38,8 @@ class Worker:
     model: nn.Module
     """`module` as it is spread over the workers; forward goes through it."""
     optimizer: Lamb
+    zero_stage: int
+    """Of this attempt, also where the job leaves it open."""
 
 
 def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBert], None] | None = None) -> Worker:
@@ -54,8 +56,9 @@ def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBe
     module = build(spec.model, shards.vocab_size, spec.seed, pad_id=pad_id, next_sentence=next_sentence)
     if begin:
         begin(module)
-    model = sharding.parallelize(module, spec, device)
-    return Worker(spec, device, module, model, build_optimizer(spec, module))
+    stage = sharding.choose_stage(spec, shards.vocab_size, device)
+    model = sharding.parallelize(module, spec, device, stage)
+    return Worker(spec, device, module, model, build_optimizer(spec, module), stage)
 
 
 def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[MicroBatch]) -> Tensor:
@@ -70,7 +73,7 @@ def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[Micr
     set_lr(optimizer, lr)
     for number, (first_row, batch) in enumerate(micro_batches, start=1):
         torch.manual_seed(dropout_seed(spec.seed, step, first_row))
-        with sharding.micro_batch(model, spec, is_last=number == len(micro_batches)):
+        with sharding.micro_batch(model, spec, worker.zero_stage, is_last=number == len(micro_batches)):
             sums = model(batch.to(worker.device))
             loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_pairs.clamp(min=1)  # without pairs there is no loss
         # FSDP2 and DDP average gradients over the workers; the loss is already a mean over the global batch.

@@ -4,8 +4,8 @@ import { bytes, count, duration, number, percent, when } from "../ui/formats.js"
 import { html } from "../ui/html.js";
 
 const SAY = {
-  status: ({ status, attempt, world_size: workers, error }) => [
-    `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} ${workers === 1 ? "worker" : "workers"}` : ""}`, error],
+  status: ({ status, attempt, world_size: workers, zero_stage: stage, error }) => [
+    `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} ${workers === 1 ? "worker" : "workers"}` : ""}${stage == null ? "" : `, ZeRO ${stage}`}`, error],
   checkpoint: ({ step, size_bytes: size, seconds, path }, kept) => [
     `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, kept && !kept.includes(path) ? "removed since then" : path],
   evaluation: ({ step, mlm_loss: loss, mlm_accuracy: accuracy, perplexity, nsp_accuracy: nsp, rows, seq_len: length, seconds }) => [

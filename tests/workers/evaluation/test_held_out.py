@@ -58,7 +58,7 @@ def whole(corpus: Path) -> Figures:
 def test_the_figures_are_means_over_all_rows_of_the_plain_model_in_double_precision(
     corpus: Path, whole: Figures
 ) -> None:
-    spec = parse_spec(document(Path(), data=DATA))
+    spec = parse_spec(document(Path(), zero_stage=0, data=DATA))
     mlm, nsp, right, right_nsp = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor](), list[bool]()
     with process_group(spec):
         model = set_up(spec, read_shards(corpus)).module.double().eval()

@@ -38,7 +38,7 @@ def test_what_is_computed_in_is_the_jobs_word_and_left_open_it_is_fp32_on_a_cpu(
     spec = make_spec(precision={"compute": wanted})
     assert compute_dtype(spec, CPU) is dtype
     model = make_model(spec)
-    with micro_batch(model, spec, is_last=True):
+    with micro_batch(model, spec, 0, is_last=True):
         assert model.bert.pooler.dense(torch.ones(1, 16)).dtype is dtype
     assert model.bert.pooler.dense(torch.ones(1, 16)).dtype is torch.float32
 
@@ -49,11 +49,14 @@ def test_a_worker_takes_the_gpu_of_its_local_rank_where_the_job_asks_for_gpus(mo
     assert device_of(make_spec(parallel={"workers": 1, "gpus_per_worker": 1})) == torch.device("cuda", 3)
 
 
-def test_one_worker_trains_the_model_itself() -> None:
+def test_one_worker_shards_over_a_mesh_of_itself_as_many_do_and_at_stage_0_trains_the_model_itself() -> None:
     spec = make_spec()
-    model = make_model(spec)
+    sharded, plain = make_model(spec), make_model(spec)
     with process_group(spec):
-        assert parallelize(model, spec, CPU) is model
+        assert isinstance(parallelize(sharded, spec, CPU, 2), FSDPModule)
+        assert {str(p.placements) for p in sharded.parameters() if isinstance(p, DTensor)} == {"(Shard(dim=0),)"}
+        assert parallelize(plain, spec, CPU, 0) is plain
+        assert not isinstance(plain, FSDPModule)
 
 
 class Spread(NamedTuple):
@@ -69,7 +72,7 @@ class Spread(NamedTuple):
 def spread(zero_stage: int, replicate: int) -> Spread:
     parallel = {"workers": 2, "zero_stage": zero_stage, "replicate": replicate}
     spec = make_spec(parallel=parallel, precision={"compute": "bf16"})
-    model = parallelize(make_model(spec), spec, CPU)
+    model = parallelize(make_model(spec), spec, CPU, zero_stage)
     parameters = list(model.parameters())
     parts = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
     return Spread(
@@ -103,7 +106,7 @@ def differences(zero_stage: int) -> list[str]:
     spec = parse_spec(document(Path(), dist.get_world_size(), zero_stage))
     before = build(spec.model, 90, seed=0, pad_id=0)
     module = build(spec.model, 90, seed=0, pad_id=0)
-    parallelize(module, spec, device_of(spec))
+    parallelize(module, spec, device_of(spec), zero_stage)
     sharded = {name for name, p in module.named_parameters() if isinstance(p, DTensor)}
     copy = whole(module)
     assert not copy.training

@@ -15,6 +15,7 @@ from workers.contract.phases import phase_windows
 from workers.contract.problems import SpecError
 from workers.contract.records import AlertRecord, LogRecord
 from workers.corpus.prepare import prepare
+from workers.model.sharding import whole
 from workers.ranks import process_group
 from workers.samples.dataset import open_phase
 from workers.training.loop import share
@@ -53,15 +54,16 @@ def test_what_was_exported_and_is_taken_in_again_trains_on_as_if_it_had_never_le
     spec = parse_spec(job)
     corpus = prepare(spec.data, home / "data")
     with process_group(spec):
-        worker = set_up(spec, read_shards(corpus))
-        worker.module.load_state_dict(weights_of(exported.parent, tmp_path))
+        weights = weights_of(exported.parent, tmp_path)
+        worker = set_up(spec, read_shards(corpus), lambda module: module.load_state_dict(weights))
         (window,) = phase_windows(spec.phases)
         data = open_phase(corpus, spec, window.phase)
         for record in steps(tmp_path / "run"):
             batches = share(window.phase, window.first_row(record.step), 0, 1)
             take_step(worker, record.step, record.lr, [MicroBatch(b.start, data.batch(b)) for b in batches])
+        trained = whole(worker.module).state_dict()
     taken = weights_of(tmp_path / "run", tmp_path)
-    assert all(torch.equal(taken[name], weight) for name, weight in worker.module.state_dict().items())
+    assert all(torch.equal(taken[name], weight) for name, weight in trained.items())
     texts = [record.text for record in records(tmp_path / "run") if isinstance(record, LogRecord)]
     assert f"model: starts with the weights of {exported}; the moments are new" in texts
 

@@ -73,12 +73,41 @@ def test_dropout_changes_the_curve(alone: Path, alone_with_dropout: Path) -> Non
     assert second != pytest.approx(first, rel=1e-3)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_two_workers_of_any_zero_stage_follow_the_curve_of_one_with_dropout_too(
-    zero_stage: int, alone_with_dropout: Path, text: Path, home: Path, tmp_path: Path
+TWO_OF_EVERY_KIND = [{"zero_stage": stage} for stage in (0, 1, 2, 3, "auto")] + [
+    {"zero_stage": stage, "replicate": 2} for stage in (1, 2, 3)
+]
+
+
+@pytest.mark.parametrize("kind", TWO_OF_EVERY_KIND, ids=str)
+def test_two_workers_of_any_zero_stage_or_copies_follow_the_curve_of_one_with_dropout_too(
+    kind: dict[str, Any], alone_with_dropout: Path, text: Path, home: Path, tmp_path: Path
 ) -> None:
-    run_on_ranks(2, train, with_dropout(text, workers=2, zero_stage=zero_stage), tmp_path, home)
+    run_on_ranks(2, train, with_dropout(text, parallel={"workers": 2} | kind), tmp_path, home)
     for expected, found in zip(curve(alone_with_dropout), curve(tmp_path), strict=True):
+        assert found == pytest.approx(expected, rel=2e-5)
+
+
+def test_copies_of_a_model_that_is_sharded_too_follow_the_curve_of_one(text: Path, home: Path, tmp_path: Path) -> None:
+    job = document(text, phases=[PHASE | {"micro_batch_size": 1}])
+    train(job, tmp_path / "alone", home)
+    run_on_ranks(4, train, job | {"parallel": {"workers": 4, "replicate": 2, "zero_stage": 2}}, tmp_path / "four", home)
+    for expected, found in zip(curve(tmp_path / "alone"), curve(tmp_path / "four"), strict=True):
+        assert found == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize("stages", [(0, "auto"), ("auto", 0)], ids=str)
+def test_one_worker_alone_and_as_a_mesh_of_one_follow_one_curve_and_load_each_others_checkpoints(
+    stages: tuple[int | str, int | str], alone: Path, text: Path, home: Path, tmp_path: Path
+) -> None:
+    before, after = stages
+    train(document(text, zero_stage=before), tmp_path, home)
+    forget_after(tmp_path, 4)
+    train(document(text, zero_stage=after), tmp_path, home, attempt=2)
+    taken = [
+        record.zero_stage for record in records(tmp_path) if isinstance(record, StatusRecord) and record.world_size
+    ]
+    assert taken == [1 if stage == "auto" else stage for stage in stages]
+    for expected, found in zip(curve(alone), curve(tmp_path), strict=True):
         assert found == pytest.approx(expected, rel=2e-5)
 
 

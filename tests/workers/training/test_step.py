@@ -1,7 +1,11 @@
+from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.ranks import run_on_ranks
 from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
 from workers.contract.manifests import read_shards
@@ -36,7 +40,8 @@ def gradients(text: Path, home: Path, sizes: list[int], dropout: float) -> dict[
             micro_batches.append(MicroBatch(at, data.batch(range(at, at + size))))
             at += size
         take_step(worker, 1, 1e-3, micro_batches)
-        return {name: worker.optimizer.state[p]["exp_avg"] for name, p in worker.module.named_parameters()}
+        moments = {name: worker.optimizer.state[p]["exp_avg"] for name, p in worker.module.named_parameters()}
+        return {name: moment.full_tensor() for name, moment in moments.items()}
 
 
 def test_without_dropout_the_size_of_the_micro_batches_does_not_matter_and_with_it_it_does(
@@ -54,3 +59,63 @@ def test_dropout_does_not_depend_on_what_was_drawn_before(text: Path, tmp_path: 
     torch.rand(1000)
     second = gradients(text, tmp_path, [2, 2], 0.1)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Exchanged(NamedTuple):
+    """How often all ranks exchanged something in a step."""
+
+    gathered: int
+    scattered: int
+    summed: int
+
+
+class CountCollectives(TorchDispatchMode):
+    """Counts the collectives by their names. CommDebugMode would hook into every module, which FSDP2 does not bear."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own is untyped
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **kwargs or {})
+
+    @property
+    def exchanged(self) -> Exchanged:
+        return Exchanged(*(self.names[name] for name in ("_allgather_base_", "_reduce_scatter_base_", "allreduce_")))
+
+
+def collectives(corpus: Path, kinds: list[tuple[int, int]]) -> list[tuple[Exchanged, Exchanged]]:
+    """Count the collectives of a step of one micro-batch and of one of three, for each stage and number of copies."""
+    found = []
+    for stage, copies in kinds:
+        parallel = {"workers": 2, "zero_stage": stage, "replicate": copies}
+        spec = parse_spec(document(Path(), parallel=parallel))
+        worker = set_up(spec, read_shards(corpus))
+        data = PreTrainingData(corpus, seq_len=32, seed=spec.seed)
+        micro_batches = [MicroBatch(at, data.batch(range(at, at + 2))) for at in (0, 2, 4)]
+        take_step(worker, 1, 1e-3, micro_batches)  # the first step has collectives of its own
+        counted = []
+        for several in (micro_batches[:1], micro_batches):
+            mode = CountCollectives()
+            with mode:
+                take_step(worker, 2, 1e-3, several)
+            counted.append(mode.exchanged)
+        found.append((counted[0], counted[1]))
+    return found
+
+
+def test_more_micro_batches_make_no_more_exchanges_than_the_stage_wants(text: Path, tmp_path: Path) -> None:
+    corpus = prepare(parse_spec(document(text)).data, tmp_path)
+    kinds = [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)]
+    for counted in run_on_ranks(2, collectives, corpus, kinds):
+        (first_1, first_3), (second_1, second_3), (third_1, third_3), *copies = counted
+        assert first_1 == first_3 == second_1
+        assert first_1[:2] == (3, 3)  # two layers, and all the rest as a third
+        assert second_3 == second_1._replace(scattered=9)
+        assert third_1 == first_1._replace(gathered=6)  # in the forward pass and again in the backward pass
+        assert third_3 == third_1._replace(gathered=18, scattered=9)
+        for one, three in copies:  # of one shard, so that there is nothing to be gathered or scattered
+            assert one == three
+            assert (one.gathered, one.scattered) == (0, 0)

@@ -11,9 +11,11 @@ from workers.contract.spec.job import JobSpec
 from workers.contract.spec.phase import Phase
 
 # Compiled code rounds otherwise and draws another dropout. It is the same training all the same, and a run whose
-# compiler fails on a new machine must be able to go on without it.
+# compiler fails on a new machine must be able to go on without it. How the model is sharded decides in which order sums
+# are rounded, as the number of workers does.
 _FREE = re.compile(
-    r"(labels|execution|evaluation|checkpoint|export|failures)\b.*|parallel\.(workers|cpus_per_worker)\b.*"
+    r"(labels|execution|evaluation|checkpoint|export|failures)\b.*"
+    r"|parallel\.(workers|cpus_per_worker|zero_stage|replicate)\b.*"
 )
 _FIXED_IN_A_BRANCH = re.compile(r"(seed|model|data)\b.*")
 _ROWS_OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(seq_len|global_batch_size|steps))?")
@@ -36,9 +38,9 @@ class Change:
 def allowed_changes(before: JobSpec, after: JobSpec, done: int) -> list[Change]:
     """Return what differs, if a run that has taken `done` steps may go on with it.
 
-    Labels, execution, evaluation, checkpoints, the export, restarts and the numbers of workers and processors are free.
-    Phases may be added at the end. A phase of constant rate may get more steps until the phase after it begins, unless
-    a step that was taken would have another rate.
+    Labels, execution, evaluation, checkpoints, the export, restarts, the numbers of workers and processors and how the
+    model is sharded are free. Phases may be added at the end. A phase of constant rate may get more steps until the
+    phase after it begins, unless a step that was taken would have another rate.
 
     Raises:
         SpecError: with a problem for each field that may not change.

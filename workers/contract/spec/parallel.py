@@ -1,6 +1,6 @@
 """`parallel`: workers, their processors, and how the model is sharded over them."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,8 +29,9 @@ class WorkerRange(Strict):
 class Parallel(Strict):
     """How the job is spread over workers."""
 
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
-    """0: replicas (DDP). 1, 2, 3: optimizer state, also gradients, also parameters sharded (FSDP2)."""
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """0: replicas (DDP). 1, 2, 3: optimizer state, also gradients, also parameters sharded (FSDP2). `auto`: of 1, 2 and
+    3 the one with the least traffic that fits into memory."""
     workers: int | WorkerRange = 1
     """A number of workers, or a range: the largest number in it that fits and divides every batch."""
     gpus_per_worker: Count = 0
@@ -38,7 +39,8 @@ class Parallel(Strict):
     cpus_per_worker: Positive = 1
     """Processors reserved for a worker, and threads that torch uses in it on a CPU."""
     replicate: Positive = 1
-    """Copies of the sharded model (HSDP): each group of workers / replicate workers holds one."""
+    """Copies of the sharded model (HSDP): each group of workers / replicate workers holds one. At stage 0 nothing is
+    sharded, and each worker holds a copy."""
 
     @field_validator("workers")
     @classmethod

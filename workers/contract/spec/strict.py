@@ -34,8 +34,8 @@ class Strict(BaseModel):
 
 
 def _kinds(annotation: object) -> list[object]:
-    """Flatten an annotation into what it is made of; the values of a Literal count as text."""
+    """Flatten an annotation into what it is made of; the values of a Literal count as text or numbers."""
     parts = get_args(annotation)
     if not parts:
-        return [str if isinstance(annotation, str) else annotation]
+        return [type(annotation) if isinstance(annotation, str | int) else annotation]
     return [kind for part in parts for kind in _kinds(part)]
