@@ -12,7 +12,6 @@ ELSEWHERE = {
     "workers/contract/spec/start_from.py": "workers/training/test_branches.py",
     "workers/contract/text_files.py": "workers/contract/test_sources.py",
     "workers/corpus/reading/tables.py": "workers/corpus/reading/test_text.py",
-    "workers/corpus/reading/units.py": "workers/corpus/reading/test_text.py",
     "workers/corpus/work/pool.py": "workers/corpus/test_build.py",
     "workers/corpus/work/process.py": "workers/corpus/test_build.py",
     "workers/corpus/work/tasks.py": "workers/corpus/test_build.py",

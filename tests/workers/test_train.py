@@ -104,13 +104,13 @@ def test_the_text_is_summed_up_and_its_surprises_are_told_before_the_first_step(
     file = write_job(tmp_path, text, data={"corpus": [str(text)], "vocab": 5000})
     done = train(file, "--run", str(run))
     assert (done.returncode, done.stderr) == (0, "")
-    *stages, summary, warning = done.stdout.splitlines()[:6]
-    assert stages[:3] == ["text: learning the vocabulary", "text: tokenizing", "text: writing the shards"]
+    *stages, summary, warning = done.stdout.splitlines()[:5]
+    assert stages[:2] == ["text: learning the vocabulary", "text: tokenizing"]
     assert summary.startswith("text: 1 file, ")
     assert "% padding" in summary
     assert re.match(r"warning: The vocabulary has [\d,]+ tokens, 5,000 were asked for: ", warning)
     kinds = [json.loads(line)["kind"] for line in (run / "events.jsonl").read_text().splitlines()]
-    assert kinds[:6] == ["log", "log", "log", "log", "log", "alert"]
+    assert kinds[:5] == ["log", "log", "log", "log", "alert"]
     assert kinds.index("step") > 4
 
 

@@ -189,7 +189,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _absolute(source: object, folder: Path) -> object:
-    if not isinstance(source, str) or source.startswith("builtin:"):
+    if not isinstance(source, str) or source.startswith("builtin:") or "://" in source:
         return source
     try:
         return str((folder / Path(source).expanduser()).resolve())

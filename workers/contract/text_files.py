@@ -17,6 +17,8 @@ Compression = Literal["gz", "zst"]
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst", ".parquet")
 ALLOWED = ".txt, .jsonl (either also as .gz or .zst) or .parquet"
 _LOCAL = "file://"
+_MARKS = ("ETag", "Content-MD5", "Digest", "Last-Modified")
+"""What a web server may say of a file's content. fsspec's own key of such a file is its URL alone."""
 
 
 class State(NamedTuple):
@@ -97,7 +99,9 @@ class TextFile:
         if self.is_remote:
             with _as_os_errors(self.name):
                 system, path = file_system(self.name)
-                return State(system.size(path) or 0, system.ukey(path), 0)
+                found = system.info(path)
+                version = [system.ukey(path), *(str(found[mark]) for mark in _MARKS if mark in found)]
+                return State(found.get("size") or 0, " ".join(version), 0)
         status = Path(self.name).stat()
         changes = (status.st_mtime_ns, status.st_ctime_ns)
         return State(status.st_size, " ".join(map(str, changes)), max(changes))

@@ -25,7 +25,6 @@ from workers.contract.text_files import TextFile
 from . import validation, vocabulary
 from .build import Builder, Progress, Text, Writers
 from .hashes import hash_texts
-from .reading.units import UNIT_BYTES
 from .work.pool import Spread, if_large, on_all_processors
 from .work.process import WorkerError
 
@@ -58,7 +57,7 @@ def prepare(
     progress: Progress | None = None,
     *,
     spread: Spread | None = None,
-    unit_bytes: int = UNIT_BYTES,
+    unit_bytes: int | None = None,
     begun_on: str | None = None,
 ) -> Path:
     """Return the folder `within/<hash16>` that holds the corpus as token shards, making it if it is not whole.
@@ -71,7 +70,7 @@ def prepare(
         within: the folder of prepared texts.
         progress: told what is done.
         spread: how units of text are worked on; by default on all processors of this machine, where there is much text.
-        unit_bytes: size of these units.
+        unit_bytes: size of these units; by default what suits the size of the text.
         begun_on: identity of the prepared corpus that a run was begun on. Another text is refused, if possible before
             it is prepared.
 
@@ -87,7 +86,7 @@ def prepare(
 
 
 def _found_or_made(
-    data: DataLike, within: Path, report: Progress, spread: Spread, unit_bytes: int, begun_on: str | None
+    data: DataLike, within: Path, report: Progress, spread: Spread, unit_bytes: int | None, begun_on: str | None
 ) -> Path:
     corpus, apart = _look(data, within, report)
     given = None if isinstance(data.vocab, int) else vocabulary.load(Path(data.vocab).expanduser())

@@ -132,6 +132,12 @@ def test_relative_paths_are_seen_from_the_folder_of_the_file(tmp_path: Path) -> 
     assert resolve_paths({"data": {"validation": 0.1}}, tmp_path)["data"]["validation"] == 0.1
 
 
+def test_a_url_is_no_relative_path(tmp_path: Path) -> None:
+    corpus = ["hf://datasets/somebody/texts", "s3://bucket/a.txt", "file:///texts"]
+    data = {"corpus": corpus, "validation": corpus[:1]}
+    assert resolve_paths({"data": data}, tmp_path)["data"] == data
+
+
 @pytest.mark.parametrize(
     "text", ["name: 2024-13-45", "name: " + "9" * 5_000, "[" * 5_000], ids=["date", "number", "deep"]
 )

@@ -1,5 +1,8 @@
 import gzip
+import http.server
 import os
+import threading
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -190,6 +193,22 @@ def test_files_on_other_file_systems_are_found_and_read_like_those_of_this_one(t
     system.pipe(f"/{tmp_path.name}/corpus/b.txt", b"Two sentences.\n")
     assert (before.size_bytes, file.state().size_bytes) == (14, 15)
     assert before.version != file.state().version
+
+
+def test_a_file_of_a_web_server_that_changes_at_the_same_size_is_another_one(tmp_path: Path) -> None:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    (tmp_path / "a.txt").write_text("Tea is hot.")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        (file,) = find([f"http://127.0.0.1:{server.server_port}/a.txt"]).files
+        before = file.state()
+        assert file.state() == before
+        (tmp_path / "a.txt").write_text("Ice is hot.")
+        os.utime(tmp_path / "a.txt", (10**9, 10**9))
+        after = file.state()
+        server.shutdown()
+    assert (before.size_bytes, after.size_bytes) == (11, 11)
+    assert before.version != after.version
 
 
 def test_a_url_of_this_machine_is_a_path(tmp_path: Path) -> None:

@@ -145,6 +145,34 @@ def test_an_interrupted_preparation_goes_on_where_it_stopped(
     assert not folder.with_suffix(".partial").exists()
 
 
+def test_a_preparation_that_was_interrupted_after_its_last_unit_starts_no_process(
+    corpus: list[str], tmp_path: Path
+) -> None:
+    def interrupt(what: str, done: float) -> None:
+        if (what, done) == ("tokenizing", 1.0):
+            raise KeyboardInterrupt
+
+    data = Data(corpus, 80)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data, tmp_path / "data", interrupt, unit_bytes=1000)
+    asked: list[int] = []
+    folder = prepare(data, tmp_path / "data", spread=counting(asked), unit_bytes=1000)
+    assert asked == []
+    assert contents(folder) == contents(prepare(data, tmp_path / "other"))
+
+
+def test_a_unit_is_put_in_its_place_while_later_ones_are_worked_on(corpus: list[str], tmp_path: Path) -> None:
+    def losing_what_is_in_place(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
+        for number, each in enumerate(work):
+            yield number, task(*each)
+            (kept,) = (tmp_path / "data").glob(f"*.partial/units/*-{each[0].begin:015d}")
+            kept.unlink()
+
+    data = Data(corpus, 80)  # of three files, each a unit
+    folder = prepare(data, tmp_path / "data", spread=losing_what_is_in_place, unit_bytes=10**6)
+    assert contents(folder) == contents(prepare(data, tmp_path / "other"))
+
+
 def test_a_unit_that_was_damaged_meanwhile_is_done_again(corpus: list[str], tmp_path: Path) -> None:
     data = Data(corpus, 80)
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """`python -m workers.corpus`, in processes of its own."""
 
 import fcntl
+import gzip
 import json
 import os
 import re
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from tests.workers.corpus.hub import Hub
 from workers.contract.manifests import identity
 
 TEXT = "Tea is hot. Milk is cold.\nBread is brown.\n\nRain falls. Snow falls. Night falls.\n"
@@ -119,3 +123,31 @@ def test_the_home_is_that_of_the_environment_unless_one_is_named(job: Path) -> N
     arguments = [sys.executable, "-m", "workers.corpus", str(job), "--json"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=100, env=environment)
     assert Path(json.loads(done.stdout)["folder"]).parent == job.parent / "named" / "data"
+
+
+def test_a_data_set_of_a_hub_is_prepared_like_its_files_here_and_read_again_only_where_it_changed(job: Path) -> None:
+    texts = job.parent / "texts"
+    (texts / "data").mkdir(parents=True)
+    (texts / "README.md").touch()
+    (texts / "data" / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "Tea is hot. Milk is cold."}\n' * 9))
+    parquet.write_table(pa.table({"text": ["Rain falls.", None, "Snow falls. It is cold."]}), texts / "b.parquet")
+    (texts / "c.txt").write_text(TEXT)
+    here = json.loads(prepare(write_job(job.parent, corpus=[str(texts)]), "--json").stdout)
+    with Hub(texts) as hub:
+        command = [sys.executable, "-m", "workers.corpus", str(job), "--home", str(job.parent / "other"), "--json"]
+        environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(job.parent / "cache")}
+
+        def from_the_hub() -> dict[str, Any]:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100, env=environment)
+            told: dict[str, Any] = json.loads(done.stdout)
+            return told
+
+        write_job(job.parent, corpus=["hf://datasets/somebody/texts"])
+        first = from_the_hub()
+        assert first["identity"] == here["identity"]
+        assert first["left_out"][0].startswith("hf://datasets/somebody/texts/README.md (not ")
+        assert set(hub.read) == {"data/a.jsonl.gz", "b.parquet", "c.txt"}
+        hub.read.clear()
+        assert (from_the_hub()["identity"], hub.read) == (first["identity"], [])
+        (texts / "c.txt").write_text(TEXT.replace("Tea", "Ice"))
+        assert from_the_hub()["identity"] != first["identity"]

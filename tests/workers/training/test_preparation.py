@@ -48,7 +48,6 @@ def test_a_sound_text_is_summed_up_in_one_line_and_raises_no_alert(write_text: W
     assert stages == [
         "text: learning the vocabulary",
         "text: tokenizing",
-        "text: writing the shards",
         "text: finding rows of 32 tokens",
     ]
     assert summary.startswith("text: 1 file, 90 documents, 270 sentences, 1,470 tokens; vocabulary: ")

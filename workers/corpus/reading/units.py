@@ -10,8 +10,10 @@ from workers.contract.text_files import TextFile
 
 from . import tables
 
-UNIT_BYTES = 2**22
-"""About so much text makes a unit, a few seconds of tokenizing."""
+LEAST_BYTES, MOST_BYTES = 2**19, 2**22
+"""About so much text makes a unit: a few tenths of a second to a few seconds of tokenizing."""
+FEWEST = 256
+"""A text is cut into so many units unless they are too small, so that all processes end at about the same time."""
 MOST_CUTS = 16
 """A unit of a compressed file is reached by decompressing all before it, so such a file has at most this many."""
 
@@ -29,12 +31,17 @@ class Unit:
     """Whether the file, and so a document, ends with it."""
 
 
-def cut(files: Sequence[TextFile], sizes_bytes: Sequence[int], unit_bytes: int = UNIT_BYTES) -> list[Unit]:
+def cut(files: Sequence[TextFile], sizes_bytes: Sequence[int], unit_bytes: int | None = None) -> list[Unit]:
     """Cut files, whose text has these sizes, into units of about `unit_bytes`, in the order of the text.
+
+    Without `unit_bytes`, the size of the text decides: how it is cut must not depend on the processes, since what one
+    preparation has done is used by the next.
 
     Raises:
         CorpusError: a Parquet file cannot be read.
     """
+    if unit_bytes is None:
+        unit_bytes = min(max(sum(sizes_bytes) // FEWEST, LEAST_BYTES), MOST_BYTES)
     units: list[Unit] = []
     for file, size_bytes in zip(files, sizes_bytes, strict=True):
         parts = list(_parts(file, size_bytes, unit_bytes))
