@@ -5,6 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from workers.contract.spec.job import JobSpec
 from workers.planning.stage import zero_stage
@@ -54,6 +56,8 @@ def parallelize(model: PretrainingBert, spec: JobSpec, device: torch.device, sta
     backward pass, stage 3 gathers them twice in every micro-batch. The sharded parameters stay float32 whatever is
     computed in, so they are the master weights.
     """
+    if spec.execution.activation_checkpointing:
+        _compute_activations_again(model)
     if stage == 0:
         model.to(device)
         # The buffers are constants, so there is nothing in them to be made equal before each forward pass.
@@ -107,6 +111,15 @@ def whole(module: PretrainingBert) -> PretrainingBert:
         copy.get_submodule(owner).register_buffer(leaf, buffer, persistent=False)
     copy.eval()
     return copy
+
+
+def _compute_activations_again(model: PretrainingBert) -> None:
+    """Let each layer remember its input alone, and run forward again in the backward pass with the same dropout.
+
+    Hooks of the layer, such as FSDP2's, stay outside, so weights are not gathered once more. Names do not change.
+    """
+    for layer in model.bert.encoder.layer:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _memory_bytes(device: torch.device) -> int:

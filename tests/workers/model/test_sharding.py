@@ -122,3 +122,31 @@ def differences(zero_stage: int) -> list[str]:
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_a_whole_copy_has_every_parameter_and_leaves_the_model_spread(zero_stage: int) -> None:
     assert run_on_ranks(2, differences, zero_stage) == [[], []]
+
+
+def remembered(spec: JobSpec) -> tuple[set[str], int, int]:
+    """Return the names of a model's parameters, how often a layer is computed in a step, and what autograd keeps."""
+    model, calls, kept = make_model(spec), list[object](), list[int]()
+    parallelize(model, spec, CPU, 0)
+    model.bert.encoder.layer[0].attention.register_forward_pre_hook(lambda *_: calls.append(None))
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.bert(torch.ones(4, 32, dtype=torch.int64))[0]
+    size = sum(kept)
+    hidden.sum().backward()
+    return {name for name, _ in model.named_parameters()}, len(calls), size
+
+
+def test_activations_are_forgotten_and_computed_again_where_the_job_says_so() -> None:
+    spec = make_spec()
+    twice = make_spec(execution={"activation_checkpointing": True})
+    with process_group(spec):
+        names, calls, size = remembered(spec)
+        same_names, calls_twice, less = remembered(twice)
+    assert names == same_names
+    assert (calls, calls_twice) == (1, 2)
+    assert less < size / 3

@@ -87,6 +87,26 @@ def test_two_workers_of_any_zero_stage_or_copies_follow_the_curve_of_one_with_dr
         assert found == pytest.approx(expected, rel=2e-5)
 
 
+TWICE = {"execution": {"activation_checkpointing": True}}
+
+
+def test_activations_that_are_computed_twice_change_no_bit_of_one_worker(
+    alone_with_dropout: Path, text: Path, home: Path, tmp_path: Path
+) -> None:
+    train(with_dropout(text, **TWICE), tmp_path, home)
+    assert curve(tmp_path) == curve(alone_with_dropout)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_activations_that_are_computed_twice_change_no_bit_of_two(
+    zero_stage: int, text: Path, home: Path, tmp_path: Path
+) -> None:
+    job = with_dropout(text, workers=2, zero_stage=zero_stage)
+    run_on_ranks(2, train, job, tmp_path / "once", home)
+    run_on_ranks(2, train, job | TWICE, tmp_path / "twice", home)
+    assert curve(tmp_path / "twice") == curve(tmp_path / "once")
+
+
 def test_copies_of_a_model_that_is_sharded_too_follow_the_curve_of_one(text: Path, home: Path, tmp_path: Path) -> None:
     job = document(text, phases=[PHASE | {"micro_batch_size": 1}])
     train(job, tmp_path / "alone", home)
