@@ -24,7 +24,7 @@ class State(Enum):
     SOUND = "written while the loss was in good order"
     UNSOUND = "written while it was not"
     UNREADABLE = "its manifest cannot be read"
-    UNFINISHED = "it has no manifest"
+    UNFINISHED = "it has no manifest, or got it after a newer attempt had begun"
 
 
 WHOLE = (State.SOUND, State.UNSOUND)
@@ -74,12 +74,13 @@ def _best(found: Mapping[CheckpointName, Found], whole: Iterable[CheckpointName]
 
 def look(folder: RunFolder) -> dict[CheckpointName, Found]:
     """Look at every checkpoint in a run folder."""
-    return {name: _look(folder, name) for name in folder.checkpoints()}
+    finished = folder.finished()
+    return {
+        name: _look(folder, name) if name in finished else Found(State.UNFINISHED) for name in folder.checkpoints()
+    }
 
 
 def _look(folder: RunFolder, name: CheckpointName) -> Found:
-    if not folder.store.has(name.manifest):
-        return Found(State.UNFINISHED)
     try:
         return _found(read_manifest(folder, name))
     except DamagedError:

@@ -96,7 +96,13 @@ class Checkpoints:
         self.telemetry.restart_clock()
 
     def _report_and_retire(self, name: CheckpointName, saved: Saved) -> None:
-        """Say which checkpoints stay, and remove the others only then: no path that was told of may be gone."""
+        """Say which checkpoints stay, and remove the others only then: no path that was told of may be gone.
+
+        Raises:
+            SupersededError: a newer attempt has begun, which may go on from an older checkpoint than this one.
+        """
+        # A newer attempt that begins from here on finds this checkpoint, and needs none of those that go.
+        self.folder.lock.check(self.attempt)
         found = retention.look(self.folder)
         gone = retention.superseded(found, name, self.worker.spec.checkpoint)
         kept = [each.prefix for each in found if found[each].state in retention.WHOLE and each not in gone]

@@ -2,7 +2,7 @@
 
 It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock and
 Ray's own files. The store holds whole objects: `run.json`, `spec.yaml`, `control.json`,
-`tokenizer.json`, checkpoints and the export. Today both lie in one folder.
+`tokenizer.json`, what each attempt found when it began, checkpoints and the export. Today both lie in one folder.
 """
 
 import re
@@ -19,7 +19,8 @@ from workers.contract.problems import Problem, SpecError
 from workers.contract.push import ControlPlane
 from workers.contract.spec.job import JobSpec
 
-from .journal import Journal, take_over
+from .beginnings import Beginnings
+from .journal import Journal, renew
 from .lock import Lock
 from .store import FolderStore
 
@@ -65,6 +66,7 @@ class RunFolder:
         self.path = path
         self.store = FolderStore(path)
         self.lock = Lock(path / "lock")
+        self._beginnings = Beginnings(self.store)
 
     @property
     def journal(self) -> Path:
@@ -120,6 +122,7 @@ class RunFolder:
         """
         recorded = self.manifest()
         attempt = self.lock.acquire(lambda last: max(last, recorded.attempt) + 1)
+        self._note_beginning(attempt)
         self.put_manifest(self.manifest().in_attempt(attempt))
         return attempt
 
@@ -131,9 +134,15 @@ class RunFolder:
             LockedError: this very attempt is at work already.
         """
         manifest = self.manifest()
-        take_over(self.journal, self.lock, attempt)
+        self.lock.take_over(attempt)
+        # In this order: the records of a checkpoint that counts are in the journal before it is copied.
+        self._note_beginning(attempt)
+        renew(self.journal, self.lock, attempt)
         self.lock.check(attempt)
         self.put_manifest(manifest.in_attempt(attempt))
+
+    def _note_beginning(self, attempt: int) -> None:
+        self._beginnings.add(attempt, (name.prefix for name in self.finished()))
 
     def begin_on(self, attempt: int, identity: str) -> str | None:
         """Return what the run was begun on; where that is not known, write `identity` down and return None.
@@ -222,7 +231,29 @@ class RunFolder:
         return sorted(name for name in names if name.prefix in prefixes)
 
     def finished(self) -> list[CheckpointName]:
-        """Return the checkpoints that are whole, sorted by step."""
+        """Return the checkpoints that are whole, sorted by step, without those that are late."""
+        late = self.late()
+        return [name for name in self._whole() if name not in late]
+
+    def late(self) -> list[CheckpointName]:
+        """Return the checkpoints that an attempt finished after a newer one had begun: they are never used.
+
+        Raises:
+            RunFolderError: what an attempt found when it began cannot be read.
+        """
+        try:
+            beginnings = self._beginnings.all()
+        except ValueError as error:
+            raise RunFolderError(str(error)) from None
+        # The checkpoint that a branch begins with, attempt 0, may be put back by hand at any time.
+        fenced = [name for name in self._whole() if name.attempt]
+        return [
+            name
+            for name in fenced
+            if any(each.attempt > name.attempt and name.prefix not in each.checkpoints for each in beginnings)
+        ]
+
+    def _whole(self) -> list[CheckpointName]:
         return [name for name in self.checkpoints() if self.store.has(name.manifest)]
 
     @property

@@ -140,14 +140,12 @@ class Journal:
             raise SupersededError(f"{self._path} was replaced or removed while attempt {self._attempt} wrote it")
 
 
-def take_over(path: Path, lock: Lock, attempt: int) -> None:
-    """Take the lock for `attempt`, and put a copy of the journal's whole lines in place of what lower attempts write.
+def renew(path: Path, lock: Lock, attempt: int) -> None:
+    """Put a copy of the journal's whole lines in place of what lower attempts write; `attempt` has the lock.
 
     Raises:
         SupersededError: a newer attempt has begun.
-        LockedError: this very attempt is running.
     """
-    lock.take_over(attempt)
     if not path.exists():
         return
 
