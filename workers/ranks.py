@@ -42,9 +42,22 @@ def rank() -> int:
     return dist.get_rank()
 
 
-def all_reduce_sum(tensor: Tensor) -> Tensor:
+@contextmanager
+def group_of_hosts() -> Iterator[dist.ProcessGroup]:
+    """Yield a group of all workers for tensors in the memory of their hosts. Every rank calls this.
+
+    A thread may use it while another one uses the workers' own group.
+    """
+    group = dist.new_group(backend="gloo")
+    try:
+        yield group
+    finally:
+        dist.destroy_process_group(group)
+
+
+def all_reduce_sum(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """Sum `tensor` over all workers, in place."""
-    dist.all_reduce(tensor)
+    dist.all_reduce(tensor, group=group)
     return tensor
 
 

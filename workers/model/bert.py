@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForPreTraining
 
 from workers.contract.spec.model import Model
-from workers.samples.batch import Batch
+from workers.samples.batch import IGNORED, Batch
 
-from .attention import ATTENTION, Separation
+from .attention import ATTENTION
 
 
 class Sums(NamedTuple):
@@ -38,8 +38,10 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
         """Return the summed losses of a micro-batch."""
         scores_MV, next_sentence_N2 = self.scores(batch)
         return Sums(
-            mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum"),
-            nsp_loss=F.cross_entropy(next_sentence_N2, batch.next_sentence_labels, reduction="sum"),
+            mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum", ignore_index=IGNORED),
+            nsp_loss=F.cross_entropy(
+                next_sentence_N2, batch.next_sentence_labels, reduction="sum", ignore_index=IGNORED
+            ),
             mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
         )
 
@@ -49,7 +51,7 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
         Where samples have one segment, N is 0.
         """
         hidden_BSH, pooled_NH = self._encode(batch)
-        masked_MH = hidden_BSH.flatten(0, 1)[batch.masked_positions]
+        masked_MH = hidden_BSH.flatten(0, 1).index_select(0, batch.masked_positions)
         scores_MV, next_sentence_N2 = self.cls(masked_MH, pooled_NH[: len(batch.next_sentence_labels)])
         return scores_MV.float(), next_sentence_N2.float()
 
@@ -57,18 +59,30 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
         """Return the hidden states, and what the pooler makes of each sample's first."""
         if batch.packed is None:
             hidden_BSH, pooled_NH = self.bert(
-                batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids
+                batch.input_ids, attention_mask=_mask(batch), token_type_ids=batch.token_type_ids
             )[:2]
             return hidden_BSH, pooled_NH
-        # Separation keeps the samples apart, so there is no mask to be made of them here.
         hidden_BSH = self.bert(
             batch.input_ids,
+            attention_mask=_mask(batch),
             token_type_ids=batch.token_type_ids,
             position_ids=batch.packed.position_ids,
-            separation=Separation(batch.attention_mask, batch.packed.boundaries, batch.packed.longest),
+            boundaries=batch.packed.boundaries.int(),
         )[0]
-        first_N1H = hidden_BSH.flatten(0, 1)[batch.packed.starts, None]
+        first_N1H = hidden_BSH.flatten(0, 1).index_select(0, batch.packed.starts)[:, None]
         return hidden_BSH, self.bert.pooler(first_N1H)
+
+
+def _mask(batch: Batch) -> Tensor:
+    """Return where a token may look at another one, as a mask that broadcasts to (B, heads, S, S).
+
+    `transformers` makes one of a two-dimensional mask, and waits for the device to learn whether it hides anything.
+    """
+    numbers_BS = batch.attention_mask
+    if batch.packed is None:
+        return (numbers_BS != 0)[:, None, None]
+    # Padding looks at padding, since none may look at nothing.
+    return (numbers_BS[:, :, None] == numbers_BS[:, None, :])[:, None]
 
 
 def build(model: Model, vocab_size: int, seed: int, *, pad_id: int, next_sentence: bool = True) -> PretrainingBert:

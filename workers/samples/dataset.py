@@ -182,8 +182,7 @@ def _packed(start_N: I64, length_N: I64, at: I64, shape: tuple[int, int]) -> Pac
     return Packed(
         position_ids=torch.from_numpy(positions),
         starts=torch.from_numpy(start_N),
-        boundaries=torch.from_numpy(boundaries.astype(np.int32)),
-        longest=int(np.diff(boundaries).max()),
+        boundaries=torch.from_numpy(boundaries),
     )
 
 

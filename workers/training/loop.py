@@ -5,8 +5,6 @@ Everything that a step computes is a function of (specification, step): the rows
 divided by counts over the global batch. So the number of workers changes who computes what, not what is computed.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +15,19 @@ from workers.contract.push import Command
 from workers.contract.records import LogRecord, RunStatus, StatusRecord
 from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
-from workers.contract.spec.phase import Phase
 from workers.samples.dataset import PreTrainingData, open_phase
 
 from .admission import admit, environment
 from .checkpointing import Checkpoints
 from .export_at_end import export_at_end
+from .feeding import feed
 from .first_weights import take_first_weights
 from .health import Health
 from .judging import Judge
 from .optimizer import reset_step, schedule_of
 from .reporter import Reporter
 from .signals import StopRequest
-from .step import MicroBatch, Worker, set_up, take_step
+from .step import Worker, set_up, take_step
 from .telemetry import Telemetry
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -131,9 +129,9 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
     lr_of = schedule_of(phase)
     if done <= window.steps_before and "step" in phase.reset:
         reset_step(run.worker.optimizer)
-    for step, micro_batches in _prefetch(window, done, data):
+    for step, share in feed(window, done, data, run.worker.device):
         lr = lr_of(step - window.steps_before)
-        sums = take_step(run.worker, step, lr, micro_batches)
+        sums = take_step(run.worker, step, lr, share)
         saves = run.checkpoints.is_due(window, step)
         judges = run.judge.is_due(window, step)
         # What a checkpoint holds is never computed again, so it must have been reported.
@@ -171,27 +169,3 @@ def _command_after_saving(run: Run, command: Command) -> Command:
     """Pause at this checkpoint, not at another one a step later, where a rank was told to end meanwhile."""
     told_to_end = any(ranks.gather(run.stop.is_asked))
     return Command.PAUSE if told_to_end and not command.ends_the_run else command
-
-
-def _prefetch(window: PhaseWindow, done: int, data: PreTrainingData) -> Iterator[tuple[int, list[MicroBatch]]]:
-    """Yield each step's micro-batches of this rank, the next step's being made meanwhile."""
-    steps = window.steps_after(done)
-
-    def micro_batches(step: int) -> list[MicroBatch]:
-        shares = share(window.phase, window.first_row(step), ranks.rank(), ranks.world_size())
-        return [MicroBatch(indices.start, data.batch(indices)) for indices in shares]
-
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-        coming = thread.submit(micro_batches, steps[0])
-        for step in steps:
-            ready = coming.result()
-            if step < steps[-1]:
-                coming = thread.submit(micro_batches, step + 1)
-            yield step, ready
-
-
-def share(phase: Phase, first_row: int, rank: int, world_size: int) -> list[range]:
-    """Return the numbers of the rows of one rank's micro-batches, for the global batch that begins at `first_row`."""
-    size = phase.global_batch_size // world_size
-    begin = first_row + rank * size
-    return [range(at, at + phase.micro_batch_size) for at in range(begin, begin + size, phase.micro_batch_size)]

@@ -1,8 +1,7 @@
 """One optimizer step of one worker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +13,11 @@ from workers.contract.manifests import ShardsManifest
 from workers.contract.spec.job import JobSpec
 from workers.model import sharding
 from workers.model.bert import PretrainingBert, build
-from workers.samples.batch import Batch
 from workers.samples.draws import Purpose, draw
 
+from .feeding import Share
 from .optimizer import build_optimizer, set_lr
-
-
-class MicroBatch(NamedTuple):
-    """The rows of one forward pass on one worker."""
-
-    first_row: int
-    """Number of the first of them, counted over the whole job."""
-    batch: Batch
+from .uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +32,7 @@ class Worker:
     optimizer: Lamb
     zero_stage: int
     """Of this attempt, also where the job leaves it open."""
+    uploads: Uploads
 
 
 def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBert], None] | None = None) -> Worker:
@@ -58,30 +51,33 @@ def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBe
         begin(module)
     stage = sharding.choose_stage(spec, shards.vocab_size, device)
     model = sharding.parallelize(module, spec, device, stage)
-    return Worker(spec, device, module, model, build_optimizer(spec, module), stage)
+    return Worker(spec, device, module, model, build_optimizer(spec, module), stage, Uploads(device))
 
 
-def take_step(worker: Worker, step: int, lr: float, micro_batches: Sequence[MicroBatch]) -> Tensor:
+def take_step(worker: Worker, step: int, lr: float, share: Share) -> Tensor:
     """Accumulate the gradients of this rank's micro-batches and take one optimizer step.
+
+    The host waits for the device nowhere in it.
 
     Returns:
         What this rank counted, float64, in the order of `telemetry.Sums`.
     """
     spec, model, optimizer = worker.spec, worker.model, worker.optimizer
-    local = torch.tensor([0.0, 0.0, 0.0, *_counts(micro_batches)], dtype=torch.float64, device=worker.device)
-    n_masked, n_pairs = ranks.all_reduce_sum(local[[3, 4]]).float().unbind()
+    sums_S = share.sums.to(worker.device, non_blocking=True, copy=True)
+    # FSDP2 and DDP average gradients over the workers; the losses are to be means over the global batch.
+    mlm_weight = ranks.world_size() / share.masked
+    nsp_weight = ranks.world_size() / max(share.pairs, 1)  # without pairs there is no loss
     set_lr(optimizer, lr)
-    for number, (first_row, batch) in enumerate(micro_batches, start=1):
-        torch.manual_seed(dropout_seed(spec.seed, step, first_row))
-        with sharding.micro_batch(model, spec, worker.zero_stage, is_last=number == len(micro_batches)):
-            sums = model(batch.to(worker.device))
-            loss = sums.mlm_loss / n_masked + sums.nsp_loss / n_pairs.clamp(min=1)  # without pairs there is no loss
-        # FSDP2 and DDP average gradients over the workers; the loss is already a mean over the global batch.
-        (loss * ranks.world_size()).backward()
-        local[:3] += torch.stack(sums).detach()
+    for number, micro_batch in enumerate(share.micro_batches, start=1):
+        torch.manual_seed(dropout_seed(spec.seed, step, micro_batch.first_row))
+        with sharding.micro_batch(model, spec, worker.zero_stage, is_last=number == len(share.micro_batches)):
+            sums = model(worker.uploads.fetch(micro_batch))
+            loss = sums.mlm_loss * mlm_weight + sums.nsp_loss * nsp_weight
+        loss.backward()
+        sums_S[:3] += torch.stack(sums).detach()
     optimizer.step()
     optimizer.zero_grad()
-    return local
+    return sums_S
 
 
 def dropout_seed(seed: int, step: int, first_row: int) -> int:
@@ -91,12 +87,3 @@ def dropout_seed(seed: int, step: int, first_row: int) -> int:
     The size of the micro-batches does: they begin at other rows then.
     """
     return int(draw(seed, Purpose.DROPOUT, np.array([step]), first_row)[0])
-
-
-def _counts(micro_batches: Sequence[MicroBatch]) -> list[int]:
-    """Count what `telemetry.Sums` counts of batches: masked positions, pairs, tokens, samples and rows."""
-    each = [
-        (len(b.masked_labels), len(b.next_sentence_labels), b.n_tokens, b.n_samples, len(b.input_ids))
-        for _, b in micro_batches
-    ]
-    return [sum(column) for column in zip(*each, strict=True)]

@@ -9,9 +9,9 @@ from transformers import BertForPreTraining
 
 from tests.workers.conftest import write_positions
 from workers.contract.spec.model import Model
-from workers.model.attention import Separation, _attend_by_length
-from workers.model.bert import PretrainingBert, build
-from workers.samples.batch import Batch, Packed
+from workers.model.attention import _attend_by_length
+from workers.model.bert import PretrainingBert, _mask, build
+from workers.samples.batch import Batch, Packed, Room
 from workers.samples.dataset import PreTrainingData
 
 VOCABULARY, ROWS, LENGTH = 500, 20, 60
@@ -83,6 +83,18 @@ def test_packed_and_unpacked_samples_have_the_same_loss_and_gradients(packed: Ba
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
+def test_padding_of_packed_rows_changes_neither_loss_nor_gradients(packed: Batch) -> None:
+    model = build(SIZES, VOCABULARY, seed=0, pad_id=0)
+    found = []
+    for batch in (packed, packed.padded(Room(masked=200, samples=80, boundaries=120))):
+        sums = model(batch)
+        (sums.mlm_loss + sums.nsp_loss).backward()
+        found.append([*sums, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+        model.zero_grad()
+    for exact, padded in zip(*found, strict=True):
+        torch.testing.assert_close(padded, exact, rtol=1e-5, atol=1e-5)
+
+
 def test_right_guesses_are_those_of_the_unpacked_samples(packed: Batch) -> None:
     model = build(SIZES, VOCABULARY, seed=0, pad_id=0)
     with torch.no_grad():
@@ -111,7 +123,7 @@ def test_the_mask_and_the_boundaries_say_the_same(packed: Batch) -> None:
     expected = torch.zeros(ends[-1], ends[-1])
     for begin, end in pairwise(ends):
         expected[begin:end, begin:end] = 1
-    mask = Separation(packed.attention_mask, packed.packed.boundaries, packed.packed.longest).mask
+    mask = _mask(packed)
     rows = expected.view(ROWS, LENGTH, ROWS, LENGTH).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     assert torch.equal(mask[:, 0], rows.bool())
     assert expected.sum() == mask.sum()  # no sample reaches into the next row
@@ -134,7 +146,7 @@ def test_a_row_of_padding_alone_is_no_number_that_spreads() -> None:
     model = build(SIZES, VOCABULARY, seed=0, pad_id=0)
     ids = torch.tensor([[2, 9, 3, 0, 0, 0]])
     numbers = torch.tensor([[1, 1, 1, 0, 0, 0]])
-    description = Packed(torch.tensor([[0, 1, 2, 0, 0, 0]]), torch.tensor([0]), torch.tensor([0, 3, 6]).int(), 3)
+    description = Packed(torch.tensor([[0, 1, 2, 0, 0, 0]]), torch.tensor([0]), torch.tensor([0, 3, 6]))
     none = torch.zeros(0, dtype=torch.int64)
     batch = Batch(ids, ids * 0, numbers, torch.tensor([1]), torch.tensor([9]), none, 3, 1, description)
     loss = model(batch).mlm_loss
@@ -146,7 +158,7 @@ def test_pytorch_takes_the_operands_of_attention_by_length_and_gives_heads_behin
     """What it computes takes a GPU; this runs its shapes, forward and backward."""
     query = torch.empty(3, 4, 16, 8, device="meta", dtype=torch.bfloat16, requires_grad=True)
     ends = torch.empty(6, device="meta", dtype=torch.int32)
-    attended = _attend_by_length(query, query, query, 0.3, Separation(ends, ends, 16))
+    attended = _attend_by_length(query, query, query, 0.3, ends)
     assert (attended.shape, attended.dtype) == ((3, 16, 4, 8), torch.bfloat16)
     attended.sum().backward()  # type: ignore[no-untyped-call]
     assert query.grad is not None

@@ -4,7 +4,7 @@ from transformers import BertForPreTraining
 
 from workers.contract.spec.model import Model
 from workers.model.bert import build
-from workers.samples.batch import Batch
+from workers.samples.batch import Batch, Room
 
 SIZES = Model(layers=2, hidden=16, heads=2, intermediate=32, max_positions=24, dropout=0.0)
 VOCABULARY = 50
@@ -54,6 +54,20 @@ def test_the_head_on_masked_positions_gives_the_loss_and_gradients_of_the_full_h
     torch.testing.assert_close(loss, full_head(model, batch()))
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-7)
+
+
+def losses_and_gradients(batch: Batch) -> list[torch.Tensor]:
+    model = build(SIZES, VOCABULARY, seed=0, pad_id=0)
+    sums = model(batch)
+    (sums.mlm_loss + sums.nsp_loss).backward()
+    return [*sums, *(p.grad for p in model.parameters())]
+
+
+def test_padded_positions_change_no_loss_no_gradient_and_no_count() -> None:
+    padded = batch().padded(Room(masked=40, samples=4, boundaries=0))
+    assert len(padded.masked_positions) == 40
+    for found, expected in zip(losses_and_gradients(padded), losses_and_gradients(batch()), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_right_guesses_are_counted() -> None:

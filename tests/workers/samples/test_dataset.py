@@ -60,8 +60,7 @@ def join_packed(parts: list[tuple[Packed, int]], end: int) -> Packed:
     return Packed(
         position_ids=torch.cat([part.position_ids for part, _ in parts]),
         starts=torch.cat([part.starts + n for part, n in parts]),
-        boundaries=torch.cat([*(part.boundaries[:-1] + n for part, n in parts), torch.tensor([end])]).int(),
-        longest=max(part.longest for part, _ in parts),
+        boundaries=torch.cat([*(part.boundaries[:-1] + n for part, n in parts), torch.tensor([end])]),
     )
 
 

@@ -18,8 +18,8 @@ from workers.corpus.prepare import prepare
 from workers.model.sharding import whole
 from workers.ranks import process_group
 from workers.samples.dataset import open_phase
-from workers.training.loop import share
-from workers.training.step import MicroBatch, set_up, take_step
+from workers.training.feeding import feed
+from workers.training.step import set_up, take_step
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_what_was_exported_and_is_taken_in_again_trains_on_as_if_it_had_never_le
         worker = set_up(spec, read_shards(corpus), lambda module: module.load_state_dict(weights))
         (window,) = phase_windows(spec.phases)
         data = open_phase(corpus, spec, window.phase)
-        for record in steps(tmp_path / "run"):
-            batches = share(window.phase, window.first_row(record.step), 0, 1)
-            take_step(worker, record.step, record.lr, [MicroBatch(b.start, data.batch(b)) for b in batches])
+        shares = feed(window, 0, data, worker.device)
+        for record, (step, share) in zip(steps(tmp_path / "run"), shares, strict=True):
+            take_step(worker, step, record.lr, share)
         trained = whole(worker.module).state_dict()
     taken = weights_of(tmp_path / "run", tmp_path)
     assert all(torch.equal(taken[name], weight) for name, weight in trained.items())

@@ -12,7 +12,6 @@ from tests.workers.training.running import forget_after, records, steps, train
 from workers.contract.push import Command
 from workers.contract.records import CheckpointRecord, RunStatus, StatusRecord, StepRecord
 from workers.contract.sources import CorpusError
-from workers.contract.spec.phase import Phase
 from workers.training import loop, telemetry
 
 
@@ -189,13 +188,6 @@ def test_a_run_whose_gradients_stay_infinite_is_given_up_with_a_remedy(text: Pat
     with pytest.raises(loop.DivergedError, match=r"lower phases\[0\]\.lr"):
         train(document(text, phases=[hopeless]), tmp_path, home)
     assert [step.skipped for step in steps(tmp_path)][-loop.MAX_SKIPPED_IN_A_ROW :] == [True] * 20
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_ranks_share_the_global_batch_without_gap_or_overlap(world_size: int) -> None:
-    phase = Phase(seq_len=32, global_batch_size=16, micro_batch_size=2, steps=1, lr=1.0)
-    shares = [loop.share(phase, 100, rank, world_size) for rank in range(world_size)]
-    assert [i for share in shares for batch in share for i in batch] == list(range(100, 116))
 
 
 def test_where_steps_are_reported_in_batches_a_checkpoint_waits_for_those_it_holds(

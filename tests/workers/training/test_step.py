@@ -12,7 +12,9 @@ from workers.contract.manifests import read_shards
 from workers.corpus.prepare import prepare
 from workers.ranks import process_group
 from workers.samples.dataset import PreTrainingData
-from workers.training.step import MicroBatch, dropout_seed, set_up, take_step
+from workers.samples.room import room_of
+from workers.training.feeding import draw_share
+from workers.training.step import dropout_seed, set_up, take_step
 
 
 def test_the_seed_of_dropout_differs_with_seed_step_and_first_row_and_stays_the_same() -> None:
@@ -35,11 +37,9 @@ def gradients(text: Path, home: Path, sizes: list[int], dropout: float) -> dict[
     data = PreTrainingData(corpus, seq_len=32, seed=spec.seed)
     with process_group(spec):
         worker = set_up(spec, read_shards(corpus))
-        at, micro_batches = 0, []
-        for size in sizes:
-            micro_batches.append(MicroBatch(at, data.batch(range(at, at + size))))
-            at += size
-        take_step(worker, 1, 1e-3, micro_batches)
+        starts = [sum(sizes[:number]) for number in range(len(sizes))]
+        rows = [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+        take_step(worker, 1, 1e-3, draw_share(data, rows, worker.device, room_of(data, max(sizes))))
         moments = {name: worker.optimizer.state[p]["exp_avg"] for name, p in worker.module.named_parameters()}
         return {name: moment.full_tensor() for name, moment in moments.items()}
 
@@ -94,10 +94,11 @@ def collectives(corpus: Path, kinds: list[tuple[int, int]]) -> list[tuple[Exchan
         spec = parse_spec(document(Path(), parallel=parallel))
         worker = set_up(spec, read_shards(corpus))
         data = PreTrainingData(corpus, seq_len=32, seed=spec.seed)
-        micro_batches = [MicroBatch(at, data.batch(range(at, at + 2))) for at in (0, 2, 4)]
-        take_step(worker, 1, 1e-3, micro_batches)  # the first step has collectives of its own
+        rows, room = [range(at, at + 2) for at in (0, 2, 4)], room_of(data, 2)
+        one, three = (draw_share(data, some, worker.device, room) for some in (rows[:1], rows))
+        take_step(worker, 1, 1e-3, three)  # the first step has collectives of its own
         counted = []
-        for several in (micro_batches[:1], micro_batches):
+        for several in (one, three):
             mode = CountCollectives()
             with mode:
                 take_step(worker, 2, 1e-3, several)
