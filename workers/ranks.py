@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore, PrefixStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 
 from .contract.spec.job import JobSpec
 
@@ -73,6 +73,19 @@ def gather(value: Value) -> list[Value]:
     return values  # type: ignore[return-value] # every rank has put its own in place
 
 
+def store(what: str) -> PrefixStore:
+    """Return the process group's store, with keys of its own and by a connection of its own.
+
+    So a thread can use it while another one waits for something there.
+    """
+    return PrefixStore(what, _default_store().clone())  # type: ignore[attr-defined] # torch's stub lacks it
+
+
+def _default_store() -> Store:
+    found: Store = dist.distributed_c10d._get_default_store()  # noqa: SLF001 -- there is no other way
+    return found
+
+
 class LateError(RuntimeError):
     """Other ranks did not come in time."""
 
@@ -90,7 +103,7 @@ def wait_for_all(what: str, timeout: timedelta, on_wait: Callable[[list[int]], N
     Raises:
         LateError: some rank has not come in time.
     """
-    store = PrefixStore(what, dist.distributed_c10d._get_default_store())  # noqa: SLF001 -- there is no other way
+    store = PrefixStore(what, _default_store())
     turn = store.add(f"turns of rank {rank()}", 1)
     keys = [f"rank {each} in turn {turn}" for each in range(world_size())]
     store.set(keys[rank()], "")

@@ -5,6 +5,7 @@ Everything that a step computes is a function of (specification, step): the rows
 divided by counts over the global batch. So the number of workers changes who computes what, not what is computed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from workers import ranks
 from workers.contract.manifests import read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
-from workers.contract.records import LogRecord, RunStatus, StatusRecord
+from workers.contract.records import AlertRecord, LogRecord, RunStatus, StatusRecord
 from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.samples.dataset import PreTrainingData, open_phase
@@ -29,6 +30,7 @@ from .reporter import Reporter
 from .signals import StopRequest
 from .step import Worker, set_up, take_step
 from .telemetry import Telemetry
+from .watch import Watch
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Steps without a finite gradient after which a run is given up."""
@@ -47,6 +49,7 @@ class Run:
     reporter: Reporter | None
     """On rank 0 alone."""
     stop: StopRequest
+    watch: Watch
 
 
 class DivergedError(RuntimeError):
@@ -90,11 +93,12 @@ def train(
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
     judge = Judge(text.folder, worker, telemetry, reporter, attempt)
     checkpoints = Checkpoints(folder, attempt, text.identity, worker, judge, health, telemetry, reporter)
-    run = Run(attempt, worker, checkpoints, judge, health, telemetry, reporter, stop)
+    watch = Watch(_alert_of_a_hang(reporter) if reporter else None)
+    run = Run(attempt, worker, checkpoints, judge, health, telemetry, reporter, stop, watch)
     done = checkpoints.resume()
     _announce(run, shards.unigram_entropy_nats)
     windows = phase_windows(spec.phases)
-    with stop.while_training():
+    with stop.while_training(), watch:
         outcome = _outcome(judge.make_up(windows, done))
         for window in windows:
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
@@ -105,6 +109,10 @@ def train(
             reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps, exported)))
             reporter.emit(StatusRecord(status=outcome, attempt=attempt, export_path=exported))
     return outcome
+
+
+def _alert_of_a_hang(reporter: Reporter) -> Callable[[str], None]:
+    return lambda detail: reporter.emit(AlertRecord(level="error", title="A rank hangs", detail=detail))
 
 
 def _announce(run: Run, entropy: float) -> None:
@@ -136,6 +144,7 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
         judges = run.judge.is_due(window, step)
         # What a checkpoint holds is never computed again, so it must have been reported.
         command = run.telemetry.record(step, window.index, lr, sums, flush=saves or judges)
+        run.watch.step_taken(goes_on=not (saves or judges or command is not Command.NONE))
         _give_up_where_hopeless(run, window, step)
         # Before the checkpoint of the same step: a run that goes on from there is not judged again.
         unjudged = run.judge.judge(window, step) if judges else None
