@@ -19,6 +19,7 @@ _FREE = re.compile(
 )
 _FIXED_IN_A_BRANCH = re.compile(r"(seed|model|data)\b.*")
 _ROWS_OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(seq_len|global_batch_size|steps))?")
+_SETTING_OF_A_PHASE = re.compile(r"phases\[(\d+)\]\.(?!steps$)")
 _OF_A_PHASE = re.compile(r"phases\[(\d+)\](?:\.(steps|warmup))?")
 
 
@@ -56,14 +57,17 @@ def check_branch(before: JobSpec, after: JobSpec, done: int) -> None:
     """Check that a branch with the specification `after` can go on after `done` steps of a run with that of `before`.
 
     What decides the weights' meaning and the rows of the text stays: seed, model, data, and of the phases that have
-    begun the sequence length, the global batch and the steps that were taken. All else may be set.
+    begun the sequence length, the global batch and the steps that were taken. All else may be set, but for what has
+    no effect because its phase is over.
 
     Raises:
         SpecError: with a problem for each field that cannot be set.
     """
-    changes = _differences("", before.model_dump(mode="json"), after.model_dump(mode="json"))
+    changes = list(_differences("", before.model_dump(mode="json"), after.model_dump(mode="json")))
     if refused := [change for change in changes if not _can_be_set(change, before, after, done)]:
         raise SpecError([_problem_of_a_branch(change, done) for change in refused])
+    if late := [change for change in changes if _is_of_a_phase_that_is_over(change, after, done)]:
+        raise SpecError([_without_effect(change, done) for change in late])
     if done >= after.total_steps:
         problem = f"the job has {after.total_steps:,} steps, so that none is left"
         remedy = "name an earlier step, or give the last phase more steps, or add a phase"
@@ -86,6 +90,16 @@ def _can_be_set(change: Change, before: JobSpec, after: JobSpec, done: int) -> b
 def _problem_of_a_branch(change: Change, done: int) -> Problem:
     problem = f"cannot be set in a branch after step {done:,}: it was {change.before!r} until then"
     return Problem(change.field, repr(change.after), problem, "leave it as it was, or begin a run of its own")
+
+
+def _is_of_a_phase_that_is_over(change: Change, after: JobSpec, done: int) -> bool:
+    setting = _SETTING_OF_A_PHASE.match(change.field)
+    return setting is not None and sum(phase.steps for phase in after.phases[: int(setting[1]) + 1]) <= done
+
+
+def _without_effect(change: Change, done: int) -> Problem:
+    problem = f"has no effect in a branch after step {done:,}: this phase is over"
+    return Problem(change.field, repr(change.after), problem, "set it in a phase that has steps left, or not at all")
 
 
 def _differences(field: str, before: Any, after: Any) -> Iterator[Change]:

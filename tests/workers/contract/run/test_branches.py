@@ -202,6 +202,16 @@ def test_the_steps_of_a_phase_that_is_over_cannot_be_set(parent: RunFolder, fold
     branch(folder, spec(phases=[PHASE, TWO[1] | {"steps": 3, "lr": 1e-4}]), start, parent)
 
 
+def test_what_has_no_effect_because_its_phase_is_over_is_refused_by_name(parent: RunFolder, folder: RunFolder) -> None:
+    put_checkpoint(parent, CheckpointName(8, 3))
+    start, late = START.model_copy(update={"step": 8}), PHASE | {"lr": 1e-4, "decay": {"kind": "cosine"}}
+    with pytest.raises(SpecError, match="has no effect in a branch after step 8") as caught:
+        branch(folder, spec(phases=[late, TWO[1] | {"lr": 1e-4}]), start, parent)
+    assert [problem.field for problem in caught.value.problems] == ["phases[0].lr", "phases[0].decay.kind"]
+    # Of a phase that gets more steps, it has an effect.
+    branch(folder, spec(phases=[late | {"steps": 12}]), START, parent)
+
+
 def test_a_branch_that_has_no_step_left_is_refused(parent: RunFolder, folder: RunFolder) -> None:
     with pytest.raises(SpecError, match=r"start_from\.step = 4: the job has 4 steps, so that none is left"):
         branch(folder, spec(phases=[PHASE | {"steps": 4}]), START, parent)
