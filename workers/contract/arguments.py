@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .assignments import assign
 from .documents import parse_spec, read_file
+from .pretrained import check_folder
+from .run.folder import RunFolder
 from .sources import check_files
 from .spec.job import JobSpec
 
@@ -28,13 +30,16 @@ def read_arguments(arguments: Sequence[str] | None = None) -> TrainArguments:
     """Read the command line, this process's own where none is given, and the job file that it names.
 
     Raises:
-        SpecError: the file, or a text that it names, cannot be read or is not valid.
+        SpecError: the file, or a text or a folder that it names, cannot be read or is not valid.
         SystemExit: help was asked for, or the command line is not valid.
     """
     given = _parser().parse_args(arguments)
     spec = parse_spec(assign(read_file(given.file), given.set))
+    run = (given.run or Path("runs") / spec.name).resolve()
+    if spec.start_from is None and not RunFolder(run).finished():  # else there are weights already
+        check_folder(spec.model)
     check_files(spec.data)
-    return TrainArguments(spec, (given.run or Path("runs") / spec.name).resolve(), given.json)
+    return TrainArguments(spec, run, given.json)
 
 
 def home() -> Path:

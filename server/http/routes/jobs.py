@@ -155,9 +155,9 @@ def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submi
 
 def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
     spec = parse_spec(document)
-    check_files(spec.data)
     if spec.start_from is None:  # a branch has weights already
         check_folder(spec.model)
+    check_files(spec.data)
     total = server.scheduler.resources
     if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
         raise SpecError([problem])
