@@ -31,6 +31,14 @@ def _layout(name: str) -> torch.layout:
     return torch.strided
 
 
+def _member(kind: object, name: str) -> described._MEM_FORMAT_ENCODING:
+    """Stand in for `getattr`, by which some releases of Python 3.11, such as Debian 12's, pickle an enumeration."""
+    members = described._MEM_FORMAT_ENCODING.__members__  # noqa: SLF001 -- as below
+    if kind is not described._MEM_FORMAT_ENCODING or name not in members:  # noqa: SLF001
+        raise pickle.UnpicklingError(f"it names {name} of {kind}, which describes no checkpoint and is not loaded")
+    return members[name]
+
+
 def _is_dtype(value: object) -> bool:
     return isinstance(value, torch.dtype)
 
@@ -55,6 +63,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     **{("torch", str(value).removeprefix("torch.")): value for value in vars(torch).values() if _is_dtype(value)},
     ("torch", "Size"): torch.Size,
     ("torch.serialization", "_get_layout"): _layout,
+    ("builtins", "getattr"): _member,
     # pathlib's classes, by the names of several versions of Python.
     **{(module, f"{kind}Path"): _path for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")},
 }

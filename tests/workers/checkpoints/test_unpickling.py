@@ -6,7 +6,9 @@ import os
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,7 +113,6 @@ def test_torchs_own_reader_would_run_it(attack: Callable[[Path, Attack], None], 
     "name",
     [
         ("builtins", "eval"),
-        ("builtins", "getattr"),
         ("posix", "system"),
         ("torch", "load"),
         ("torch.serialization", "load"),
@@ -130,6 +131,41 @@ def test_the_metadata_can_name_nothing_but_the_classes_that_describe_a_checkpoin
         b"\x80\x04" + short + bytes([len(module)]) + module + short + bytes([len(attribute)]) + attribute + b"\x93."
     )
     with pytest.raises(DamagedError, match="which describes no checkpoint"):
+        read_metadata(tmp_path, [])
+
+
+class Debians(pickle.Pickler):
+    """Pickles the members of enumerations as Python 3.11.2 does."""
+
+    def reducer_override(self, value: object) -> Any:
+        return (getattr, (type(value), value.name)) if isinstance(value, Enum) else NotImplemented
+
+
+def test_metadata_is_read_whose_enumerations_another_python_pickled(tmp_path: Path) -> None:
+    folder = write(tmp_path, 1).path
+    metadata = pickle.loads((folder / METADATA).read_bytes())  # noqa: S301 -- written by this test
+    with (folder / METADATA).open("wb") as file:
+        Debians(file).dump(metadata)
+    assert b"getattr" in (folder / METADATA).read_bytes()
+    files = [stored.relative_path for stored in metadata.storage_data.values()]
+    assert read_metadata(folder, files).state_dict_metadata == metadata.state_dict_metadata
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (described.Metadata, "__init__"),
+        (described.TensorProperties, "__init__"),
+        (described._MEM_FORMAT_ENCODING, "mro"),
+    ],
+)
+def test_no_attribute_can_be_named_but_the_members_of_the_enumeration(kind: type, name: str, tmp_path: Path) -> None:
+    class Attribute:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return getattr, (kind, name)
+
+    (tmp_path / METADATA).write_bytes(pickle.dumps(Attribute()))
+    with pytest.raises(DamagedError, match=f"names {name} of .*, which describes no checkpoint"):
         read_metadata(tmp_path, [])
 
 
