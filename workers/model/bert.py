@@ -36,13 +36,18 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
 
     def forward(self, batch: Batch) -> Sums:
         """Return the summed losses of a micro-batch."""
-        scores_MV, next_sentence_N2 = self.scores(batch)
+        hidden_BSH, pooled_NH = self._encode(batch)
+        return self.sums(hidden_BSH, pooled_NH, batch.masked_positions, batch.masked_labels, batch.next_sentence_labels)
+
+    def sums(
+        self, hidden_BSH: Tensor, pooled_NH: Tensor, positions_M: Tensor, labels_M: Tensor, pairs_N: Tensor
+    ) -> Sums:
+        """Return the summed losses of hidden states and what the pooler makes of them."""
+        scores_MV, next_sentence_N2 = self._heads(hidden_BSH, pooled_NH[: len(pairs_N)], positions_M)
         return Sums(
-            mlm_loss=F.cross_entropy(scores_MV, batch.masked_labels, reduction="sum", ignore_index=IGNORED),
-            nsp_loss=F.cross_entropy(
-                next_sentence_N2, batch.next_sentence_labels, reduction="sum", ignore_index=IGNORED
-            ),
-            mlm_correct=(scores_MV.argmax(dim=-1) == batch.masked_labels).sum().float(),
+            mlm_loss=F.cross_entropy(scores_MV, labels_M, reduction="sum", ignore_index=IGNORED),
+            nsp_loss=F.cross_entropy(next_sentence_N2, pairs_N, reduction="sum", ignore_index=IGNORED),
+            mlm_correct=(scores_MV.argmax(dim=-1) == labels_M).sum().float(),
         )
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -51,8 +56,11 @@ class PretrainingBert(BertForPreTraining):  # type: ignore[misc]  # transformers
         Where samples have one segment, N is 0.
         """
         hidden_BSH, pooled_NH = self._encode(batch)
-        masked_MH = hidden_BSH.flatten(0, 1).index_select(0, batch.masked_positions)
-        scores_MV, next_sentence_N2 = self.cls(masked_MH, pooled_NH[: len(batch.next_sentence_labels)])
+        return self._heads(hidden_BSH, pooled_NH[: len(batch.next_sentence_labels)], batch.masked_positions)
+
+    def _heads(self, hidden_BSH: Tensor, pooled_NH: Tensor, positions_M: Tensor) -> tuple[Tensor, Tensor]:
+        masked_MH = hidden_BSH.flatten(0, 1).index_select(0, positions_M)
+        scores_MV, next_sentence_N2 = self.cls(masked_MH, pooled_NH)
         return scores_MV.float(), next_sentence_N2.float()
 
     def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from workers.contract.manifests import ShardsManifest
 from workers.contract.spec.job import JobSpec
 from workers.model import sharding
 from workers.model.bert import PretrainingBert, build
+from workers.model.compilation import compile_parts, compiles
 from workers.samples.draws import Purpose, draw
 
 from .feeding import Share
@@ -49,6 +50,8 @@ def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBe
     module = build(spec.model, shards.vocab_size, spec.seed, pad_id=pad_id, next_sentence=next_sentence)
     if begin:
         begin(module)
+    if compiles(spec, device):
+        compile_parts(module, len(spec.phases))
     stage = sharding.choose_stage(spec, shards.vocab_size, device)
     model = sharding.parallelize(module, spec, device, stage)
     return Worker(spec, device, module, model, build_optimizer(spec, module), stage, Uploads(device))
