@@ -22,7 +22,7 @@ from workers.contract.sources import CorpusError, check_files, find
 from workers.contract.spec.job import JobSpec
 
 from . import prepare as preparing
-from .rows.index import Layout, open_index
+from .rows.index import Layout, open_index, verify
 from .shards import Shards
 from .work.pool import Spread, if_large, in_processes, on_all_processors
 
@@ -105,12 +105,14 @@ def _prepare(arguments: Arguments) -> None:
     with _shown(console) as progress:
         folder = preparing.prepare(data, arguments.within, progress, spread=arguments.spread)
         shards = Shards(folder)
-        for phase in arguments.spec.phases:
-            open_index(shards, Layout(phase.seq_len, data.next_sentence, data.packing), progress)
+        layouts = [Layout(phase.seq_len, data.next_sentence, data.packing) for phase in arguments.spec.phases]
+        for layout in layouts:
+            open_index(shards, layout, progress)
     held_out = Shards(folder / VALIDATION) if shards.manifest.validation else None
     if arguments.verify:
-        for each in filter(None, (shards, held_out)):
-            each.verify()
+        shards.verify()
+        for layout in layouts:
+            verify(shards, layout)
     left_out = find(data.corpus).left_out
     if arguments.as_json:
         document = {

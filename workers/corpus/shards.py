@@ -195,6 +195,10 @@ def _entropy_nats(counts: NDArray[np.int64]) -> float:
 
 
 def _describe(path: Path) -> HashedFile:
+    return HashedFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, which is read."""
     with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return HashedFile(name=path.name, bytes=path.stat().st_size, sha256=digest)
+        return hashlib.file_digest(stream, "sha256").hexdigest()

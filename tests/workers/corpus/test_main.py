@@ -78,6 +78,16 @@ def test_a_shard_that_went_bad_is_named_where_all_is_verified(job: Path) -> None
     assert f"{shard}: not the bytes that were written; delete {folder}" in done.stderr
 
 
+def test_an_index_of_rows_that_went_bad_is_named_where_all_is_verified(job: Path) -> None:
+    rows = Path(json.loads(prepare(job, "--json", "--verify").stdout)["folder"]) / "rows-16-3" / "rows.i64"
+    content = bytearray(rows.read_bytes())
+    content[8] ^= 1
+    rows.write_bytes(content)
+    done = prepare(job, "--verify")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{rows}: not the bytes that were written; delete {rows.parent}" in done.stderr
+
+
 def test_bad_bytes_are_refused_with_file_and_byte_unless_they_may_be_replaced(job: Path) -> None:
     (job.parent / "text" / "b.txt").write_bytes(b"The caf\xe9 is shut.\n")
     done = prepare(job)

@@ -22,7 +22,7 @@ from workers.contract.manifests import identity
 from workers.contract.sources import CorpusError
 from workers.corpus.build import Progress
 from workers.corpus.hashes import locked
-from workers.corpus.shards import Shards
+from workers.corpus.shards import Shards, sha256_of
 
 from .borders import BLOCK, Borders, find_long
 
@@ -73,6 +73,8 @@ class _Manifest(BaseModel):
     long: int
     pieces: int
     rows: int
+    hashes: dict[str, str] | None = None
+    """sha256 of each file; absent in those that older versions made."""
 
 
 def open_index(shards: Shards, layout: Layout, progress: Progress | None = None) -> Index:
@@ -91,6 +93,23 @@ def open_index(shards: Shards, layout: Layout, progress: Progress | None = None)
         raise CorpusError(f"{folder}: the index of its rows cannot be written ({error}); make room there") from error
     manifest = _Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
     return Index(_borders(shards, folder, manifest.pieces), _map(folder / _ROWS))
+
+
+def verify(shards: Shards, layout: Layout) -> None:
+    """Read the whole index and compare its files with their sha256.
+
+    Raises:
+        CorpusError: a file is not as it was written.
+    """
+    folder = shards.folder / layout.folder
+    manifest = _Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
+    for name, sha256 in _hashes(folder).items():
+        if sha256 != (manifest.hashes or {}).get(name, sha256):
+            raise CorpusError(f"{folder / name}: not the bytes that were written; delete {folder}")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256_of(folder / name) for name in (_LONG, _PIECES, _ROWS)}
 
 
 def _is_whole(folder: Path, corpus: str) -> bool:
@@ -117,7 +136,8 @@ def _make(shards: Shards, layout: Layout, folder: Path, corpus: str, report: Pro
                 rows += len(starts)
             np.array([pieces]).tofile(file)
         long = (draft / _LONG).stat().st_size // 8
-        manifest = _Manifest(format=INDEX_FORMAT, corpus=corpus, long=long, pieces=pieces, rows=rows)
+        hashes = _hashes(draft)
+        manifest = _Manifest(format=INDEX_FORMAT, corpus=corpus, long=long, pieces=pieces, rows=rows, hashes=hashes)
         (draft / _MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         draft.rename(folder)
     finally:
