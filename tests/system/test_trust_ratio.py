@@ -15,6 +15,7 @@ from tests.server.test_dashboard import cell, expect_cell, fact, half, open_job,
 from tests.serving import Served
 from workers.contract.run.folder import RunFolder
 from workers.training import telemetry
+from workers.training.clock import StepClock
 from workers.training.health import Health
 from workers.training.reporter import Reporter
 from workers.training.signals import StopRequest
@@ -22,6 +23,7 @@ from workers.training.telemetry import Sums, Telemetry
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 
+CPU = torch.device("cpu")
 WEIGHTS = {"first": 0.5, "second": 0.123, "third": 0.25}
 """One number a tensor. Its gradient is 1 and so is its update, so its trust ratio is the number itself."""
 GRADIENTS = [("first", "second"), ("second",), ("second", "third"), ("first", "third"), ("first", "second", "third")]
@@ -40,7 +42,7 @@ def train(folder: Path) -> None:
     tensors = {name: torch.nn.Parameter(torch.tensor([weight])) for name, weight in WEIGHTS.items()}
     optimizer = Lamb(tensors.items(), lr=0.0, weight_decay=0.0)
     reporter = Reporter(RunFolder(folder))
-    collected = Telemetry(optimizer, torch.device("cpu"), reporter, 1, Health(), StopRequest())
+    collected = Telemetry(optimizer, CPU, reporter, 1, Health(), StopRequest(), StepClock(CPU, 1))
     sums = torch.tensor(Sums(7.0, 7.0, 1.0, 10.0, 10.0, 100.0, 10.0, 10.0), dtype=torch.float64)
     for number, names in enumerate(GRADIENTS, start=1):
         for name, tensor in tensors.items():

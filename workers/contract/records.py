@@ -150,14 +150,16 @@ class StepRecord(_Record):
     step_s: float
     """Wall time of the step."""
     data_s: float | None = None
-    """Of it, waiting for the next batch to be made; this and the next three are means over the ranks."""
+    """Of it, waiting for the next batch to be made; this and the next three are means over the ranks. On a GPU, these
+    four and the slowest rank are those of the steps that were reported before."""
     compute_s: float | None = None
     """Of it, forward and backward, with the communication in them."""
     optimizer_s: float | None = None
     waiting_s: float | None = None
-    """Of it, waiting for other ranks to begin the step."""
+    """Of it, waiting for the slowest rank, as far as it shows between two exchanges of gradients or weights: null where
+    they are exchanged after every micro-batch (ZeRO 2 and 3), and where there is only one."""
     slowest_rank: int | None = None
-    """The rank that waited least for the others."""
+    """The rank that waited least for the others; null where the time of waiting is."""
     peak_memory_bytes: int | None = None
     """Of the rank that has used most so far: allocated on the GPU, or resident on the CPU."""
     set: str | None = None

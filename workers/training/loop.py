@@ -90,7 +90,7 @@ def train(
     shards = read_shards(text.folder)
     worker = set_up(spec, shards, lambda module: take_first_weights(spec, folder, text.folder, module, reporter))
     health, stop = Health(), StopRequest() if stop is None else stop
-    telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop)
+    telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop, worker.clock)
     judge = Judge(text.folder, worker, telemetry, reporter, attempt)
     checkpoints = Checkpoints(folder, attempt, text.identity, worker, judge, health, telemetry, reporter)
     watch = Watch(_alert_of_a_hang(reporter) if reporter else None)

@@ -16,6 +16,7 @@ from workers.model.bert import PretrainingBert, build
 from workers.model.compilation import compile_parts, compiles
 from workers.samples.draws import Purpose, draw
 
+from .clock import Mark, StepClock
 from .feeding import Share
 from .optimizer import build_optimizer, set_lr
 from .uploads import Uploads
@@ -34,6 +35,7 @@ class Worker:
     zero_stage: int
     """Of this attempt, also where the job leaves it open."""
     uploads: Uploads
+    clock: StepClock
 
 
 def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBert], None] | None = None) -> Worker:
@@ -54,7 +56,8 @@ def set_up(spec: JobSpec, shards: ShardsManifest, begin: Callable[[PretrainingBe
         compile_parts(module, len(spec.phases))
     stage = sharding.choose_stage(spec, shards.vocab_size, device)
     model = sharding.parallelize(module, spec, device, stage)
-    return Worker(spec, device, module, model, build_optimizer(spec, module), stage, Uploads(device))
+    optimizer, clock = build_optimizer(spec, module), StepClock(device, stage)
+    return Worker(spec, device, module, model, optimizer, stage, Uploads(device), clock)
 
 
 def take_step(worker: Worker, step: int, lr: float, share: Share) -> Tensor:
@@ -65,21 +68,28 @@ def take_step(worker: Worker, step: int, lr: float, share: Share) -> Tensor:
     Returns:
         What this rank counted, float64, in the order of `telemetry.Sums`.
     """
-    spec, model, optimizer = worker.spec, worker.model, worker.optimizer
+    spec, model, optimizer, clock = worker.spec, worker.model, worker.optimizer, worker.clock
+    clock.mark(Mark.BEGIN)
     sums_S = share.sums.to(worker.device, non_blocking=True, copy=True)
     # FSDP2 and DDP average gradients over the workers; the losses are to be means over the global batch.
     mlm_weight = ranks.world_size() / share.masked
     nsp_weight = ranks.world_size() / max(share.pairs, 1)  # without pairs there is no loss
     set_lr(optimizer, lr)
     for number, micro_batch in enumerate(share.micro_batches, start=1):
+        if is_last := number == len(share.micro_batches):
+            clock.mark(Mark.LAST)
         torch.manual_seed(dropout_seed(spec.seed, step, micro_batch.first_row))
-        with sharding.micro_batch(model, spec, worker.zero_stage, is_last=number == len(share.micro_batches)):
+        with sharding.micro_batch(model, spec, worker.zero_stage, is_last=is_last):
             sums = model(worker.uploads.fetch(micro_batch))
             loss = sums.mlm_loss * mlm_weight + sums.nsp_loss * nsp_weight
+        if number == 1:
+            clock.mark(Mark.GATHERED)
         loss.backward()
         sums_S[:3] += torch.stack(sums).detach()
+    clock.mark(Mark.COMPUTED)
     optimizer.step()
     optimizer.zero_grad()
+    clock.mark(Mark.END)
     return sums_S
 
 

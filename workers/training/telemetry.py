@@ -9,7 +9,7 @@ one step.
 import math
 import resource
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
 from workers.ranks import all_reduce_sum, gather, rank, world_size
 
+from .clock import StepClock, Times
 from .health import Health
 from .reporter import Reporter
 from .signals import StopRequest
@@ -73,6 +74,7 @@ class Telemetry:
         attempt: int,
         health: Health,
         stop: StopRequest,
+        clock: StepClock,
     ) -> None:
         self._health, self._stop = health, stop
         self._optimizer = optimizer
@@ -83,7 +85,8 @@ class Telemetry:
         self._sets: dict[tuple[str, ...], TensorsRecord] = {}
         self._most_steps = self._capacity = _STEPS_PER_FLUSH.get(device.type, _STEPS_PER_FLUSH_ON_A_GPU)
         self._step_s = 0.0  # of this rank, at the last flush
-        self._since = time.perf_counter()
+        self._clock = clock
+        self.restart_clock()
 
     def record(self, step: int, phase: int, lr: float, sums_S: Tensor, *, flush: bool) -> Command:
         """Keep what the optimizer says of the step just taken; on a flush, report and return the command to obey."""
@@ -91,33 +94,41 @@ class Telemetry:
         if last is None:
             raise RuntimeError(f"step {step} changed nothing: no parameter had a gradient")
         self._steps.append(_Step(step, phase, lr, sums_S, last.names, _numbers(last)))
-        if not flush and len(self._steps) < self._capacity:
-            return Command.NONE
-        return self._flush()
+        is_due = flush or len(self._steps) >= self._capacity
+        command = self._flush() if is_due else Command.NONE
+        self._clock.restart()
+        return command
 
     def restart_clock(self) -> None:
         """Leave what was done since the last flush, such as a checkpoint, out of the next steps' time."""
         self._since = time.perf_counter()
+        self._clock.restart()
 
     def _flush(self) -> Command:
         steps, self._steps = self._steps, []
         wanted = self.wanted
         is_wanted = [float(each is wanted) for each in Command]
-        peaks = [self._peak_memory_bytes() if each == rank() else 0 for each in range(world_size())]
-        told = torch.tensor([*is_wanted, self._step_s / world_size(), *peaks], dtype=torch.float64).to(self._device)
-        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), told]))
+        own = self._clock.take()
+        told = torch.tensor([*is_wanted, self._step_s, *own, *self._of_each(own)], dtype=torch.float64)
+        summed = all_reduce_sum(torch.cat([*(step.sums for step in steps), told.to(self._device)]))
         host = torch.cat([summed, *(step.numbers for step in steps)]).numpy(force=True)
-        told_sizes = [len(is_wanted), 1, len(peaks)]
+        told_sizes = [len(is_wanted), 1 + len(own), 2 * world_size()]
         sizes = [*(len(step.sums) for step in steps), *told_sizes, *(len(step.numbers) for step in steps)]
         parts = iter(np.split(host, np.cumsum(sizes)[:-1]))  # in the order of the sizes
         sums = [Sums(*next(parts).tolist()) for _ in steps]
-        is_wanted_C, mean_step_s, peaks_W = next(parts), next(parts), next(parts)
+        is_wanted_C, (mean_step_s, *means), of_each = next(parts), next(parts) / world_size(), next(parts)
+        measured = _measured(Times(*means), *np.split(of_each, 2))
         self._step_s = (time.perf_counter() - self._since) / len(steps)
         self._since = time.perf_counter()
-        self._capacity = _steps_per_flush(self._most_steps, float(mean_step_s[0]))
+        self._capacity = _steps_per_flush(self._most_steps, float(mean_step_s))
         for step, summed_up, numbers_K in zip(steps, sums, parts, strict=True):
-            self._report(step, summed_up, numbers_K, self._step_s, int(peaks_W.max()))
+            self._report(step, summed_up, numbers_K, self._step_s, measured)
         return list(Command)[int(np.flatnonzero(is_wanted_C)[-1])]  # the last one ends the run most surely
+
+    def _of_each(self, own: Times) -> list[float]:
+        """Return the memory of each rank, then its time without the others: 0 for all ranks but this one."""
+        numbers = (self._peak_memory_bytes(), own.own_s if own.alone_s else 0.0)
+        return [number if each == rank() else 0.0 for number in numbers for each in range(world_size())]
 
     def _peak_memory_bytes(self) -> int:
         if self._device.type == "cuda":
@@ -134,14 +145,16 @@ class Telemetry:
         """Return what all ranks obey, without waiting for the next flush. Every rank calls this."""
         return max(gather(self.wanted), key=list(Command).index)
 
-    def _report(self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float, peak: int) -> None:
+    def _report(
+        self, step: _Step, sums: Sums, numbers_K: NDArray[np.float64], step_s: float, measured: dict[str, Any]
+    ) -> None:
         self._health.observe(_loss(sums), skipped=bool(numbers_K[2]))
         if self._reporter is None:
             return
         tensors = self._tensors(step.names)
         record = _record(step, self._attempt, tensors.set, sums, numbers_K, step_s)
         tensors.check(record)
-        self._reporter.emit(record.model_copy(update={"peak_memory_bytes": peak}))
+        self._reporter.emit(record.model_copy(update=measured))
 
     def _tensors(self, names: tuple[str, ...]) -> TensorsRecord:
         """Return the record that names these tensors, and report it at their first step."""
@@ -157,6 +170,16 @@ class Telemetry:
 def _steps_per_flush(most: int, step_s: float) -> int:
     """Return after how many steps to flush, the same on every rank, where a step takes `step_s` on average."""
     return most if step_s * most <= _LONGEST_WAIT_S else max(1, int(_LONGEST_WAIT_S / step_s))
+
+
+def _measured(means: Times, peaks_W: NDArray[np.float64], own_W: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the fields of a step record that the ranks have measured."""
+    found: dict[str, Any] = {"peak_memory_bytes": int(peaks_W.max())}
+    if means.compute_s:
+        found |= {"data_s": means.data_s, "compute_s": means.compute_s, "optimizer_s": means.optimizer_s}
+    if len(own_W) > 1 and own_W.all():
+        found |= {"slowest_rank": int(own_W.argmax()), "waiting_s": float(own_W.max() - own_W.mean())}
+    return found
 
 
 def _numbers(last: LastStep) -> Tensor:

@@ -117,11 +117,12 @@ class Watch:
                 is_news = beat is not None and beat != known.get(each)
                 silent_s[each] = 0.0 if is_news or beat == _LEFT.encode() else silent_s[each] + self._tick_s
                 known[each] = beat
-            silent = [each for each in looked_at if silent_s[each] > self._limit_s - 2 * self._beat_s]
+            allowed_s = self._limit_s - 2 * self._beat_s  # so that it is noticed within the limit
+            silent = [each for each in looked_at if silent_s[each] > allowed_s]
             if silent:
-                self._end(f"{self._named(silent)} {'has' if len(silent) == 1 else 'have'} given no sign of life")
+                self._end(f"no sign of life of {self._named(silent)} for {allowed_s:.0f} s")
             elif self._is_stuck():
-                self._end("no step comes to its end. Each rank's log says where that rank is")
+                self._end(f"no step came to its end for {self._idle_s:.0f} s. Each rank's log says where that rank is")
 
     def _is_stuck(self) -> bool:
         if self._since is None or len(self._steps_s) < _FEWEST_STEPS:
@@ -135,7 +136,7 @@ class Watch:
 
     def _end(self, problem: str) -> None:
         """End the process, whose main thread may be waiting in a collective that nothing else ends."""
-        detail = f"{problem} for {self._limit_s:g} s. The attempt ends here; the next one goes on from the checkpoint"
+        detail = f"{problem}. The attempt ends here; the next one goes on from the checkpoint"
         try:
             sys.stderr.write(f"rank {ranks.rank()}: {detail}\n")
             faulthandler.dump_traceback(sys.__stderr__ or 2)

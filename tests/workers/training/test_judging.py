@@ -74,7 +74,8 @@ def test_training_is_the_same_to_the_bit_with_and_without(
         run_on_ranks(workers, train, job, tmp_path / name, home)
     assert [record.step for record in evaluations(tmp_path / "with")] == [1, 2, 3, 4, 5, 6]
     assert not evaluations(tmp_path / "without")
-    measured = {"seq", "time", "step_s", "tokens_per_s", "peak_memory_bytes"}
+    measured = {"seq", "time", "step_s", "tokens_per_s", "peak_memory_bytes", "slowest_rank"}
+    measured |= {f"{what}_s" for what in ("data", "compute", "optimizer", "waiting")}
     found = [[step.model_dump(exclude=measured) for step in steps(tmp_path / name)] for name in ("with", "without")]
     assert found[0] == found[1]
     assert_same_bits(*(weights_and_moments(tmp_path / name, tmp_path / f"{name}.pt") for name in ("with", "without")))

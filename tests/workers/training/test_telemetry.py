@@ -1,6 +1,7 @@
 """What telemetry says of steps whose tensors come and go, read back from the journal."""
 
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from optim import Lamb
+from tests.ranks import run_on_ranks
 from workers.contract.records import RECORD, Record, StepRecord, TensorsRecord
 from workers.contract.run.folder import RunFolder
 from workers.training import telemetry
+from workers.training.clock import Mark, StepClock
 from workers.training.health import Health
 from workers.training.reporter import Reporter
 from workers.training.signals import StopRequest
@@ -37,7 +40,7 @@ class Job:
         ]
         self.optimizer = Lamb(groups, lr=0.01)
         self.reporter = Reporter(self.folder)
-        self.telemetry = Telemetry(self.optimizer, CPU, self.reporter, 1, Health(), StopRequest())
+        self.telemetry = Telemetry(self.optimizer, CPU, self.reporter, 1, Health(), StopRequest(), StepClock(CPU, 1))
         self.told: list[tuple[tuple[str, ...], list[list[float]]]] = []
 
     def step(self, number: int, names: str, gradient: float = 0.1) -> None:
@@ -150,3 +153,32 @@ def test_steps_are_flushed_at_least_every_two_seconds_or_each_where_they_take_lo
 
 def test_where_every_step_is_flushed_it_stays_so() -> None:
     assert telemetry._steps_per_flush(1, 0.001) == 1
+
+
+def flushed(folder: Path, alone_s: list[float]) -> None:
+    """Take a step that each rank says to have computed for a while of its own."""
+    tensor = torch.nn.Parameter(torch.ones(2))
+    optimizer, clock = Lamb([("a", tensor)]), StepClock(CPU, 1)
+    reporter = Reporter(RunFolder(folder)) if dist.get_rank() == 0 else None
+    told = Telemetry(optimizer, CPU, reporter, 1, Health(), StopRequest(), clock)
+    tensor.grad = torch.ones(2)
+    clock.mark(Mark.BEGIN)
+    clock.mark(Mark.GATHERED)
+    time.sleep(alone_s[dist.get_rank()])
+    for mark in (Mark.LAST, Mark.COMPUTED, Mark.END):
+        clock.mark(mark)
+    optimizer.step()
+    told.record(1, 0, 0.01, torch.tensor(SUMS, dtype=torch.float64), flush=True)
+    if reporter:
+        reporter.close()
+
+
+def test_the_slowest_of_three_ranks_is_named_with_the_time_that_they_wait_for_it_on_average(tmp_path: Path) -> None:
+    run_on_ranks(3, flushed, tmp_path, [0.0, 0.6, 0.0])
+    records = [RECORD.validate_json(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    (step,) = [record for record in records if isinstance(record, StepRecord)]
+    assert step.slowest_rank == 1
+    assert step.compute_s is not None
+    assert step.waiting_s is not None
+    assert 0.0 < step.compute_s < step.step_s
+    assert step.waiting_s > 0.0

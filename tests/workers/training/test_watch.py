@@ -79,8 +79,7 @@ def test_a_stopped_rank_is_named_and_the_other_one_ends_but_not_while_it_evaluat
         other.join(60)
         assert other.exitcode == HUNG
         said = pair.said[1 - stopped].read_text()
-        assert f"rank {1 - stopped}: rank {stopped} on " in said
-        assert "has given no sign of life" in said
+        assert f"rank {1 - stopped}: no sign of life of rank {stopped} on " in said
         assert "in all_reduce" in said
         assert pair.processes[stopped].exitcode is None
     finally:
@@ -96,7 +95,7 @@ def test_a_rank_that_is_stuck_in_its_own_work_ends_all_which_say_where_they_are(
             process.join(60)
             assert process.exitcode == HUNG
         waiting, culprit = (said.read_text() for said in pair.said)
-        assert "no step comes to its end" in waiting
+        assert "no step came to its end" in waiting
         assert "in all_reduce" in waiting
         assert "in rank_of_two" in culprit
         assert "in all_reduce" not in culprit
