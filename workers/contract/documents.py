@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from .problems import Problem, SpecError, explain
 from .spec.job import JobSpec
+from .text_files import is_url, without_protocol
 
 
 def parse_spec(document: object) -> JobSpec:
@@ -189,10 +190,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def _absolute(source: object, folder: Path) -> object:
-    if not isinstance(source, str) or source.startswith("builtin:") or "://" in source:
+    if not isinstance(source, str) or source.startswith("builtin:") or is_url(source):
         return source
     try:
-        return str((folder / Path(source).expanduser()).resolve())
+        return str((folder / Path(without_protocol(source)).expanduser()).resolve())
     except (RuntimeError, ValueError):  # an unknown user's home, a NUL: refused with the file's other faults
         return source
 

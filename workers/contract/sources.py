@@ -247,6 +247,8 @@ def _check(field: str, source: str) -> None:
     if is_url(source) and field != "data.vocab":
         check_protocol(source)  # what lies there is the workers' to see: they have the credentials
         return
+    if is_url(source):
+        raise SourceError(source, "a vocabulary is read from this machine alone", "copy it here, or give a size")
     path = Path(without_protocol(source)).expanduser()
     if not source.startswith("builtin:") and not path.is_absolute():
         raise SourceError(source, "a relative path means nothing to the server", "write an absolute path")

@@ -20,7 +20,7 @@ from workers.contract.manifests import (
     read_shards,
 )
 from workers.contract.sources import CorpusError
-from workers.contract.text_files import TextFile
+from workers.contract.text_files import TextFile, without_protocol
 
 from . import validation, vocabulary
 from .build import Builder, Progress, Text, Writers
@@ -89,7 +89,7 @@ def _found_or_made(
     data: DataLike, within: Path, report: Progress, spread: Spread, unit_bytes: int | None, begun_on: str | None
 ) -> Path:
     corpus, apart = _look(data, within, report)
-    given = None if isinstance(data.vocab, int) else vocabulary.load(Path(data.vocab).expanduser())
+    given = None if isinstance(data.vocab, int) else vocabulary.load(Path(without_protocol(data.vocab)).expanduser())
     settings = _settings(data, given, [*corpus.files, *apart.files])
     folder = within / _content_hash(corpus, apart, settings)
     if not _damage(folder):

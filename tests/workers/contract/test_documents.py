@@ -133,9 +133,10 @@ def test_relative_paths_are_seen_from_the_folder_of_the_file(tmp_path: Path) -> 
 
 
 def test_a_url_is_no_relative_path(tmp_path: Path) -> None:
-    corpus = ["hf://datasets/somebody/texts", "s3://bucket/a.txt", "file:///texts"]
-    data = {"corpus": corpus, "validation": corpus[:1]}
+    data = {"corpus": ["hf://datasets/somebody/texts", "s3://bucket/a.txt"], "validation": ["memory://a.txt"]}
     assert resolve_paths({"data": data}, tmp_path)["data"] == data
+    of_this_machine = {"corpus": ["file:///a.txt"], "vocab": "file:///vocab.txt"}
+    assert resolve_paths({"data": of_this_machine}, tmp_path)["data"] == {"corpus": ["/a.txt"], "vocab": "/vocab.txt"}
 
 
 @pytest.mark.parametrize(

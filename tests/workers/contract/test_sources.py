@@ -215,6 +215,12 @@ def test_a_url_of_this_machine_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("One sentence.")
     assert found(f"file://{tmp_path}/a.txt", str(tmp_path / "a.txt")) == [tmp_path / "a.txt"]
     check_files(Data([f"file://{tmp_path}"], 100))
+    check_files(Data([f"file://{tmp_path}"], f"file://{tmp_path}/a.txt"))
+
+
+def test_a_vocabulary_on_another_file_system_is_refused_with_the_remedy() -> None:
+    with pytest.raises(SpecError, match=r"data\.vocab = 'hf://a/vocab\.txt': a vocabulary is read from this machine"):
+        check_files(Data(["builtin:austen"], "hf://a/vocab.txt"))
 
 
 @pytest.mark.parametrize(

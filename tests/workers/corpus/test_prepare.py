@@ -69,7 +69,7 @@ def test_the_shards_hold_the_documents_sentence_by_sentence(write_text: Write, t
 def test_a_given_vocabulary_is_used_as_it_is(write_text: Write, tmp_path: Path) -> None:
     words = ["[unused0]", *SPECIAL_TOKENS, "tea", "is", "hot", "."]
     vocab = write_text("\n".join(words), "vocab.txt")
-    shards = Shards(prepare(Data([write_text(TEXT)], vocab), tmp_path))
+    shards = Shards(prepare(Data([write_text(TEXT)], f"file://{vocab}"), tmp_path))
     assert decode(shards)[0] == ["tea is hot .", "[UNK] is [UNK] .", "[UNK] is [UNK] ."]
     assert shards.manifest.vocab_size == len(words)
 
