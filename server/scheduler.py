@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from workers.contract.problems import counted
-
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
@@ -80,7 +78,7 @@ class Scheduler:
     def _facts(self) -> Facts:
         jobs = self._store.unfinished()
         runs = {job.id: self._cluster.run_of(job.submission_id) for job in jobs if job.status.is_active}
-        if self.resources is None or any(job.status is JobStatus.QUEUED for job in jobs):
+        if self.resources is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
             self.resources = self._cluster.resources()
         return Facts(jobs, runs, self.resources, datetime.now(UTC))
 
@@ -93,12 +91,12 @@ class Scheduler:
                     self._submit(self._store.change(job.id, lambda job: job.admit(decision.world_size, _now())))
                 case Action.SUBMIT:
                     self._submit(job)
+                case Action.GROW:
+                    self._store.change(job.id, Job.make_way)
                 case Action.KILL:
                     self._cluster.kill(job.submission_id)
                 case Action.REFUSE:
                     self._fail(job, decision.reason)
-                case Action.RESTART:
-                    self._restart(job, decision.world_size)
                 case Action.SETTLE:
                     self._settle(job)
         except ClusterUnreachableError:
@@ -124,33 +122,16 @@ class Scheduler:
                 self._fail(job, f"{error.detail} (tried for {_SUBMIT_S:g} s)")
             raise
 
-    def _restart(self, job: Job, world_size: int) -> None:
-        """Start the next attempt of a run that the cluster lost, unless the run had ended or no restart is left."""
-        job = self._read_rest(job)
-        if not job.status.is_active:
-            return
-        allowed = job.valid_spec.failures.max_restarts
-        if job.attempt > allowed:
-            restarts = counted(allowed, "restart")
-            self._fail(job, f"The cluster lost the run, and failures.max_restarts allows {restarts}: none is left.")
-            return
-        self._submit(self._store.change(job.id, lambda job: job.admit(world_size, _now())))
-
     def _settle(self, job: Job) -> None:
-        """End a job whose run ended: as the run reported, or with the end of the driver's log if it did not."""
-        stopping = job.status is JobStatus.STOPPING
-        job = self._read_rest(job)
-        if not job.status.is_active:
-            return
-        if stopping:
-            self._store.change(job.id, lambda job: job.become(JobStatus.CANCELLED, _now()))
-            return
-        tail = self._cluster.log_tail(job.submission_id)
-        self._fail(job, f"The run ended without reporting a result. The end of its driver's log:\n{tail}")
-
-    def _read_rest(self, job: Job) -> Job:
+        """Read what an attempt that has ended wrote last, and end the job or have it wait for the next attempt."""
         self._folders.read_rest(job.id)
-        return self._store.get(job.id)
+        job = self._store.get(job.id)
+        tail = self._cluster.log_tail(job.submission_id)
+        silence = f"The attempt ended without saying why. The end of its driver's log:\n{tail}".rstrip()
+        settled = self._store.change(job.id, lambda job: job.settle(_now(), silence))
+        if settled.status is JobStatus.QUEUED:
+            log.info("job %s: attempt %d was interrupted: %s", job.id, job.attempt, settled.interruption)
+            self.wake()
 
     def _fail(self, job: Job, error: str) -> None:
         self._store.change(job.id, lambda job: job.become(JobStatus.FAILED, _now(), error))

@@ -2,7 +2,16 @@
 
 Only this file and `corpus.work.cluster` import Ray.
 
-Ray starts the worker group and starts it again when a worker dies; the loop finds its newest checkpoint by itself.
+Ray starts the workers once, as many as it is told, and never again: the scheduler alone counts attempts. The last
+status record of the attempt says what follows:
+
+- FAILED: the run failed by itself and would again (see `_worker`). There is no next attempt.
+- INTERRUPTED, `is_loss`: a worker or a node was lost, or a rank raised any other exception, such as a full memory or a
+  disk that cannot be read. The next attempt goes on; failures.max_restarts says how often in a row.
+- INTERRUPTED, not `is_loss`: a node is taken away, there is room for more workers, or the workers did not get their
+  processors. The next attempt goes on.
+- none of these, nor another end: the driver itself was lost, which counts like a lost worker.
+
 `ray.train.report` is never called: it is a barrier over all workers that takes seconds.
 """
 
@@ -16,10 +25,12 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
 from .contract.manifests import UnknownFormatError
 from .contract.problems import SpecError
+from .contract.push import Command
 from .contract.records import RunStatus, StatusRecord
 from .contract.run.folder import RunFolder, RunFolderError
 from .contract.run.lock import LockedError, SupersededError
@@ -75,16 +86,15 @@ def _drive(folder: RunFolder, order: Order) -> int:
         check_size(spec, order.workers)
         ray.init(log_to_driver=True)
         _prepare_on_cluster(spec, folder, order)
-        outcome, error = _fit(spec, order), None
+        return 1 if _fit(spec, order) is RunStatus.FAILED else 0  # the worker has said it
     except TrainingFailedError as failure:
-        outcome, error = RunStatus.FAILED, _failures(failure)
+        status, error, is_loss = RunStatus.INTERRUPTED, _failures(failure), _is_loss(failure)
     except (SpecError, CorpusError) as problem:
-        outcome, error = RunStatus.FAILED, str(problem)
-    if error is not None:  # else the worker said it already
-        reporter = Reporter(folder, order.attempt)
-        reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=order.attempt, error=error))
-        reporter.close()
-    return 0 if outcome is not RunStatus.FAILED else 1
+        status, error, is_loss = RunStatus.FAILED, str(problem), None
+    reporter = Reporter(folder, order.attempt)
+    reporter.emit(StatusRecord(status=status, attempt=order.attempt, error=error, is_loss=is_loss))
+    reporter.close()
+    return 1
 
 
 def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
@@ -118,7 +128,7 @@ def _fit(spec: JobSpec, order: Order) -> RunStatus:
         run_config=RunConfig(
             name=f"attempt-{order.attempt}",
             storage_path=str(RunFolder(order.run).ray),
-            failure_config=FailureConfig(max_failures=spec.failures.max_restarts),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parallel.cpus_per_worker)}},
         ),
     )
@@ -130,6 +140,7 @@ def _worker(config: dict[str, Any]) -> str:
     from . import ranks
     from .checkpoints.errors import CheckpointError
     from .training import loop
+    from .training.signals import StopRequest
 
     spec: JobSpec = config["spec"]
     order: Order = config["order"]
@@ -137,16 +148,24 @@ def _worker(config: dict[str, Any]) -> str:
     if ranks.world_size() != order.workers:
         raise RuntimeError(f"Ray started {ranks.world_size()} workers instead of {order.workers}")
     reporter = Reporter(folder, order.attempt) if ranks.rank() == 0 else None
+    stop = StopRequest(Command.MAKE_WAY)
     try:
-        return loop.train(spec, folder, order.data, reporter=reporter, attempt=order.attempt).value
+        return loop.train(spec, folder, order.data, reporter=reporter, attempt=order.attempt, stop=stop).value
     except (SpecError, CorpusError, CheckpointError, loop.DivergedError) as error:
-        # Ray would start the group again for an exception; these would fail again.
         if reporter:
             reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=order.attempt, error=str(error)))
         return RunStatus.FAILED.value
     finally:
         if reporter:
             reporter.close()
+
+
+def _is_loss(failure: TrainingFailedError) -> bool:
+    """Tell what was lost from a node that was taken away as announced, and from workers that found no processors."""
+    if isinstance(failure, ControllerError):
+        return not isinstance(failure.controller_failure, WorkerGroupStartupTimeoutError)
+    errors: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    return not any(getattr(error, "preempted", False) for error in errors.values())
 
 
 def _failures(failure: TrainingFailedError) -> str:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from server.errors import TransitionError
+from workers.contract.problems import counted
 from workers.contract.push import Command
 from workers.contract.records import CheckpointRecord, EvaluationRecord, Record, RunStatus, StatusRecord, StepRecord
 from workers.contract.spec.job import JobSpec
@@ -65,6 +66,12 @@ class Job:
     total_steps: int
     attempt: int = 0
     """Number of times that the job was started on the cluster."""
+    attempt_at: datetime | None = None
+    """When the current attempt began to train."""
+    restarts: int = 0
+    """Attempts lost since the last new checkpoint; failures.max_restarts says how many may be."""
+    interruption: str | None = None
+    """Why the last attempt ended before the run did; null once the next one starts."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -112,6 +119,11 @@ class Job:
         return self.spec
 
     @property
+    def may_grow(self) -> bool:
+        """Whether the job could run on more workers than it does."""
+        return self.world_size is not None and self.world_size < max(self.valid_spec.world_sizes())
+
+    @property
     def submission_id(self) -> str:
         """What the cluster calls the current attempt."""
         return f"{self.id}-a{self.attempt}"
@@ -138,8 +150,36 @@ class Job:
 
     def admit(self, world_size: int, now: datetime) -> "Job":
         """Return the job as it is when an attempt starts on so many workers."""
-        starting = self.become(JobStatus.STARTING, now)
-        return replace(starting, attempt=self.attempt + 1, world_size=world_size, pace_s=None, seconds_left=None)
+        return replace(
+            self.become(JobStatus.STARTING, now),
+            attempt=self.attempt + 1,
+            attempt_at=None,
+            interruption=None,
+            world_size=world_size,
+            command=Command.NONE,
+            pace_s=None,
+            seconds_left=None,
+        )
+
+    def make_way(self) -> "Job":
+        """Return the job as it is once its run is asked to save a checkpoint and to end this attempt."""
+        return replace(self, command=Command.MAKE_WAY) if self.status is JobStatus.RUNNING else self
+
+    def settle(self, now: datetime, silence: str) -> "Job":
+        """Return the job as it is once its attempt has ended on the cluster and all its records were read.
+
+        It goes back into the queue for the next attempt, unless the run has ended too, or no restart is left. A run
+        that has said nothing of its end was lost; `silence` is the reason then.
+        """
+        if not self.status.is_active:
+            return self
+        if self.status is JobStatus.STOPPING:
+            return self.become(JobStatus.CANCELLED, now)
+        ended = self if self.interruption is not None else _interrupted(self, silence, is_loss=True)
+        if ended.restarts > (allowed := ended.valid_spec.failures.max_restarts):
+            left = f"failures.max_restarts allows {counted(allowed, 'restart')} without a new checkpoint: none is left."
+            return ended.become(JobStatus.FAILED, now, f"{left} {ended.interruption}")
+        return ended.become(JobStatus.PAUSED if self.status is JobStatus.PAUSING else JobStatus.QUEUED, now)
 
     def cancel(self, now: datetime) -> "Job":
         """Return the job as it is after a request to stop it; a second request changes nothing.
@@ -176,7 +216,9 @@ class Job:
             case EvaluationRecord():
                 return replace(self, evaluation=record)
             case CheckpointRecord():
-                return replace(self, checkpoint_step=record.step, checkpoint_path=record.path)
+                is_new = self.checkpoint_step is None or record.step > self.checkpoint_step
+                restarts = 0 if is_new else self.restarts
+                return replace(self, checkpoint_step=record.step, checkpoint_path=record.path, restarts=restarts)
         return self
 
     def _after_status(self, record: StatusRecord) -> "Job":
@@ -191,9 +233,18 @@ class Job:
             if record.unigram_entropy_nats is None
             else record.unigram_entropy_nats,
         )
+        if record.status is RunStatus.INTERRUPTED:  # the job is settled once the attempt holds no workers any more
+            reason = record.error or "The run has saved a checkpoint and made way."
+            return _interrupted(told, reason, is_loss=record.is_loss is not False)
+        if record.status is RunStatus.RUNNING:
+            told = replace(told, attempt_at=record.time)
         status = _REPORTED[record.status]
         # A run that was asked to stop may say once more that it runs.
         return told.become(status, record.time, record.error) if self.status.may_become(status) else told
+
+
+def _interrupted(job: Job, reason: str, *, is_loss: bool) -> Job:
+    return replace(job, interruption=reason, restarts=job.restarts + is_loss)
 
 
 def _finite(number: float) -> float | None:
@@ -207,4 +258,4 @@ def _refusal(job: Job, status: JobStatus) -> str:
     return f"{now}: its status cannot change to {status} from there"
 
 
-_REPORTED = {status: JobStatus(status.value) for status in RunStatus}
+_REPORTED = {status: JobStatus(status.value) for status in RunStatus if status is not RunStatus.INTERRUPTED}

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from workers.contract.problems import counted
+from workers.contract.push import Command
 from workers.contract.spec.job import JobSpec
 from workers.planning.size import shortage, size_that_fits
 
+from .growth import larger_size
 from .job import Job
 from .resources import Resources, Run
 from .status import JobStatus
@@ -18,7 +21,7 @@ class Action(StrEnum):
 
     ADMIT = "admit"
     SUBMIT = "submit"
-    RESTART = "restart"
+    GROW = "grow"
     KILL = "kill"
     SETTLE = "settle"
     REFUSE = "refuse"
@@ -51,7 +54,10 @@ def decide(facts: Facts) -> list[Decision]:
     active = [job for job in facts.jobs if job.status.is_active]
     decisions = [decision for job in active if (decision := _decide_active(job, facts))]
     queued = [job for job in facts.jobs if job.status is JobStatus.QUEUED]
-    return decisions + _admit(queued, facts.total, sum((_held(job) for job in active), Resources()))
+    held = sum((_held(job) for job in active), Resources())
+    if not queued:  # those go first
+        decisions += _grow(active, facts.total - held, facts.now)
+    return decisions + _admit(queued, facts.total, held)
 
 
 def _decide_active(job: Job, facts: Facts) -> Decision | None:
@@ -61,34 +67,40 @@ def _decide_active(job: Job, facts: Facts) -> Decision | None:
             return Decision(job, Action.SETTLE)
         case Run.UNKNOWN if job.status is JobStatus.STARTING:
             return Decision(job, Action.SUBMIT)
-        case Run.UNKNOWN if job.status is JobStatus.STOPPING:
-            return Decision(job, Action.SETTLE)
         case Run.UNKNOWN:
-            return Decision(job, Action.RESTART, _size_of_restart(job, facts))
+            return Decision(job, Action.SETTLE)
     is_overdue = job.stop_deadline is not None and facts.now >= job.stop_deadline
     return Decision(job, Action.KILL) if job.status is JobStatus.STOPPING and is_overdue else None
 
 
-def _size_of_restart(job: Job, facts: Facts) -> int:
-    """Return the most workers that fit beside the other active jobs; where none do, as many as the job had."""
-    others = (_held(other) for other in facts.jobs if other.status.is_active and other.id != job.id)
-    room = facts.total - sum(others, Resources())
-    return size_that_fits(job.valid_spec, room.cpus, room.gpus) or job.world_size or min(job.valid_spec.world_sizes())
+def _grow(active: Sequence[Job], free: Resources, now: datetime) -> list[Decision]:
+    """Have one job at a time make way for an attempt on more workers."""
+    if any(job.command is Command.MAKE_WAY for job in active):
+        return []
+    for job in active:
+        if size := larger_size(job, free + _held(job), now):
+            return [Decision(job, Action.GROW, size, f"there is room for {counted(size, 'worker')}")]
+    return []
 
 
 def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Decision]:
-    """Admit in order of arrival; a job that must wait holds back those behind it, so that it gets its turn."""
+    """Admit in order of arrival, each on the most workers that are free.
+
+    A job that must wait for others to end holds back those behind it, so that it gets its turn. One that has trained
+    already, on a node that is gone, waits for a new one.
+    """
     decisions = []
     for job in queued:
         spec = job.valid_spec
-        size = size_that_fits(spec, total.cpus, total.gpus)
-        if size is None:
-            decisions.append(Decision(job, Action.REFUSE, reason=str(shortage(spec, total.cpus, total.gpus))))
+        if problem := shortage(spec, total.cpus, total.gpus):
+            if not job.attempt:
+                decisions.append(Decision(job, Action.REFUSE, reason=str(problem)))
             continue
-        need = _worker(spec) * size
-        if not need.fit(total - held):
+        room = total - held
+        size = size_that_fits(spec, room.cpus, room.gpus)
+        if size is None:
             break
-        held += need
+        held += _worker(spec) * size
         decisions.append(Decision(job, Action.ADMIT, size))
     return decisions
 

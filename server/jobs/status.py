@@ -44,12 +44,13 @@ class JobStatus(StrEnum):
 _TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 _ACTIVE = frozenset({JobStatus.STARTING, JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.STOPPING})
 _FOLLOWERS: dict[JobStatus, frozenset[JobStatus]] = {
-    # A run that reports is there, whatever the server knew of it: RUNNING may follow QUEUED. Nothing asks for PAUSING
-    # and PAUSED yet; they are part of the API for clients to know.
+    # A run that reports is there, whatever the server knew of it: RUNNING may follow QUEUED. A job whose attempt was
+    # interrupted waits for the next one: QUEUED may follow RUNNING. Nothing asks for PAUSING and PAUSED yet; they are
+    # part of the API for clients to know.
     JobStatus.QUEUED: _TERMINAL | {JobStatus.STARTING, JobStatus.RUNNING},
-    JobStatus.STARTING: _TERMINAL | {JobStatus.RUNNING, JobStatus.STOPPING, JobStatus.PAUSED},
-    JobStatus.RUNNING: _TERMINAL | {JobStatus.STARTING, JobStatus.PAUSING, JobStatus.PAUSED, JobStatus.STOPPING},
-    JobStatus.PAUSING: _TERMINAL | {JobStatus.STARTING, JobStatus.PAUSED, JobStatus.STOPPING},
+    JobStatus.STARTING: _TERMINAL | {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.STOPPING, JobStatus.PAUSED},
+    JobStatus.RUNNING: _TERMINAL | {JobStatus.QUEUED, JobStatus.PAUSING, JobStatus.PAUSED, JobStatus.STOPPING},
+    JobStatus.PAUSING: _TERMINAL | {JobStatus.QUEUED, JobStatus.PAUSED, JobStatus.STOPPING},
     JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLED}),
     JobStatus.STOPPING: _TERMINAL,
     JobStatus.SUCCEEDED: frozenset(),

@@ -32,6 +32,13 @@ with open(sys.argv[1] + "/events.jsonl", "w") as file:
                     for r in run_records(5))
 """
 CRASHES = "import sys; sys.exit('the disk is full')"
+FAILS = """
+import json, sys
+from tests.serving import status
+with open(sys.argv[1] + "/events.jsonl", "w") as file:
+    file.write(json.dumps(status(1, "FAILED", error="the loss is not finite")) + "\\n")
+sys.exit(1)
+"""
 SLEEPS = "import time; time.sleep(600)"
 
 
@@ -84,11 +91,17 @@ def test_a_job_whose_records_never_arrived_is_settled_from_its_file(house: House
     assert len(house.records.read_after(job.id, 0, 100).records) == 8
 
 
-def test_a_run_that_ends_without_a_report_fails_with_the_end_of_its_log(house: House) -> None:
-    failed = house.turn_until(house.program(CRASHES), house.job(), JobStatus.FAILED)
+def test_a_run_that_ends_without_a_report_is_started_again_and_fails_with_the_end_of_its_log(house: House) -> None:
+    job = house.job(failures={"max_restarts": 1})
+    failed = house.turn_until(house.program(CRASHES), job, JobStatus.FAILED)
     assert failed.error is not None
     assert "the disk is full" in failed.error
-    assert failed.finished_at is not None
+    assert (failed.attempt, failed.finished_at is not None) == (2, True)
+
+
+def test_a_run_that_says_that_it_failed_is_not_started_again(house: House) -> None:
+    failed = house.turn_until(house.program(FAILS), house.job(), JobStatus.FAILED)
+    assert (failed.attempt, failed.error) == (1, "the loss is not finite")
 
 
 def test_a_run_that_the_cluster_lost_is_started_again(house: House) -> None:
@@ -102,6 +115,7 @@ def test_a_run_that_was_lost_too_often_fails(house: House) -> None:
     failed = house.turn_until(house.program(SUCCEEDS), job, JobStatus.FAILED, JobStatus.SUCCEEDED)
     assert failed.status is JobStatus.FAILED
     assert "failures.max_restarts allows 0 restarts" in (failed.error or "")
+    assert failed.attempt == 1
 
 
 def test_a_job_that_was_admitted_before_the_server_died_is_submitted_by_the_next_one(house: House) -> None:

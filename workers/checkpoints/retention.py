@@ -75,9 +75,7 @@ def _best(found: Mapping[CheckpointName, Found], whole: Iterable[CheckpointName]
 def look(folder: RunFolder) -> dict[CheckpointName, Found]:
     """Look at every checkpoint in a run folder."""
     finished = folder.finished()
-    return {
-        name: _look(folder, name) if name in finished else Found(State.UNFINISHED) for name in folder.checkpoints()
-    }
+    return {name: _look(folder, name) if name in finished else Found(State.UNFINISHED) for name in folder.checkpoints()}
 
 
 def _look(folder: RunFolder, name: CheckpointName) -> Found:

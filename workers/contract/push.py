@@ -13,13 +13,15 @@ class Command(StrEnum):
 
     NONE = "none"
     CHECKPOINT = "checkpoint"
+    MAKE_WAY = "make_way"
+    """Save a checkpoint and end this attempt; the next one goes on, on other workers."""
     PAUSE = "pause"
     STOP = "stop"
 
     @property
     def ends_the_run(self) -> bool:
-        """Whether the run ends, after a checkpoint."""
-        return self in (Command.PAUSE, Command.STOP)
+        """Whether the attempt ends, after a checkpoint."""
+        return self in (Command.MAKE_WAY, Command.PAUSE, Command.STOP)
 
 
 class Push(BaseModel):

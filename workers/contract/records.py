@@ -37,6 +37,8 @@ class RunStatus(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    INTERRUPTED = "INTERRUPTED"
+    """The attempt has ended and the run has not: the next attempt goes on."""
 
 
 def shown(number: float | None, form: str) -> str:
@@ -63,6 +65,9 @@ class StatusRecord(_Record):
     attempt: Count
     world_size: Count | None = None
     error: Text | None = None
+    is_loss: bool | None = None
+    """In an INTERRUPTED record: whether something was lost, which failures.max_restarts allows so many times in a row;
+    false where the run was asked to make way and has saved a checkpoint."""
     unigram_entropy_nats: float | None = None
     """Loss of the best guess that ignores the context: a model that learns gets below it."""
     versions: dict[str, str] | None = None

@@ -76,7 +76,7 @@ def train(
         stop: whether this process was told to end. If any rank was, all of them end after the same step.
 
     Returns:
-        SUCCEEDED; CANCELLED or PAUSED if the control plane asked for it; PAUSED if a process was told to end.
+        SUCCEEDED; CANCELLED, PAUSED or INTERRUPTED if the control plane asked for it, or a process was told to end.
 
     Raises:
         SpecError: the batches do not divide over so many workers, the job does not allow so many, or the folder that it
@@ -107,7 +107,8 @@ def train(
         exported = export_at_end(folder, spec, data, reporter) if is_due else None
         if reporter:
             reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps, exported)))
-            reporter.emit(StatusRecord(status=outcome, attempt=attempt, export_path=exported))
+            is_loss = False if outcome is RunStatus.INTERRUPTED else None
+            reporter.emit(StatusRecord(status=outcome, attempt=attempt, is_loss=is_loss, export_path=exported))
     return outcome
 
 
@@ -157,7 +158,11 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
     return RunStatus.SUCCEEDED
 
 
-_ENDS = {Command.STOP: RunStatus.CANCELLED, Command.PAUSE: RunStatus.PAUSED}
+_ENDS = {
+    Command.STOP: RunStatus.CANCELLED,
+    Command.PAUSE: RunStatus.PAUSED,
+    Command.MAKE_WAY: RunStatus.INTERRUPTED,
+}
 
 
 def _outcome(command: Command | None) -> RunStatus:
@@ -175,6 +180,6 @@ def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
 
 
 def _command_after_saving(run: Run, command: Command) -> Command:
-    """Pause at this checkpoint, not at another one a step later, where a rank was told to end meanwhile."""
+    """End at this checkpoint, not at another one a step later, where a rank was told to end meanwhile."""
     told_to_end = any(ranks.gather(run.stop.is_asked))
-    return Command.PAUSE if told_to_end and not command.ends_the_run else command
+    return run.stop.command if told_to_end and not command.ends_the_run else command

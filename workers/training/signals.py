@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from workers.contract.push import Command
+
 _ONE_CTRL_C_S = 0.5
 """At a terminal a Ctrl-C reaches each rank twice: from the terminal, and handed on by torchrun."""
 
@@ -21,10 +23,12 @@ class StopRequest:
     """Whether this process was told to end.
 
     Attributes:
+        command: What all ranks do when one of them is told: pause, where nobody starts the next attempt by himself.
         signal: The signal that said so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: Command = Command.PAUSE) -> None:
+        self.command = command
         self.signal: signal.Signals | None = None
         self._is_training = False
 

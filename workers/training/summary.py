@@ -14,7 +14,12 @@ from workers.contract.records import (
     shown,
 )
 
-_ENDED = {RunStatus.SUCCEEDED: "finished", RunStatus.PAUSED: "paused", RunStatus.CANCELLED: "cancelled"}
+_ENDED = {
+    RunStatus.SUCCEEDED: "finished",
+    RunStatus.PAUSED: "paused",
+    RunStatus.CANCELLED: "cancelled",
+    RunStatus.INTERRUPTED: "interrupted",
+}
 
 
 class Summary:

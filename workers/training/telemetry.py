@@ -137,9 +137,10 @@ class Telemetry:
 
     @property
     def wanted(self) -> Command:
-        """What this rank asks of all ranks: what the control plane says, or a pause where it is told to end."""
+        """What this rank asks of all ranks: what the control plane says, or to end where this process is told to."""
         said = self._reporter.command if self._reporter else Command.NONE
-        return Command.PAUSE if self._stop.is_asked and said is not Command.STOP else said
+        told = self._stop.command if self._stop.is_asked else Command.NONE
+        return max(said, told, key=list(Command).index)
 
     def agree(self) -> Command:
         """Return what all ranks obey, without waiting for the next flush. Every rank calls this."""

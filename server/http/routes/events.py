@@ -22,6 +22,7 @@ from server.jobs.status import JobStatus
 from workers.contract.fields import MOST
 from workers.contract.problems import explain
 from workers.contract.push import Push, PushReply
+from workers.contract.records import RunStatus
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -146,5 +147,7 @@ def _status_of(job: Job) -> dict[str, Any]:
 
 
 def _last_status(records: list[dict[str, Any]]) -> JobStatus | None:
+    """Return the last one that is a job's; an attempt that was interrupted says nothing of its job."""
     statuses = [record["status"] for record in records if record["kind"] == "status"]
-    return JobStatus(statuses[-1]) if statuses else None
+    of_jobs = [status for status in statuses if status != RunStatus.INTERRUPTED]
+    return JobStatus(of_jobs[-1]) if of_jobs else None

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from server.jobs.status import JobStatus
 from tests.serving import TINY, status, step
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
-from workers.contract.records import RECORD
+from workers.contract.records import RECORD, RunStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -28,7 +30,7 @@ def test_the_time_left_follows_the_pace_of_the_recent_steps_and_begins_anew_with
     job = job.after(RECORD.validate_python(step(6, 6, step_s=4.0)))
     assert job.pace_s == pytest.approx(2.1)
     assert job.become(JobStatus.SUCCEEDED, NOW).seconds_left is None
-    again = job.admit(1, NOW)
+    again = job.settle(NOW, "lost").admit(1, NOW)
     assert (again.pace_s, again.seconds_left) == (None, None)
 
 
@@ -89,7 +91,7 @@ def test_a_run_that_was_asked_to_stop_may_still_say_that_it_runs() -> None:
 
 
 def test_an_earlier_attempt_no_longer_speaks_for_the_job() -> None:
-    second = _job(JobStatus.RUNNING).become(JobStatus.STARTING, NOW)
+    second = _job(JobStatus.RUNNING).become(JobStatus.QUEUED, NOW).become(JobStatus.STARTING, NOW)
     again = RECORD.validate_python(status(9, "FAILED", attempt=0, error="late"))
     assert second.after(again) is second
 
@@ -98,6 +100,82 @@ def test_a_failure_keeps_its_reason_and_its_time() -> None:
     failed = _job(JobStatus.RUNNING).after(RECORD.validate_python(status(1, "FAILED", error="out of memory")))
     assert (failed.status, failed.error) == (JobStatus.FAILED, "out of memory")
     assert failed.finished_at is not None
+
+
+def _told(job: Job, *records: dict[str, Any]) -> Job:
+    for record in records:
+        job = job.after(RECORD.validate_python(record))
+    return job
+
+
+def _checkpoint(seq: int, at: int) -> dict[str, Any]:
+    what = {"kind": "checkpoint", "step": at, "path": f"/step-{at}", "size_bytes": 1, "seconds": 0.1}
+    return what | {"seq": seq, "time": NOW.isoformat()}
+
+
+def _interrupted(seq: int, **fields: Any) -> dict[str, Any]:
+    return status(seq, "INTERRUPTED", **{"error": "worker 1 died", "is_loss": True} | fields)
+
+
+def test_a_job_whose_attempt_was_interrupted_keeps_its_workers_until_the_attempt_has_ended() -> None:
+    told = _told(_job(JobStatus.RUNNING), _interrupted(1))
+    assert (told.status, told.restarts, told.interruption) == (JobStatus.RUNNING, 1, "worker 1 died")
+    waiting = told.settle(NOW, "unheard")
+    assert (waiting.status, waiting.restarts, waiting.interruption) == (JobStatus.QUEUED, 1, "worker 1 died")
+    again = replace(waiting, command=Command.MAKE_WAY).admit(1, NOW)
+    assert (again.attempt, again.interruption, again.restarts, again.command) == (2, None, 1, Command.NONE)
+
+
+def test_an_attempt_that_says_nothing_of_its_end_was_lost() -> None:
+    waiting = _job(JobStatus.RUNNING).settle(NOW, "unheard")
+    assert (waiting.status, waiting.restarts, waiting.interruption) == (JobStatus.QUEUED, 1, "unheard")
+
+
+def test_losses_count_since_the_last_new_checkpoint() -> None:
+    job = _job(JobStatus.RUNNING)
+    lost = _interrupted(1)
+    assert _told(job, lost, lost, lost).restarts == 3
+    assert _told(job, lost, lost, _checkpoint(2, 10)).restarts == 0
+    assert _told(job, _checkpoint(2, 10), lost, lost, _checkpoint(3, 10)).restarts == 2  # the same step again
+    assert _told(job, _checkpoint(2, 10), lost, lost, _checkpoint(3, 11), lost).restarts == 1
+
+
+def test_a_run_that_made_way_is_no_loss() -> None:
+    spec = parse_spec(TINY | {"failures": {"max_restarts": 0}})
+    job = replace(_job(JobStatus.RUNNING), spec=spec)
+    for _ in range(3):
+        job = _told(job, _interrupted(1, attempt=job.attempt, is_loss=False, error=None)).settle(NOW, "unheard")
+        assert (job.status, job.restarts) == (JobStatus.QUEUED, 0)
+        assert "made way" in (job.interruption or "")
+        job = job.admit(1, NOW).become(JobStatus.RUNNING, NOW)
+
+
+def test_after_as_many_losses_in_a_row_as_are_allowed_the_next_one_fails_the_job() -> None:
+    job = _job(JobStatus.RUNNING)
+    for _ in range(3):
+        job = _told(job, _interrupted(1, attempt=job.attempt)).settle(NOW, "unheard")
+        assert job.status is JobStatus.QUEUED
+        job = job.admit(1, NOW).become(JobStatus.RUNNING, NOW)
+    failed = _told(job, _interrupted(1, attempt=job.attempt)).settle(NOW, "unheard")
+    assert failed.status is JobStatus.FAILED
+    assert "allows 3 restarts without a new checkpoint: none is left. worker 1 died" in (failed.error or "")
+
+
+@pytest.mark.parametrize(
+    ("state", "settled"),
+    [
+        (JobStatus.STOPPING, JobStatus.CANCELLED),
+        (JobStatus.PAUSING, JobStatus.PAUSED),
+        (JobStatus.STARTING, JobStatus.QUEUED),
+        (JobStatus.SUCCEEDED, JobStatus.SUCCEEDED),
+        (JobStatus.FAILED, JobStatus.FAILED),
+        (JobStatus.PAUSED, JobStatus.PAUSED),
+    ],
+)
+def test_what_follows_the_end_of_an_attempt_depends_on_what_was_asked_of_it(
+    state: JobStatus, settled: JobStatus
+) -> None:
+    assert _job(state).settle(NOW, "unheard").status is settled
 
 
 def test_the_best_guess_without_context_is_remembered_from_the_first_record() -> None:
@@ -109,7 +187,8 @@ def test_the_best_guess_without_context_is_remembered_from_the_first_record() ->
 @settings(deadline=None)  # how fast the machine is says nothing about a job
 def test_the_records_of_a_run_never_bring_a_job_to_a_forbidden_state(data: st.DataObject) -> None:
     job = _job(data.draw(st.sampled_from(list(JobStatus))))
-    for seq, state in enumerate(data.draw(st.lists(st.sampled_from(["RUNNING", "PAUSED", "SUCCEEDED", "FAILED"]))), 1):
+    reported = st.lists(st.sampled_from([each.value for each in RunStatus]))
+    for seq, state in enumerate(data.draw(reported), 1):
         after = job.after(RECORD.validate_python(status(seq, state)))
         assert after.status is job.status or job.status.may_become(after.status)
         job = after

@@ -18,7 +18,8 @@ DUAL = Resources(cpus=2)
 
 def _job(name: str, state: JobStatus = JobStatus.QUEUED, workers: Any = 1, **parallel: Any) -> Job:
     spec = parse_spec(TINY | {"parallel": {"workers": workers, **parallel}})
-    return Job(id=name, name=name, total_steps=20, created_at=NOW, status=state, attempt=1, spec=spec)
+    attempt = 0 if state is JobStatus.QUEUED else 1
+    return Job(id=name, name=name, total_steps=20, created_at=NOW, status=state, attempt=attempt, spec=spec)
 
 
 def _decide(*jobs: Job, runs: Mapping[str, Run] | None = None, total: Resources = DUAL) -> list[Decision]:
@@ -36,11 +37,11 @@ def _admitted(decisions: list[Decision]) -> list[tuple[str, int]]:
         (JobStatus.STARTING, Run.PENDING, None),
         (JobStatus.STARTING, Run.RUNNING, None),
         (JobStatus.STARTING, Run.ENDED, Action.SETTLE),
-        (JobStatus.RUNNING, Run.UNKNOWN, Action.RESTART),
+        (JobStatus.RUNNING, Run.UNKNOWN, Action.SETTLE),
         (JobStatus.RUNNING, Run.PENDING, None),
         (JobStatus.RUNNING, Run.RUNNING, None),
         (JobStatus.RUNNING, Run.ENDED, Action.SETTLE),
-        (JobStatus.PAUSING, Run.UNKNOWN, Action.RESTART),
+        (JobStatus.PAUSING, Run.UNKNOWN, Action.SETTLE),
         (JobStatus.PAUSING, Run.RUNNING, None),
         (JobStatus.PAUSING, Run.ENDED, Action.SETTLE),
         (JobStatus.STOPPING, Run.UNKNOWN, Action.SETTLE),
@@ -55,17 +56,17 @@ def test_every_state_meets_what_the_cluster_says_with_one_decision(
     assert [each.action for each in decisions] == ([] if action is None else [action])
 
 
-def test_a_lost_run_starts_again_at_the_size_that_the_cluster_now_has_room_for() -> None:
-    lost = replace(_job("a", JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=2)
-    for cpus, size in ((1, 1), (2, 2), (0, 2)):  # a cluster without room may get some: Ray waits for it
-        (decision,) = _decide(lost, runs={"a": Run.UNKNOWN}, total=Resources(cpus=cpus))
-        assert (decision.action, decision.world_size) == (Action.RESTART, size)
+def test_a_job_whose_attempt_was_lost_starts_again_at_the_size_that_the_cluster_now_has_room_for() -> None:
+    lost = replace(_job("a", JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=2).settle(NOW, "lost")
+    assert [_admitted(_decide(lost, total=Resources(cpus=cpus))) for cpus in (1, 2)] == [[("a", 1)], [("a", 2)]]
+    beside = replace(_job("b", JobStatus.RUNNING), world_size=1)
+    assert _admitted(_decide(beside, lost, runs={"b": Run.RUNNING})) == [("a", 1)]
 
 
-def test_lost_runs_start_again_beside_each_other() -> None:
-    lost = [replace(_job(name, JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=1) for name in "ab"]
-    decisions = _decide(*lost, runs={"a": Run.UNKNOWN, "b": Run.UNKNOWN})
-    assert [(each.action, each.world_size) for each in decisions] == [(Action.RESTART, 1)] * 2
+def test_a_job_that_has_trained_waits_for_a_new_node_and_holds_nobody_back() -> None:
+    lost = replace(_job("a", JobStatus.RUNNING, workers=2), world_size=2).settle(NOW, "lost")
+    decisions = _decide(lost, _job("b"), total=Resources(cpus=1))
+    assert [(each.job.id, each.action) for each in decisions] == [("b", Action.ADMIT)]
 
 
 def test_a_run_is_killed_only_when_its_time_to_stop_is_over() -> None:
@@ -93,6 +94,8 @@ def test_a_job_gets_as_many_workers_as_the_cluster_has_and_the_batch_divides_int
     assert _admitted(_decide(elastic)) == [("a", 2)]
     assert _admitted(_decide(elastic, total=Resources(cpus=3))) == [("a", 2)]  # a batch of 8 does not divide by 3 * 4
     assert _admitted(_decide(elastic, total=Resources(cpus=1))) == [("a", 1)]
+    running = replace(_job("r", JobStatus.RUNNING), world_size=1)
+    assert _admitted(_decide(running, elastic, runs={"r": Run.RUNNING})) == [("a", 1)]  # it need not wait for the rest
 
 
 def test_processors_of_running_jobs_are_not_given_twice() -> None:
@@ -111,3 +114,28 @@ def test_a_job_that_can_never_fit_is_refused_with_both_numbers_and_holds_nobody_
     ]
     assert "1 worker would need 1 CPU and 1 GPU, and the whole cluster has 2 CPUs" in decisions[0].reason
     assert "parallel.cpus_per_worker" in decisions[1].reason
+
+
+def _growing(name: str) -> Job:
+    running = replace(_job(name, JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=1, seconds_left=36e3)
+    return replace(running, attempt_at=NOW - timedelta(hours=1))
+
+
+def test_where_processors_are_free_one_job_at_a_time_makes_way_for_an_attempt_on_more() -> None:
+    runs = {"a": Run.RUNNING, "b": Run.RUNNING}
+    both = [_growing("a"), _growing("b")]
+    (decision,) = _decide(*both, runs=runs, total=Resources(cpus=4))
+    assert (decision.job.id, decision.action, decision.world_size) == ("a", Action.GROW, 2)
+    asked = both[0].make_way()
+    assert _decide(asked, both[1], runs=runs, total=Resources(cpus=4)) == []
+    assert _decide(*both, runs=runs) == []  # all processors are taken
+
+
+def test_free_processors_are_for_jobs_that_wait_before_any_job_grows() -> None:
+    decisions = _decide(_growing("a"), _job("b"), runs={"a": Run.RUNNING})
+    assert [(each.job.id, each.action) for each in decisions] == [("b", Action.ADMIT)]
+
+
+def test_an_attempt_that_made_way_is_followed_by_one_on_more_workers() -> None:
+    gone = _growing("a").make_way().settle(NOW, "unheard")
+    assert _admitted(_decide(gone)) == [("a", 2)]

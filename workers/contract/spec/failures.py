@@ -7,4 +7,4 @@ class Failures(Strict):
     """How often a job is started again after a worker or a machine was lost."""
 
     max_restarts: Count = 3
-    """Attempts that may follow the first one."""
+    """Times in a row that an attempt may be lost without a new checkpoint in between."""
