@@ -66,10 +66,10 @@ def any_of(is_so: bool, device: torch.device) -> bool:
     return bool(all_reduce_sum(torch.tensor(float(is_so), device=device)))
 
 
-def gather(value: Value) -> list[Value]:
+def gather(value: Value, group: dist.ProcessGroup | None = None) -> list[Value]:
     """Return every rank's value on every rank, in rank order."""
     values: list[Value | None] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group)
     return values  # type: ignore[return-value] # every rank has put its own in place
 
 
@@ -122,14 +122,14 @@ def gather_errors(error: str | None) -> list[str]:
     return [each for each in gather(error) if each is not None]
 
 
-def as_rank_0_says(value: Value) -> Value:
+def as_rank_0_says(value: Value, group: dist.ProcessGroup | None = None) -> Value:
     """Return rank 0's value on every rank."""
     said = [value]
-    dist.broadcast_object_list(said, src=0)
+    dist.broadcast_object_list(said, src=0, group=group)
     return said[0]
 
 
-def as_rank_0_does(work: Callable[[], Value]) -> Value:
+def as_rank_0_does(work: Callable[[], Value], group: dist.ProcessGroup | None = None) -> Value:
     """Do the work on rank 0 alone, and return its value on every rank.
 
     Raises:
@@ -142,7 +142,7 @@ def as_rank_0_does(work: Callable[[], Value]) -> Value:
             value = work()
         except Exception as problem:  # noqa: BLE001 -- raised below, on every rank
             error = problem
-    value, error = as_rank_0_says((value, error))
+    value, error = as_rank_0_says((value, error), group)
     if error is not None:
         raise error
     return value  # type: ignore[return-value] # without an error there is a value

@@ -99,8 +99,8 @@ def test_a_checkpoint_that_an_old_attempt_finishes_too_late_is_never_gone_on_fro
     folder.take_over(2)  # an attempt that ends before it has a checkpoint of its own
     folder.lock.release()
     assert ends_with_a_clear_word(old)
-    assert folder.store.has(unfinished.manifest)
-    assert (folder.finished(), folder.late()) == (before, [unfinished])
+    assert not folder.store.has(unfinished.manifest)
+    assert (folder.finished(), folder.late()) == (before, [])
 
     _, said = (third := start(3)).communicate(timeout=120)
     assert third.returncode == 0, said

@@ -2,7 +2,7 @@
 
 
 class CheckpointError(Exception):
-    """There is no checkpoint that a run can go on from, though there should be one."""
+    """There is no checkpoint that a run can go on from, or none of its last step, though there should be one."""
 
 
 class DamagedError(ValueError):

@@ -1,10 +1,13 @@
 """Finds the newest checkpoint that is what was written, and loads it into a model on any number of workers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import set_state_dict
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.optim import Optimizer
 
@@ -15,7 +18,7 @@ from workers.contract.run.folder import CheckpointName, RunFolder
 from .errors import CheckpointError, DamagedError
 from .hashing import check_file
 from .save import state_of
-from .unpickling import Planner, Reader, read_metadata, said
+from .unpickling import WEIGHTS, Planner, Reader, read_metadata, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,13 @@ def load_newest(
         None where no checkpoint was ever finished.
 
     Raises:
-        CheckpointError: there are checkpoints, and all of them are damaged, or the newest is of another text.
+        CheckpointError: there are checkpoints, and all of them are damaged, or the newest is of another text or model.
     """
     damaged: list[str] = []
     for name in ranks.as_rank_0_does(lambda: committed(folder))[::-1]:
         try:
             manifest = check(folder, name)
-            _check_identity(name, manifest, identity)
+            _refuse_another(name, manifest, identity, _difference(folder, name, manifest, get_model_state_dict(model)))
             load(folder, name, manifest, model, optimizer)
         except DamagedError as error:
             damaged.append(f"{name.prefix}: {error}")
@@ -63,13 +66,43 @@ def load_newest(
     return None
 
 
-def _check_identity(name: CheckpointName, manifest: CheckpointManifest, identity: str | None) -> None:
+def _refuse_another(
+    name: CheckpointName, manifest: CheckpointManifest, identity: str | None, difference: str | None
+) -> None:
+    found = f": {difference}" if difference else ""
     if None not in (identity, manifest.identity) and identity != manifest.identity:
         raise CheckpointError(
-            f"{name.prefix} was trained on another text, vocabulary or settings: its identity is "
+            f"{name.prefix} was trained on another text, vocabulary or settings{found}. Its identity is "
             f"{str(manifest.identity)[:16]}, that of the job is {str(identity)[:16]}. Bring the old ones back, or name "
             "another run folder"
         )
+    if difference:
+        raise CheckpointError(
+            f"{name.prefix} is of another model or vocabulary{found}. Write the model section and data.vocab as they "
+            "were, or name another run folder"
+        )
+
+
+def _difference(
+    folder: RunFolder, name: CheckpointName, manifest: CheckpointManifest, weights: Mapping[str, Any]
+) -> str | None:
+    """Name the first weight of the model that the checkpoint has in another shape or not at all, or else has beyond it.
+
+    Raises:
+        DamagedError: what the checkpoint holds cannot be read.
+    """
+    described = read_metadata(folder.store.path(name.prefix), manifest.files).state_dict_metadata
+    there = {
+        key.removeprefix(WEIGHTS): list(stored.size)
+        for key, stored in described.items()
+        if isinstance(stored, TensorStorageMetadata) and key.startswith(WEIGHTS)
+    }
+    here = {key: list(weight.shape) for key, weight in weights.items()}
+    for key in [*here, *there]:
+        if here.get(key) != there.get(key):
+            found, wanted = (f"is {sizes[key]}" if key in sizes else "is missing" for sizes in (there, here))
+            return f"{key} {found} there, and {wanted} in the job"
+    return None
 
 
 def committed(folder: RunFolder) -> list[CheckpointName]:

@@ -6,83 +6,90 @@ of every file, computed by each rank while it writes its own.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.optim import Optimizer
 
 from workers import ranks
-from workers.contract.manifests import SAMPLES_FORMAT, CheckpointManifest
-from workers.contract.records import EvaluationRecord
+from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
 
 from .hashing import Writer
-
-
-class SoFar(NamedTuple):
-    """What the manifest says of the run up to a checkpoint."""
-
-    best_loss: float | None = None
-    evaluation: EvaluationRecord | None = None
-    tokens: int | None = None
-    seconds: float | None = None
-
-
-NOTHING_KNOWN = SoFar()
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     """A checkpoint that was just committed."""
 
+    name: CheckpointName
     path: Path
     size_bytes: int
     seconds: float
 
 
+def nothing() -> None:
+    """Do nothing before a checkpoint is committed."""
+
+
 def save(
     folder: RunFolder,
-    name: CheckpointName,
-    model: nn.Module,
-    optimizer: Optimizer,
+    draft: CheckpointManifest,
+    state: dict[str, Any],
     *,
-    identity: str | None = None,
-    is_sound: bool = True,
-    so_far: SoFar = NOTHING_KNOWN,
+    group: ProcessGroup | None = None,
+    before_commit: Callable[[], None] = nothing,
 ) -> Saved:
     """Write a checkpoint into a run folder. Every rank calls this; what they write is one checkpoint.
+
+    Args:
+        folder: the run folder.
+        draft: the manifest of the checkpoint, with no files yet; what rank 0 gives counts.
+        state: as `state_of` returns it, or a copy of that.
+        group: over which the ranks talk; None for the default group.
+        before_commit: is done on rank 0 when all files are written and the manifest is not.
 
     Raises:
         OSError: the disk is full or not writable. The checkpoints that were there before are untouched, and what was
             written of this one is removed.
+        SupersededError: a newer attempt has begun, and the checkpoint was not committed.
     """
     begin = time.monotonic()
-    ranks.as_rank_0_does(lambda: remove(folder, name))  # left by a run that was killed while it wrote
+    name = CheckpointName(draft.step, draft.attempt)
     writer = Writer(folder, name)
+
+    def commit(files: dict[str, Any]) -> None:
+        before_commit()
+        folder.lock.check(name.attempt)
+        manifest = draft.model_copy(update={"files": files})
+        folder.store.put(name.manifest, manifest.model_dump_json(indent=1).encode())
+
     try:
-        dcp_save(state_of(model, optimizer), storage_writer=writer)
-    except CheckpointException as error:
-        ranks.as_rank_0_does(lambda: remove(folder, name))
-        causes = "; ".join(f"rank {rank}: {cause[0]}" for rank, cause in sorted(error.failures.items()))
-        raise OSError(f"the checkpoint of step {name.step} could not be written to {writer.path}: {causes}") from error
-    files = {file: content for written in ranks.gather(writer.files) for file, content in written.items()}
-    manifest = CheckpointManifest(
-        step=name.step,
-        world_size=ranks.world_size(),
-        attempt=name.attempt,
-        identity=identity,
-        samples_format=SAMPLES_FORMAT,
-        files=files,
-        is_sound=is_sound,
-        **so_far._asdict(),
-    )
-    ranks.as_rank_0_does(lambda: folder.store.put(name.manifest, manifest.model_dump_json(indent=1).encode()))
-    return Saved(Path(writer.path), sum(file.size_bytes for file in files.values()), time.monotonic() - begin)
+        ranks.as_rank_0_does(lambda: remove(folder, name), group)  # left by a run that was killed while it wrote
+        dcp_save(state, storage_writer=writer, process_group=group)
+        files = {file: content for written in ranks.gather(writer.files, group) for file, content in written.items()}
+        ranks.as_rank_0_does(lambda: commit(files), group)
+    except (CheckpointException, OSError) as error:
+        with suppress(OSError):  # the first error says what is wrong
+            ranks.as_rank_0_does(lambda: remove(folder, name), group)
+        raise OSError(
+            f"the checkpoint of step {name.step} could not be written to {writer.path}: {_causes(error)}"
+        ) from error
+    return Saved(name, Path(writer.path), sum(file.size_bytes for file in files.values()), time.monotonic() - begin)
+
+
+def _causes(error: CheckpointException | OSError) -> str:
+    if isinstance(error, OSError):
+        return str(error)
+    return "; ".join(f"rank {rank}: {cause[0]}" for rank, cause in sorted(error.failures.items()))
 
 
 def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:

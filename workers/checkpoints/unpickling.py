@@ -22,6 +22,8 @@ from torch.distributed.checkpoint.planner import ReadItem
 from .errors import DamagedError
 
 METADATA = ".metadata"
+WEIGHTS = "model."
+"""The names of weights begin with this in what is described there."""
 
 
 def _layout(name: str) -> torch.layout:

@@ -15,11 +15,10 @@ from workers.contract.run.folder import CheckpointName, RunFolder
 from .errors import DamagedError
 from .hashing import check_file
 from .load import read_manifest
-from .unpickling import Planner, Reader, read_metadata
+from .unpickling import WEIGHTS, Planner, Reader, read_metadata
 
 TIED: dict[str, str] = dict(BertForPreTraining._tied_weights_keys)  # noqa: SLF001 -- nothing else says which are tied
 """Names of weights that are another one's, with that one's name: transformers ties them when it loads."""
-_PREFIX = "model."
 
 Progress = Callable[[str, float], None]
 """Told what is being done ("checking", "writing") and which part of it is done, 0 to 1."""
@@ -44,9 +43,9 @@ def read_weights(folder: RunFolder, name: CheckpointName, report: Progress) -> d
         check_file(path / file, manifest.files[file])
     described = read_metadata(path, manifest.files).state_dict_metadata
     weights = {
-        key.removeprefix(_PREFIX): torch.empty(stored.size, dtype=stored.properties.dtype)
+        key.removeprefix(WEIGHTS): torch.empty(stored.size, dtype=stored.properties.dtype)
         for key, stored in described.items()
-        if isinstance(stored, TensorStorageMetadata) and key.startswith(_PREFIX)
+        if isinstance(stored, TensorStorageMetadata) and key.startswith(WEIGHTS)
     }
     for tied in TIED:
         weights.pop(tied, None)

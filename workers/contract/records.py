@@ -244,6 +244,9 @@ class CheckpointRecord(_Record):
     path: Text
     size_bytes: int
     seconds: float
+    """From when it was begun until it was whole."""
+    held_s: float | None = None
+    """How long training stood still for it; absent in older records, where it did all the time."""
     kept: list[Text] | None = None
     """Paths of all checkpoints that are there from now on, this one among them; absent in older records."""
 

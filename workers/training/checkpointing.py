@@ -1,13 +1,17 @@
 """The checkpoints of a run: the one that it goes on from, and those that it writes."""
 
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from workers import ranks
 from workers.checkpoints import retention
+from workers.checkpoints.background import BackgroundWriter, at_once, in_a_thread
 from workers.checkpoints.errors import CheckpointError
-from workers.checkpoints.load import Loaded, load_newest
-from workers.checkpoints.save import Saved, SoFar, remove, save
-from workers.contract.manifests import SAMPLES_FORMAT
+from workers.checkpoints.load import Loaded, committed, load_newest
+from workers.checkpoints.save import Saved, nothing, remove, save, state_of
+from workers.contract.manifests import SAMPLES_FORMAT, CheckpointManifest
 from workers.contract.phases import PhaseWindow
 from workers.contract.records import AlertRecord, CheckpointRecord, LogRecord
 from workers.contract.run.folder import CheckpointName, RunFolder
@@ -20,18 +24,38 @@ from .telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoints:
-    """Every rank has one; only rank 0's reports, and removes what need not stay."""
+class _Pending:
+    """A checkpoint that is being written."""
 
-    folder: RunFolder
-    attempt: int
-    identity: str
-    """Of the text: sha256 of the prepared corpus's manifest."""
-    worker: Worker
-    judge: Judge
-    health: Health
-    telemetry: Telemetry
-    reporter: Reporter | None
+    step: int
+    writing: Future[Saved]
+    held_s: float
+    """How long training has stood still for it so far."""
+
+
+class Checkpoints:
+    """Every rank has one; only rank 0's reports, and removes what need not stay.
+
+    `identity` is that of the text: the sha256 of the prepared corpus's manifest.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        attempt: int,
+        identity: str,
+        worker: Worker,
+        judge: Judge,
+        health: Health,
+        telemetry: Telemetry,
+        reporter: Reporter | None,
+    ) -> None:
+        self._folder, self._attempt, self._identity = folder, attempt, identity
+        self._worker, self._judge, self._health, self._telemetry = worker, judge, health, telemetry
+        self._reporter = reporter
+        self._background = BackgroundWriter(worker.device) if worker.spec.checkpoint.asynchronous else None
+        self._pending: _Pending | None = None
+        self._removal: Future[list[AlertRecord]] | None = None
 
     def resume(self) -> int:
         """Load the newest undamaged checkpoint; return the number of steps that are done. Every rank calls this.
@@ -39,26 +63,26 @@ class Checkpoints:
         Raises:
             CheckpointError: there are checkpoints, and none can be used; or a branch has lost the one it began with.
         """
-        loaded = load_newest(self.folder, self.worker.model, self.worker.optimizer, self.identity)
+        loaded = load_newest(self._folder, self._worker.model, self._worker.optimizer, self._identity)
         if loaded is None:
             self._check_that_it_is_no_branch()
             return 0
-        self.health.best_loss, self.judge.newest = loaded.manifest.best_loss, loaded.manifest.evaluation
-        if self.reporter:
-            self.reporter.summary.resume(loaded.manifest, str(self.folder.store.path(loaded.name.prefix)))
-            self._tell(loaded, self.reporter)
+        self._health.best_loss, self._judge.newest = loaded.manifest.best_loss, loaded.manifest.evaluation
+        if self._reporter:
+            self._reporter.summary.resume(loaded.manifest, str(self._folder.store.path(loaded.name.prefix)))
+            self._tell(loaded, self._reporter)
         return loaded.name.step
 
     def _check_that_it_is_no_branch(self) -> None:
-        start = self.worker.spec.start_from
+        start = self._worker.spec.start_from
         if start is not None:
             raise CheckpointError(
-                f"{self.folder.checkpoints_path}: the checkpoint of step {start.step}, which this branch of "
+                f"{self._folder.checkpoints_path}: the checkpoint of step {start.step}, which this branch of "
                 f"{start.run} began with, is not there. Put a copy of it in its place, or make the branch anew"
             )
 
     def _tell(self, loaded: Loaded, reporter: Reporter) -> None:
-        step, start = loaded.name.step, self.worker.spec.start_from
+        step, start = loaded.name.step, self._worker.spec.start_from
         if start is not None and loaded.name.attempt == 0:  # else it has one of its own
             reporter.emit(LogRecord(text=f"a branch: goes on from step {start.step} of {start.run}"))
         for damage in loaded.damaged:
@@ -75,55 +99,126 @@ class Checkpoints:
 
     def is_due(self, window: PhaseWindow, step: int) -> bool:
         """Tell whether a checkpoint is written after this step: at the interval, and at the phase's end."""
-        return step % self.worker.spec.checkpoint.every_steps == 0 or step == window.last_step
+        return step % self._worker.spec.checkpoint.every_steps == 0 or step == window.last_step
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint of the step just taken. Every rank calls this."""
-        if self.reporter:
-            self.reporter.sync()  # what a checkpoint holds is never computed again, so no record of it may be lost
-        name = CheckpointName(step, self.attempt)
-        totals = self.reporter.summary.totals if self.reporter else ()
-        saved = save(
-            self.folder,
-            name,
-            self.worker.model,
-            self.worker.optimizer,
-            is_sound=self.health.close_window(),
-            so_far=SoFar(self.health.best_loss, self.judge.newest, *totals),
-            identity=self.identity,
+    def save(self, step: int, *, wait: bool = False) -> None:
+        """Begin to write the checkpoint of the step just taken. Every rank calls this.
+
+        Training is held until the one before is written and this one is copied to memory; or until this one is written,
+        if the caller waits for it or the job has checkpoint.asynchronous: false.
+
+        Raises:
+            CheckpointError, SupersededError: as `settle` does, for this checkpoint or the one before.
+        """
+        self.settle(wait=True)
+        begin = time.monotonic()
+        draft = self._draft(step)
+        state = state_of(self._worker.model, self._worker.optimizer)
+        before_commit = self._reporter.sync if self._reporter else nothing
+        if self._background:
+            writing = self._background.begin(self._folder, draft, state, before_commit)
+        else:
+            writing = at_once(lambda: save(self._folder, draft, state, before_commit=before_commit))
+        self._pending = _Pending(step, writing, time.monotonic() - begin)
+        self.settle(wait=wait)
+        self._telemetry.restart_clock()
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Report a checkpoint that has been written meanwhile, and remove those that it supersedes; or wait for it.
+
+        Where it could not be written, the run goes on without it, and an alert says so.
+
+        Raises:
+            CheckpointError: that of the job's last step could not be written, so that the model would be lost.
+            SupersededError: a newer attempt has begun.
+        """
+        pending = self._pending
+        if pending is None or not (wait or pending.writing.done()):
+            return
+        begin = time.monotonic()
+        self._pending = None
+        try:
+            saved = pending.writing.result()
+        except OSError as error:
+            if pending.step == self._worker.spec.total_steps:
+                raise CheckpointError(f"{error}. {self._remedy('Started again, the run would')}") from error
+            detail = f"{error}. {self._remedy('Training goes on; if it were interrupted now, it would')}"
+            self._emit(AlertRecord(level="error", title="A checkpoint could not be written", detail=detail))
+        else:
+            if ranks.rank() == 0:
+                self._report_and_retire(saved, pending.held_s + time.monotonic() - begin)
+
+    def finish(self) -> None:
+        """Wait for what is being written and removed. Every rank calls this at the end of a run.
+
+        Raises:
+            CheckpointError, SupersededError: as `settle` does.
+        """
+        self.settle(wait=True)
+        self._settle_removal()
+
+    def _draft(self, step: int) -> CheckpointManifest:
+        """Return the manifest of a checkpoint that has no files yet; only rank 0's is used."""
+        tokens, seconds = self._reporter.summary.totals if self._reporter else (None, None)
+        is_sound = self._health.close_window()  # this may lower the best loss
+        return CheckpointManifest(
+            step=step,
+            world_size=ranks.world_size(),
+            attempt=self._attempt,
+            identity=self._identity,
+            samples_format=SAMPLES_FORMAT,
+            files={},
+            is_sound=is_sound,
+            best_loss=self._health.best_loss,
+            evaluation=self._judge.newest,
+            tokens=tokens,
+            seconds=seconds,
         )
-        ranks.as_rank_0_does(lambda: self._report_and_retire(name, saved))
-        self.telemetry.restart_clock()
 
-    def _report_and_retire(self, name: CheckpointName, saved: Saved) -> None:
+    def _report_and_retire(self, saved: Saved, held_s: float) -> None:
         """Say which checkpoints stay, and remove the others only then: no path that was told of may be gone.
 
         Raises:
             SupersededError: a newer attempt has begun, which may go on from an older checkpoint than this one.
         """
+        self._settle_removal()
         # A newer attempt that begins from here on finds this checkpoint, and needs none of those that go.
-        self.folder.lock.check(self.attempt)
-        found = retention.look(self.folder)
-        gone = retention.superseded(found, name, self.worker.spec.checkpoint)
+        self._folder.lock.check(self._attempt)
+        found = retention.look(self._folder)
+        gone = retention.superseded(found, saved.name, self._worker.spec.checkpoint)
         kept = [each.prefix for each in found if found[each].state in retention.WHOLE and each not in gone]
-        if self.reporter:
-            self.reporter.emit(
-                CheckpointRecord(
-                    step=name.step,
-                    path=str(saved.path),
-                    size_bytes=saved.size_bytes,
-                    seconds=saved.seconds,
-                    kept=[str(self.folder.store.path(prefix)) for prefix in kept],
-                )
+        self._emit(
+            CheckpointRecord(
+                step=saved.name.step,
+                path=str(saved.path),
+                size_bytes=saved.size_bytes,
+                seconds=saved.seconds,
+                held_s=held_s,
+                kept=[str(self._folder.store.path(prefix)) for prefix in kept],
             )
-        for each in gone:
-            try:
-                remove(self.folder, each)
-            except OSError as error:
-                self._alert_of_what_stays(each, error)
+        )
+        self._removal = in_a_thread(lambda: self._remove(gone))
 
-    def _alert_of_what_stays(self, name: CheckpointName, error: OSError) -> None:
-        if self.reporter:
-            detail = f"{self.folder.store.path(name.prefix)}: {error}. Remove it by hand, or the disk fills up."
-            alert = AlertRecord(level="warning", title="An old checkpoint cannot be removed", detail=detail)
-            self.reporter.emit(alert)
+    def _remove(self, gone: Sequence[CheckpointName]) -> list[AlertRecord]:
+        alerts = []
+        for name in gone:
+            try:
+                remove(self._folder, name)
+            except OSError as error:
+                detail = f"{self._folder.store.path(name.prefix)}: {error}. Remove it by hand, or the disk fills up."
+                title = "An old checkpoint cannot be removed"
+                alerts.append(AlertRecord(level="warning", title=title, detail=detail))
+        return alerts
+
+    def _settle_removal(self) -> None:
+        removal, self._removal = self._removal, None
+        for alert in removal.result() if removal else []:
+            self._emit(alert)
+
+    def _remedy(self, then: str) -> str:
+        whole = [name.step for name in committed(self._folder)]
+        return f"{then} {f'go on from step {whole[-1]:,}' if whole else 'begin anew'}. Make room on the disk"
+
+    def _emit(self, record: AlertRecord | CheckpointRecord) -> None:
+        if self._reporter:
+            self._reporter.emit(record)

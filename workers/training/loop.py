@@ -83,7 +83,8 @@ def train(
             starts from does not fit it.
         CorpusError: there is no text to train on, or it is not the one that the run was begun on.
         SupersededError: a newer attempt has begun.
-        CheckpointError: there are checkpoints, and all of them are damaged or the newest is of another text.
+        CheckpointError: there are checkpoints, and all of them are damaged or the newest is of another text or model;
+            or that of the last step could not be written.
         DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
     """
     text = admit(spec, folder, data, attempt, reporter)
@@ -103,6 +104,7 @@ def train(
         for window in windows:
             if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
                 outcome = _train_phase(run, window, done, open_phase(text.folder, spec, window.phase))
+        checkpoints.finish()
         is_due = outcome is RunStatus.SUCCEEDED and spec.export.at_end
         exported = export_at_end(folder, spec, data, reporter) if is_due else None
         if reporter:
@@ -141,6 +143,7 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
     for step, share in feed(window, done, data, run.worker.device):
         lr = lr_of(step - window.steps_before)
         sums = take_step(run.worker, step, lr, share)
+        run.checkpoints.settle()
         saves = run.checkpoints.is_due(window, step)
         judges = run.judge.is_due(window, step)
         # What a checkpoint holds is never computed again, so it must have been reported.
@@ -151,7 +154,7 @@ def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData
         unjudged = run.judge.judge(window, step) if judges else None
         command = unjudged or command
         if saves or command is not Command.NONE:
-            run.checkpoints.save(step)
+            run.checkpoints.save(step, wait=command is not Command.NONE)  # who asks for one has it after the step
             command = _command_after_saving(run, command)
         if command in _ENDS and (unjudged or step < spec.total_steps):
             return _ENDS[command]
@@ -172,6 +175,7 @@ def _outcome(command: Command | None) -> RunStatus:
 def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
     if run.health.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
         return
+    run.checkpoints.finish()
     phase = f"phases[{window.index}]"
     raise DivergedError(
         f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of {phase}; "

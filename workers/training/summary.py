@@ -26,7 +26,7 @@ class Summary:
     """Listens to what a run reports, and sums it up."""
 
     def __init__(self) -> None:
-        self._tokens, self._seconds = 0, 0.0  # the seconds are those of steps, evaluations and checkpoints
+        self._tokens, self._seconds = 0, 0.0  # the seconds are those of steps, evaluations and waiting for checkpoints
         self._steps_done = 0
         self._known_since = 0  # the step; an older version did not write down what was before it
         self._step: StepRecord | None = None
@@ -59,7 +59,7 @@ class Summary:
                 self._seconds += record.seconds
             case CheckpointRecord():
                 self._checkpoint = record.path
-                self._seconds += record.seconds
+                self._seconds += record.seconds if record.held_s is None else record.held_s
             case StatusRecord():
                 self._entropy = record.unigram_entropy_nats or self._entropy
 

@@ -1,10 +1,12 @@
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -120,6 +122,34 @@ def test_where_all_are_damaged_the_error_names_each_with_its_fault_and_the_remed
     assert "step-00000001-a1: .metadata has the sha256" in str(caught.value)
     assert "step-00000002-a1: manifest.json cannot be read" in str(caught.value)
     assert "remove that folder to begin again at step 1" in str(caught.value)
+
+
+def other(*layers: nn.Module) -> tuple[nn.Module, Lamb]:
+    model = nn.Sequential(*layers)
+    return model, Lamb(model.named_parameters(), lr=0.1)
+
+
+OTHER_MODELS = {
+    "another width": ((nn.Linear(3, 4), nn.Linear(4, 5)), "1.weight is [2, 4] there, and is [5, 4] in the job"),
+    "a layer more": (
+        (nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(2, 2)),
+        "2.weight is missing there, and is [2, 2] in the job",
+    ),
+    "a layer less": ((nn.Linear(3, 4),), "1.weight is [2, 4] there, and is missing in the job"),
+}
+
+
+@alone
+@pytest.mark.parametrize("model", OTHER_MODELS)
+def test_a_checkpoint_of_another_model_is_refused_with_the_first_tensor_that_differs(
+    model: str, tmp_path: Path
+) -> None:
+    layers, difference = OTHER_MODELS[model]
+    write(tmp_path, 1, 2)
+    with pytest.raises(
+        CheckpointError, match=re.escape(f"step-00000002-a1 is of another model or vocabulary: {difference}")
+    ):
+        load_newest(RunFolder(tmp_path), *other(*layers))
 
 
 def load_on_each_rank(path: Path) -> tuple[int, tuple[str, ...], bool]:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from tests.workers.checkpoints.trained import trained, write, write_format_1
+from tests.workers.checkpoints.trained import draft, trained, write, write_format_1
 from workers.checkpoints.retention import Found, State, look, superseded
-from workers.checkpoints.save import SoFar, save
+from workers.checkpoints.save import save, state_of
 from workers.contract.records import EvaluationRecord
 from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.spec.checkpoint import Checkpoint
@@ -122,5 +122,5 @@ EVALUATION = EvaluationRecord(
 @pytest.mark.parametrize(("step", "expected"), [(7, Found(SOUND, 2, 1.5)), (8, Found(SOUND))])
 def test_an_evaluation_counts_for_the_checkpoint_of_its_own_step(tmp_path: Path, step: int, expected: Found) -> None:
     model, optimizer = trained()
-    save(RunFolder(tmp_path), CheckpointName(step, 1), model, optimizer, so_far=SoFar(evaluation=EVALUATION))
+    save(RunFolder(tmp_path), draft(step, evaluation=EVALUATION), state_of(model, optimizer))
     assert look(RunFolder(tmp_path)) == {CheckpointName(step, 1): expected}

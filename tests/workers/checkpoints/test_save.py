@@ -12,10 +12,11 @@ from torch.distributed.fsdp import fully_shard
 
 from optim import Lamb
 from tests.ranks import run_on_ranks
-from tests.workers.checkpoints.trained import trained, write
-from workers.checkpoints.save import SoFar, remove, save
+from tests.workers.checkpoints.trained import draft, trained, write
+from workers.checkpoints.save import remove, save, state_of
 from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.run.lock import SupersededError
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -33,10 +34,8 @@ def test_the_folder_is_named_by_step_and_attempt(tmp_path: Path) -> None:
 
 def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
     model, optimizer = trained()
-    name = CheckpointName(7, 2)
-    path = save(
-        RunFolder(tmp_path), name, model, optimizer, identity="abc", is_sound=False, so_far=SoFar(1.5, None, 900, 2.5)
-    ).path
+    known = {"identity": "abc", "samples_format": 2, "is_sound": False, "best_loss": 1.5, "tokens": 900, "seconds": 2.5}
+    path = save(RunFolder(tmp_path), draft(7, 2, **known), state_of(model, optimizer)).path
     found = json.loads((path / "manifest.json").read_text())
     assert {key: value for key, value in found.items() if key != "files"} == {
         "format": 2,
@@ -96,7 +95,7 @@ def test_where_the_disk_is_full_the_error_names_the_checkpoint_and_what_was_writ
         with pytest.raises(
             OSError, match=r"step 2 could not be written to .*step-00000002-a1: rank 0: .*File too large"
         ):
-            save(RunFolder(tmp_path), CheckpointName(2, 1), model, optimizer)
+            save(RunFolder(tmp_path), draft(2), state_of(model, optimizer))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001-a1"]
@@ -118,7 +117,7 @@ def save_on_each_rank(path: Path, fails_on: int) -> str:
     if dist.get_rank() == fails_on:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        save(RunFolder(path), CheckpointName(1, 1), model, optimizer)
+        save(RunFolder(path), draft(1), state_of(model, optimizer))
     except OSError as error:
         return str(error)
     finally:
@@ -132,3 +131,31 @@ def test_where_one_rank_cannot_write_all_ranks_say_which_and_nothing_is_left(fai
     assert first == second
     assert f"rank {fails_on}: " in first
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_what_must_be_done_before_the_manifest_is_done_when_the_files_are_there(tmp_path: Path) -> None:
+    found: list[list[str]] = []
+    folder, (model, optimizer) = RunFolder(tmp_path), trained()
+    save(folder, draft(1), state_of(model, optimizer), before_commit=lambda: found.append(folder.store.list()))
+    assert found == [["checkpoints/step-00000001-a1/.metadata", "checkpoints/step-00000001-a1/__0_0.distcp"]]
+
+
+def test_an_attempt_that_is_over_commits_nothing_and_removes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    folder, (model, optimizer) = RunFolder(tmp_path), trained()
+    with pytest.raises(SupersededError, match="attempt 1 is over"):
+        save(folder, draft(2), state_of(model, optimizer), before_commit=lambda: folder.take_over(2))
+    folder.lock.release()
+    assert folder.finished() == [CheckpointName(1, 1)]
+
+
+def test_where_the_manifest_cannot_be_put_the_error_says_why(tmp_path: Path) -> None:
+    folder, (model, optimizer) = RunFolder(tmp_path), trained()
+    with pytest.raises(OSError, match=r"step 2 could not be written to .*step-00000002-a1: .*Is a directory"):
+        save(
+            folder,
+            draft(2),
+            state_of(model, optimizer),
+            before_commit=lambda: folder.store.path(CheckpointName(2, 1).manifest).mkdir(),
+        )
+    assert folder.finished() == []

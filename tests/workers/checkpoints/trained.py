@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,7 +10,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as torch_save
 
 from optim import Lamb
 from workers.checkpoints.save import Saved, save, state_of
-from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.manifests import CheckpointManifest
+from workers.contract.run.folder import RunFolder
 
 
 def trained(seed: int = 0) -> tuple[nn.Module, Lamb]:
@@ -27,8 +29,14 @@ def write(path: Path, *steps: int, attempt: int = 1, seed: int = 0, is_sound: bo
     """Write the checkpoints of these steps; return the last."""
     model, optimizer = trained(seed)
     for step in steps:
-        saved = save(RunFolder(path), CheckpointName(step, attempt), model, optimizer, is_sound=is_sound)
+        described = draft(step, attempt, is_sound=is_sound)
+        saved = save(RunFolder(path), described, state_of(model, optimizer))
     return saved
+
+
+def draft(step: int, attempt: int = 1, **known: Any) -> CheckpointManifest:
+    """The manifest of a checkpoint that one rank writes, without its files."""
+    return CheckpointManifest(step=step, attempt=attempt, world_size=1, files={}, **known)
 
 
 def same(first: tuple[nn.Module, Lamb], second: tuple[nn.Module, Lamb]) -> bool:

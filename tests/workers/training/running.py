@@ -1,6 +1,6 @@
 """Trains in this process, and reads what the run has left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,19 @@ from workers.training.signals import StopRequest
 
 
 def train(
-    document: dict[str, Any], folder: Path, home: Path, *, attempt: int = 1, stop: StopRequest | None = None
+    document: dict[str, Any],
+    folder: Path,
+    home: Path,
+    *,
+    attempt: int = 1,
+    stop: StopRequest | None = None,
+    on_record: Callable[[Record], None] | None = None,
 ) -> RunStatus:
     """Train on one rank alone, or as one of the ranks that there are."""
     spec = parse_spec(document)
     folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if dist.is_initialized() else process_group(spec):
-        reporter = Reporter(RunFolder(folder), attempt) if dist.get_rank() == 0 else None
+        reporter = Reporter(RunFolder(folder), attempt, on_record=on_record) if dist.get_rank() == 0 else None
         try:
             return loop.train(spec, RunFolder(folder), home / "data", reporter=reporter, attempt=attempt, stop=stop)
         finally:

@@ -1,15 +1,18 @@
 """What a run does with checkpoints; tests of the curve are in test_loop."""
 
 import json
+import resource
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from tests.ranks import run_on_ranks
-from tests.workers.small_job import PHASE, document
+from tests.workers.small_job import PHASE, document, four_steps
 from tests.workers.training.running import checkpoints, forget_after, records, steps, train
 from workers.checkpoints.errors import CheckpointError
 from workers.contract.documents import parse_spec
@@ -18,6 +21,7 @@ from workers.contract.records import (
     AlertRecord,
     CheckpointRecord,
     EvaluationRecord,
+    Record,
     RunStatus,
     StatusRecord,
     StepRecord,
@@ -128,6 +132,112 @@ def test_a_run_that_diverges_keeps_its_checkpoints_from_before(text: Path, home:
     assert [Path(path).name for path in saved(tmp_path)[-1].kept or []] == checkpoints(tmp_path)
 
 
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_each_record_says_how_long_training_was_held(
+    asynchronous: bool, text: Path, home: Path, tmp_path: Path
+) -> None:
+    train(document(text, checkpoint={"every_steps": 2, "asynchronous": asynchronous}), tmp_path, home)
+    assert [record.step for record in saved(tmp_path)] == [2, 4, 6]
+    assert all(record.held_s is not None and record.held_s > 0 for record in saved(tmp_path))
+    in_order = [record.step for record in records(tmp_path) if isinstance(record, StepRecord | CheckpointRecord)]
+    assert asynchronous or in_order == [1, 2, 2, 3, 4, 4, 5, 6, 6]
+
+
+def all_bits(folder: Path, target: Path) -> dict[str, torch.Tensor]:
+    """Weights and moments of every checkpoint of a run, by folder and name."""
+    found = {}
+    for name in checkpoints(folder):
+        dcp_to_torch_save(folder / "checkpoints" / name, target)
+        content = torch.load(target, weights_only=True)
+        for tensor, value in content["model"].items():
+            found[f"{name} {tensor}"] = value
+        for tensor, state in content["optimizer"]["state"].items():
+            found |= {f"{name} {tensor} {key}": value for key, value in state.items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("workers", "zero_stage", "replicate"), [(1, 2, 1), (2, 0, 1), (2, 1, 1), (2, 3, 1), (4, 2, 2)]
+)
+def test_written_in_the_background_or_not_checkpoints_hold_the_same_bits(
+    workers: int, zero_stage: int, replicate: int, text: Path, home: Path, tmp_path: Path
+) -> None:
+    parallel = {"workers": workers, "zero_stage": zero_stage, "replicate": replicate}
+    found = []
+    for asynchronous in (True, False):
+        job = four_steps(text, checkpoint={"every_steps": 1, "keep": 9, "asynchronous": asynchronous})
+        folder = tmp_path / str(asynchronous)
+        run_on_ranks(workers, train, job | {"parallel": parallel}, folder, home)
+        found.append(all_bits(folder, tmp_path / "one.pt"))
+    assert found[0].keys() == found[1].keys()
+    assert len({name.partition(" ")[0] for name in found[0]}) == 4
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+class Full:
+    """A disk on which no large file has place any more once a checkpoint was written; the journal, a small one, has.
+
+    Once an alert has told of it, there is place again.
+    """
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def __call__(self, record: Record) -> None:
+        if isinstance(record, CheckpointRecord) and record.step == self._after:
+            limit_files(60_000)
+        if isinstance(record, AlertRecord) and record.level == "error":
+            limit_files(None)
+
+
+def limit_files(size_bytes: int | None) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size_bytes is None else size_bytes, hard))
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_checkpoint_for_which_there_is_no_place_is_left_out_and_training_goes_on(
+    asynchronous: bool, text: Path, home: Path, tmp_path: Path
+) -> None:
+    job = document(text, checkpoint={"every_steps": 2, "keep": 1, "asynchronous": asynchronous})
+    train(job, tmp_path / "straight", home)
+    assert train(job, tmp_path / "full", home, on_record=Full(2)) is RunStatus.SUCCEEDED
+    assert [record.step for record in saved(tmp_path / "full")] == [2, 6]
+    (alert,) = [alert for alert in alerts(tmp_path / "full") if alert.level == "error"]
+    assert alert.title == "A checkpoint could not be written"
+    assert "step 4 could not be written to" in alert.detail
+    assert "File too large" in alert.detail
+    assert "would go on from step 2" in alert.detail
+    curves = [[(s.step, s.loss, s.grad_norm) for s in steps(tmp_path / run)] for run in ("straight", "full")]
+    assert curves[0] == curves[1]
+
+
+def test_a_run_whose_last_checkpoint_has_no_place_has_not_succeeded(text: Path, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"step 6 could not be written .* go on from step 4\. Make room"):
+        train(document(text), tmp_path, home, on_record=Full(4))
+    limit_files(None)
+    assert [record.step for record in saved(tmp_path)] == [2, 4]
+    assert train(document(text), tmp_path, home, attempt=2) is RunStatus.SUCCEEDED
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_told_of(text: Path, home: Path, tmp_path: Path) -> None:
+    class Stuck(FolderStore):
+        def clear(self, folder: str) -> None:
+            if "step-00000002" in folder and self.path(folder).exists():
+                raise OSError("Device or resource busy")
+            super().clear(folder)
+
+    spec, folder = parse_spec(document(text, checkpoint={"every_steps": 2, "keep": 1})), RunFolder(tmp_path)
+    folder.store = Stuck(tmp_path)
+    reporter = Reporter(folder)
+    with process_group(spec):
+        assert loop.train(spec, folder, home / "data", reporter=reporter) is RunStatus.SUCCEEDED
+    reporter.close()
+    told = [alert.detail for alert in alerts(tmp_path) if alert.title == "An old checkpoint cannot be removed"]
+    assert told
+    assert all("step-00000002-a1: Device or resource busy. Remove it by hand" in detail for detail in told)
+
+
 def train_until_told_to_end(document: dict[str, object], folder: Path, home: Path, told: int) -> str:
     """Train; the rank `told` has been told to end when its first step begins."""
     stop = StopRequest()
@@ -180,7 +290,9 @@ def test_a_checkpoint_names_its_text_and_another_text_does_not_go_on_from_it(
     other = tmp_path / "other.txt"
     other.write_text(text.read_text().replace("moon", "stars"))
     shutil.copytree(tmp_path / "first" / "checkpoints", tmp_path / "second" / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"step-00000006-a1 was trained on another text"):
+    difference = r"bert.embeddings.word_embeddings.weight is \[72, 16\] there, and is \[74, 16\] in the job"
+    said = rf"step-00000006-a1 was trained on another text, vocabulary or settings: {difference}"
+    with pytest.raises(CheckpointError, match=said):
         train(document(other), tmp_path / "second", home)
 
 
@@ -206,4 +318,5 @@ def test_the_journal_holds_every_step_of_a_checkpoint_before_its_manifest_is_the
     with process_group(spec):
         loop.train(spec, folder, home / "data", reporter=reporter)
     reporter.close()
-    assert store.steps_before == {2: 2, 4: 4, 6: 6}
+    assert store.steps_before.keys() == {2, 4, 6}
+    assert all(last >= step for step, last in store.steps_before.items())

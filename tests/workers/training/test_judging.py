@@ -102,7 +102,7 @@ def test_an_evaluation_stands_between_its_step_and_the_checkpoint_that_holds_it(
     train(judged(text, apart, 3, checkpoint={"every_steps": 3, "keep": 9}), tmp_path, home)
     kinds = StepRecord | EvaluationRecord | CheckpointRecord
     order = [(record.kind, record.step) for record in records(tmp_path) if isinstance(record, kinds)]
-    assert order[2:5] == [("step", 3), ("evaluation", 3), ("checkpoint", 3)]
+    assert order.index(("step", 3)) < order.index(("evaluation", 3)) < order.index(("checkpoint", 3))
     for record in evaluations(tmp_path):
         manifest = tmp_path / "checkpoints" / f"step-{record.step:08d}-a1" / "manifest.json"
         stored = EvaluationRecord.model_validate(json.loads(manifest.read_text())["evaluation"])

@@ -194,7 +194,7 @@ def test_where_steps_are_reported_in_batches_a_checkpoint_waits_for_those_it_hol
     monkeypatch: pytest.MonkeyPatch, text: Path, home: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(telemetry._STEPS_PER_FLUSH, "cpu", 4)
-    train(document(text, checkpoint={"every_steps": 3, "keep": 9}), tmp_path, home)
+    train(document(text, checkpoint={"every_steps": 3, "keep": 9, "asynchronous": False}), tmp_path, home)
     order = [(r.kind, r.step) for r in records(tmp_path) if isinstance(r, StepRecord | CheckpointRecord)]
     first = [("step", 1), ("step", 2), ("step", 3), ("checkpoint", 3)]
     assert order == [*first, ("step", 4), ("step", 5), ("step", 6), ("checkpoint", 6)]

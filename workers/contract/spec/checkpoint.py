@@ -18,6 +18,10 @@ class Checkpoint(Strict):
     """Whether the best checkpoint of each phase stays for good: the one with the lowest held-out MLM loss, of those
     whose own step was evaluated. The last step of a phase always is, where the job has held-out text."""
 
+    asynchronous: bool = True
+    """Whether training goes on while a checkpoint is written. Each worker then holds a copy of its share of weights and
+    moments in the memory of its machine."""
+
     def is_milestone(self, step: int) -> bool:
         """Tell whether the checkpoint of this step stays for good because it is one of every `keep_every`."""
         return self.keep_every > 0 and step % (self.keep_every * self.every_steps) == 0
