@@ -18,6 +18,7 @@ START_S = 240
 ON_THE_SERVICE = ("system/test_whole_path.py", "system/test_whole_way.py")
 # Begun last, one of these would keep one core busy for long while the others rest.
 LONGEST = (
+    "system/test_elastic.py",
     "server/test_dashboard.py",
     "workers/test_interruption.py",
     "workers/test_train.py",

@@ -17,6 +17,8 @@ status record of the attempt says what follows:
 
 import argparse
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +27,12 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
 from .contract.manifests import UnknownFormatError
 from .contract.problems import SpecError
-from .contract.push import Command
 from .contract.records import RunStatus, StatusRecord
 from .contract.run.folder import RunFolder, RunFolderError
 from .contract.run.lock import LockedError, SupersededError
@@ -38,9 +40,12 @@ from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
 from .training.reporter import Reporter
+from .training.signals import StopRequest, heed_sigterm
 
 COLLECTIVE_TIMEOUT_S = 300
 """A rank that hangs in a collective is given up after this."""
+DRAIN_POLL_S = 2.0
+"""How often rank 0 asks whether a node of the ranks is being taken away; a notice comes 30 s ahead or more."""
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
@@ -119,7 +124,7 @@ def _fit(spec: JobSpec, order: Order) -> RunStatus:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"spec": spec, "order": order},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=_TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=order.workers,
             use_gpu=parallel.gpus_per_worker > 0,
@@ -135,12 +140,26 @@ def _fit(spec: JobSpec, order: Order) -> RunStatus:
     return RunStatus(trainer.fit().return_value)
 
 
+class _Backend(_TorchBackend):  # type: ignore[misc] # not typed
+    """Has each worker heed SIGTERM: this runs in its main thread, and the loop in another."""
+
+    def on_training_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        super().on_training_start(worker_group, backend_config)
+        worker_group.execute(heed_sigterm)
+
+
+class _TorchConfig(TorchConfig):  # type: ignore[misc] # not typed
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        return _Backend
+
+
 def _worker(config: dict[str, Any]) -> str:
     """Run one rank. Imported on the worker, so the driver need not load torch's distributed parts."""
     from . import ranks
     from .checkpoints.errors import CheckpointError
     from .training import loop
-    from .training.signals import StopRequest
+    from .training.signals import of_ray_worker  # not of this module, which travels to the workers as a copy
 
     spec: JobSpec = config["spec"]
     order: Order = config["order"]
@@ -148,7 +167,9 @@ def _worker(config: dict[str, Any]) -> str:
     if ranks.world_size() != order.workers:
         raise RuntimeError(f"Ray started {ranks.world_size()} workers instead of {order.workers}")
     reporter = Reporter(folder, order.attempt) if ranks.rank() == 0 else None
-    stop = StopRequest(Command.MAKE_WAY)
+    stop, nodes = of_ray_worker, set(ranks.gather(ray.get_runtime_context().get_node_id()))
+    if reporter:
+        threading.Thread(target=_watch_nodes, args=(nodes, stop), name="drains", daemon=True).start()
     try:
         return loop.train(spec, folder, order.data, reporter=reporter, attempt=order.attempt, stop=stop).value
     except (SpecError, CorpusError, CheckpointError, loop.DivergedError) as error:
@@ -158,6 +179,19 @@ def _worker(config: dict[str, Any]) -> str:
     finally:
         if reporter:
             reporter.close()
+
+
+def _watch_nodes(nodes: set[str], stop: StopRequest) -> None:
+    """Have all ranks make way, through rank 0, once Ray says that a node of theirs is to be taken away.
+
+    `ray.train.get_preemption_info` would be a barrier over all ranks, and needs one more process.
+    """
+    from ray._private.state import state
+
+    while not stop.is_asked:
+        if nodes & state.get_draining_nodes().keys():
+            stop.ask()
+        time.sleep(DRAIN_POLL_S)
 
 
 def _is_loss(failure: TrainingFailedError) -> bool:

@@ -17,9 +17,9 @@ from server.jobs.resources import Resources, Run
 class RayJobs:
     """The Jobs API of one head node. Every method may raise ClusterUnreachableError."""
 
-    def __init__(self, http: httpx.Client, url: str, token: str) -> None:
+    def __init__(self, http: httpx.Client, url: str, token: str | None) -> None:
         self._http, self._url = http, url
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def check(self, url: str) -> None:
         """Ask for a URL of the cluster, absolute or below the head node's.

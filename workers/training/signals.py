@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C: the first lets the step be finished and a checkpoint be written, a second Ctrl-C ends at once."""
+"""SIGTERM and Ctrl-C: the first lets the step be finished and a checkpoint be written, a second Ctrl-C ends at once.
+
+On Ray there is only SIGTERM, and the loop runs in a thread beside the main one: see `heed_sigterm`.
+"""
 
 import os
 import signal
@@ -51,11 +54,28 @@ class StopRequest:
         finally:
             self._is_training = False
 
+    def ask(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have the loop end after its step, as this signal would."""
+        self.signal = self.signal or number
+
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Take note of a signal."""
-        self.signal = self.signal or signal.Signals(number)
+        told = signal.Signals(number)
+        self.ask(told)
         if not self._is_training:
-            raise InterruptedBeforeTrainingError(self.signal.name)
+            raise InterruptedBeforeTrainingError(told.name)
+
+
+of_ray_worker = StopRequest(Command.MAKE_WAY)
+"""What `heed_sigterm` tells the loop, which runs in another thread of the same process."""
+
+
+def heed_sigterm() -> None:
+    """Take SIGTERM for a request to make way for the next attempt. Only the main thread can call this.
+
+    Ray's own handler would end the process at once. Where Ray wants that, it kills the process a few seconds later.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: of_ray_worker.ask())
 
 
 @contextmanager

@@ -118,3 +118,25 @@ def test_repeated_sigterms_let_the_process_save(start: Callable[..., Process]) -
     process.send(signal.SIGTERM)
     process.send(signal.SIGTERM)
     assert process.is_running()
+
+
+ON_RAY = """
+import threading, time
+from workers.training.signals import heed_sigterm, of_ray_worker
+heed_sigterm()
+def train():
+    print("training", flush=True)
+    while not of_ray_worker.is_asked: time.sleep(0.01)
+    print(of_ray_worker.command.value, flush=True)
+threading.Thread(target=train).start()
+while threading.active_count() > 1: time.sleep(0.01)
+"""
+
+
+def test_a_worker_of_ray_makes_way_at_sigterm_while_its_loop_runs_in_another_thread() -> None:
+    with subprocess.Popen([sys.executable, "-c", ON_RAY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20)[0] == "make_way\n"
+        assert process.returncode == 0

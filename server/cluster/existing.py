@@ -1,0 +1,28 @@
+"""A Ray cluster that somebody else has started: jobs run there, and it is never started or ended from here."""
+
+import httpx
+
+from .ray_jobs import RayJobs
+
+
+class ExistingCluster(RayJobs):
+    """The cluster whose head node answers at `url`, such as http://head:8265. Its nodes must see the server's home."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self._client = httpx.Client(timeout=10.0, trust_env=False)
+        super().__init__(self._client, url.rstrip("/"), token)
+
+    def ensure(self) -> None:
+        """Return if the cluster answers.
+
+        Raises:
+            ClusterUnreachableError: it does not, with the reason.
+        """
+        self.check("/api/version")
+
+    def shutdown(self) -> None:
+        """Leave the cluster as it is: others may use it."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()

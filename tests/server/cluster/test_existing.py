@@ -1,0 +1,56 @@
+"""A cluster that was there before; tests/system/test_elastic.py trains on one."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from server.cluster.existing import ExistingCluster
+from server.errors import ClusterUnreachableError
+
+
+class _Head(BaseHTTPRequestHandler):
+    asked: list[tuple[str, str | None]]
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers["Authorization"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    _Head.asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Head) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_cluster_that_answers_is_used_with_its_token_and_nothing_is_ended_on_leaving(head: str) -> None:
+    cluster = ExistingCluster(f"{head}/", "secret")
+    cluster.ensure()
+    cluster.shutdown()
+    cluster.close()
+    assert _Head.asked == [("/api/version", "Bearer secret")]
+
+
+def test_a_cluster_without_a_token_is_shown_none(head: str) -> None:
+    cluster = ExistingCluster(head)
+    cluster.ensure()
+    cluster.close()
+    assert _Head.asked == [("/api/version", None)]
+
+
+def test_a_cluster_that_does_not_answer_is_unreachable() -> None:
+    cluster = ExistingCluster("http://127.0.0.1:9")
+    with pytest.raises(ClusterUnreachableError, match="does not answer"):
+        cluster.ensure()
+    cluster.close()
