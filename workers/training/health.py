@@ -10,24 +10,24 @@ class Health:
 
     Attributes:
         best_loss: The lowest mean loss between two checkpoints, in nats.
-        skipped_in_a_row: The last steps in which no gradient was finite.
+        bad_in_a_row: The last steps whose loss or gradient was not finite.
     """
 
     def __init__(self) -> None:
         self.best_loss: float | None = None
-        self.skipped_in_a_row = 0
+        self.bad_in_a_row = 0
         self._losses: list[float] = []
 
     def observe(self, loss: float | None, *, skipped: bool) -> None:
         """Take note of one step; `loss` is None where it was not finite."""
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        self.bad_in_a_row = self.bad_in_a_row + 1 if skipped or loss is None else 0
         if loss is not None:
             self._losses.append(loss)
 
     def close_window(self) -> bool:
         """Say whether the steps since the last call were in good order, and begin to look anew."""
         losses, self._losses = self._losses, []
-        if self.skipped_in_a_row or not losses:
+        if self.bad_in_a_row or not losses:
             return False
         mean = sum(losses) / len(losses)
         if self.best_loss is not None and mean > FAR_ABOVE * self.best_loss:

@@ -32,8 +32,8 @@ from .step import Worker, set_up, take_step
 from .telemetry import Telemetry
 from .watch import Watch
 
-MAX_SKIPPED_IN_A_ROW = 20
-"""Steps without a finite gradient after which a run is given up."""
+MAX_BAD_IN_A_ROW = 20
+"""Steps without a finite loss and gradient after which a run is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Run:
 
 
 class DivergedError(RuntimeError):
-    """No gradient was finite for many steps in a row."""
+    """The loss or the gradient was not finite for many steps in a row."""
 
 
 def train(
@@ -85,7 +85,7 @@ def train(
         SupersededError: a newer attempt has begun.
         CheckpointError: there are checkpoints, and all of them are damaged or the newest is of another text or model;
             or that of the last step could not be written.
-        DivergedError: no gradient was finite for `MAX_SKIPPED_IN_A_ROW` steps.
+        DivergedError: the loss or the gradient was not finite for `MAX_BAD_IN_A_ROW` steps.
     """
     text = admit(spec, folder, data, attempt, reporter)
     shards = read_shards(text.folder)
@@ -173,12 +173,12 @@ def _outcome(command: Command | None) -> RunStatus:
 
 
 def _give_up_where_hopeless(run: Run, window: PhaseWindow, step: int) -> None:
-    if run.health.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+    if run.health.bad_in_a_row < MAX_BAD_IN_A_ROW:
         return
     run.checkpoints.finish()
     phase = f"phases[{window.index}]"
     raise DivergedError(
-        f"no finite gradient from step {step - MAX_SKIPPED_IN_A_ROW + 1} to {step} of {phase}; "
+        f"the loss or the gradient was not finite from step {step - MAX_BAD_IN_A_ROW + 1} to {step} of {phase}; "
         f"lower {phase}.lr {window.phase.peak_lr:g} or lengthen its warmup {window.phase.warmup_share:g}"
     )
 

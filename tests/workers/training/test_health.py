@@ -32,11 +32,11 @@ def test_a_single_bad_step_between_good_ones_does_not_count() -> None:
 def test_a_checkpoint_within_a_row_of_skipped_steps_is_not_in_good_order() -> None:
     health = Health()
     assert not window(health, 2.0, None)
-    assert health.skipped_in_a_row == 1
+    assert health.bad_in_a_row == 1
     assert not window(health, None, None)
-    assert health.skipped_in_a_row == 3
+    assert health.bad_in_a_row == 3
     assert window(health, None, 2.0)
-    assert health.skipped_in_a_row == 0
+    assert health.bad_in_a_row == 0
 
 
 def test_each_window_is_judged_by_its_own_steps_and_the_best_of_an_earlier_attempt() -> None:
@@ -45,3 +45,13 @@ def test_each_window_is_judged_by_its_own_steps_and_the_best_of_an_earlier_attem
     assert not window(health, 4.0)
     assert window(health, 3.5)
     assert not health.close_window()
+
+
+def test_a_loss_that_is_not_finite_is_bad_where_its_gradient_was_finite_too() -> None:
+    health = Health()
+    for _ in range(3):
+        health.observe(None, skipped=False)
+    assert health.bad_in_a_row == 3
+    assert not health.close_window()
+    health.observe(2.0, skipped=False)
+    assert health.bad_in_a_row == 0

@@ -151,6 +151,29 @@ def test_a_checkpoint_of_two_workers_is_gone_on_with_by_one(
         assert resumed == pytest.approx(straight, rel=2e-5)
 
 
+def train_attempt(document: dict[str, Any], folder: Path, home: Path, attempt: int) -> RunStatus:
+    return train(document, folder, home, attempt=attempt)
+
+
+def test_a_run_that_loses_one_worker_after_another_follows_the_curve_of_one_worker(
+    text: Path, home: Path, tmp_path: Path
+) -> None:
+    """Four workers take steps 1 and 2, three take 3 and 4, two take 5 and 6, and one takes 7 and 8."""
+    phases = [PHASE | {"global_batch_size": 24, "steps": 8}]
+    job = with_dropout(text, phases=phases, parallel={"workers": {"min": 1, "max": 4}}, export={"at_end": False})
+    train(job, tmp_path / "alone", home)
+    folder = tmp_path / "shrinking"
+    for attempt, workers in enumerate((4, 3, 2, 1), start=1):
+        run_on_ranks(workers, train_attempt, job, folder, home, attempt)
+        taken = [r.step for r in records(folder) if isinstance(r, StepRecord) and r.attempt == attempt]
+        assert taken == list(range(2 * attempt - 1, 9))
+        forget_after(folder, 2 * attempt)
+    for alone, step in zip(steps(tmp_path / "alone"), steps(folder), strict=True):
+        assert (step.rows, step.samples, step.tokens) == (24, alone.samples, alone.tokens)
+    for expected, found in zip(curve(tmp_path / "alone"), curve(folder), strict=True):
+        assert found == pytest.approx(expected, rel=5e-5)
+
+
 def test_a_finished_run_is_not_trained_again(text: Path, home: Path, tmp_path: Path) -> None:
     train(document(text), tmp_path, home)
     before = curve(tmp_path)
@@ -187,7 +210,7 @@ def test_a_run_whose_gradients_stay_infinite_is_given_up_with_a_remedy(text: Pat
     hopeless = PHASE | {"lr": 1e38, "steps": 60, "warmup": 0.0}
     with pytest.raises(loop.DivergedError, match=r"lower phases\[0\]\.lr"):
         train(document(text, phases=[hopeless]), tmp_path, home)
-    assert [step.skipped for step in steps(tmp_path)][-loop.MAX_SKIPPED_IN_A_ROW :] == [True] * 20
+    assert [step.skipped for step in steps(tmp_path)][-loop.MAX_BAD_IN_A_ROW :] == [True] * 20
 
 
 def test_where_steps_are_reported_in_batches_a_checkpoint_waits_for_those_it_holds(
