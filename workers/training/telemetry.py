@@ -21,6 +21,7 @@ from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
 from workers.ranks import all_reduce_sum, gather, rank, world_size
 
+from .agreement import Agreement
 from .clock import StepClock, Times
 from .health import Health
 from .reporter import Reporter
@@ -83,19 +84,26 @@ class Telemetry:
         self._attempt = attempt
         self._steps: list[_Step] = []
         self._sets: dict[tuple[str, ...], TensorsRecord] = {}
+        self._agreement = Agreement(device)
         self._most_steps = self._capacity = _STEPS_PER_FLUSH.get(device.type, _STEPS_PER_FLUSH_ON_A_GPU)
         self._step_s = 0.0  # of this rank, at the last flush
         self._clock = clock
         self.restart_clock()
 
     def record(self, step: int, phase: int, lr: float, sums_S: Tensor, *, flush: bool) -> Command:
-        """Keep what the optimizer says of the step just taken; on a flush, report and return the command to obey."""
+        """Keep what the optimizer says of the step just taken, report on a flush, and return the command to obey.
+
+        A command that arrived in the middle of a step is obeyed after that one or the next.
+        """
         last = self._optimizer.last_step
         if last is None:
             raise RuntimeError(f"step {step} changed nothing: no parameter had a gradient")
         self._steps.append(_Step(step, phase, lr, sums_S, last.names, _numbers(last)))
-        is_due = flush or len(self._steps) >= self._capacity
-        command = self._flush() if is_due else Command.NONE
+        command, is_due = Command.NONE, flush or len(self._steps) >= self._capacity
+        if not is_due:
+            command = self._agreement.exchange(self.wanted)
+        if is_due or command is not Command.NONE:  # a checkpoint may follow, which holds all steps so far
+            command = max(command, self._flush(), key=list(Command).index)
         self._clock.restart()
         return command
 
@@ -107,6 +115,7 @@ class Telemetry:
     def _flush(self) -> Command:
         steps, self._steps = self._steps, []
         wanted = self.wanted
+        self._agreement.forget()  # what was wanted then still is
         is_wanted = [float(each is wanted) for each in Command]
         own = self._clock.take()
         told = torch.tensor([*is_wanted, self._step_s, *own, *self._of_each(own)], dtype=torch.float64)
