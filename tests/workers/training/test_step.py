@@ -2,6 +2,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -10,11 +11,15 @@ from tests.workers.small_job import document
 from workers.contract.documents import parse_spec
 from workers.contract.manifests import read_shards
 from workers.corpus.prepare import prepare
+from workers.model.bert import build
 from workers.ranks import process_group
-from workers.samples.dataset import PreTrainingData
+from workers.samples.dataset import PreTrainingData, open_phase
 from workers.samples.room import room_of
+from workers.training.clock import StepClock
 from workers.training.feeding import draw_share
-from workers.training.step import dropout_seed, set_up, take_step
+from workers.training.optimizer import build_optimizer
+from workers.training.step import Worker, dropout_seed, set_up, take_step
+from workers.training.uploads import Uploads
 
 
 def test_the_seed_of_dropout_differs_with_seed_step_and_first_row_and_stays_the_same() -> None:
@@ -120,3 +125,41 @@ def test_more_micro_batches_make_no_more_exchanges_than_the_stage_wants(text: Pa
         for one, three in copies:  # of one shard, so that there is nothing to be gathered or scattered
             assert one == three
             assert (one.gathered, one.scattered) == (0, 0)
+
+
+class Uploaded(TorchDispatchMode):
+    """Notes what is copied to a device that holds no values, until it is told that it is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own is untyped
+        self.tensors: list[torch.Tensor] = []
+        self.is_enough = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **kwargs or {})
+        if not self.is_enough and isinstance(out, torch.Tensor) and out.is_meta:
+            self.tensors += [each for each in args if isinstance(each, torch.Tensor) and not each.is_meta]
+        return out
+
+
+@pytest.mark.parametrize("kind", [{}, {"packing": True, "whole_word": True}, {"next_sentence": False}])
+def test_a_step_asks_its_device_for_no_value_and_uploads_each_micro_batch_at_once(
+    text: Path, tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    """Any value that the host waited for would be missing on the meta device, and the step would fail."""
+    job = document(text)
+    spec, meta = parse_spec(job | {"data": job["data"] | kind}), torch.device("meta")
+    corpus = prepare(spec.data, tmp_path)
+    data = open_phase(corpus, spec, spec.phases[0])
+    with process_group(spec):
+        module = build(spec.model, data.vocab_size, 0, pad_id=0, next_sentence=spec.data.next_sentence).to(meta)
+        optimizer, uploaded = build_optimizer(spec, module), Uploaded()
+        worker = Worker(spec, meta, module, module, optimizer, 0, Uploads(meta), StepClock(meta, 0))
+        share = draw_share(data, [range(2), range(2, 4), range(4, 6)], meta, room_of(data, 2))
+        optimizer.register_step_pre_hook(lambda *_: setattr(uploaded, "is_enough", True))  # its own are tested with it
+        with uploaded:
+            take_step(worker, 1, 1e-3, share)
+    sums, *flat = uploaded.tensors
+    assert sums is share.sums
+    assert [len(each) for each in flat] == [len(each.batch.flattened(pin=False)) for each in share.micro_batches]
+    assert uploaded.is_enough
