@@ -45,11 +45,15 @@ def section(report: Report, picture: str) -> str:
 
 
 def insert(text: str, measured: str) -> str:
-    """Return a document with the section between its marks exchanged, or at its end if it has none."""
-    before, begin, rest = text.partition(BEGIN)
+    """Return a document with a section exchanged, or put at its end if it has none.
+
+    The marks are the first and the last line of the section.
+    """
+    first, *_, last = measured.splitlines()
+    before, begin, rest = text.partition(first)
     if not begin:
-        before, rest = f"{before.rstrip()}\n\n".lstrip(), f"{END}\n"
-    return before + measured + rest.partition(END)[2]
+        before, rest = f"{before.rstrip()}\n\n".lstrip(), f"{last}\n"
+    return before + measured + rest.partition(last)[2]
 
 
 def main() -> None:
