@@ -2,6 +2,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+PYTHON_VERSION ?= 3.12
 
 BIN := .venv/bin
 # Setuptools warns of every editable installation that it is one.
@@ -14,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test models quick check lock resolve browser clean
+.PHONY: help setup demo test models quick check lock resolve wheels browser clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,6 +48,9 @@ lock: .venv/ready  ## Resolve constraints.txt anew (RAISE='ray torch==2.14.0' ra
 resolve: .venv/ready  ## Ask whether constraints.txt resolves on the public index, for every Python
 	@$(INSTALL) --group lock
 	@scripts/lock --check
+
+wheels: .venv/ready  ## Collect in build/wheels what training needs on a machine without a network (PYTHON_VERSION=3.12)
+	@$(BIN)/python scripts/wheels $(PYTHON_VERSION)
 
 browser:
 	@scripts/chromium
