@@ -2,9 +2,14 @@
 
 import contextlib
 import errno
+import random
 import socket
+from collections.abc import Iterator
 
 import psutil
+
+_NOT_OUTGOING = range(20_000, 32_768)
+"""Outgoing connections begin above these by default, and Ray's workers listen on ports below them."""
 
 
 def obstacle(host: str, port: int) -> str | None:
@@ -20,12 +25,24 @@ def obstacle(host: str, port: int) -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all are held until the last is found, so that they differ."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return different ports that nobody listens on.
+
+    They are none of those that Linux gives to outgoing connections: another program's connection could else take one
+    before the program that it is for listens there.
+    """
+    candidates = iter(random.sample(_NOT_OUTGOING, k=len(_NOT_OUTGOING)))
+    with contextlib.ExitStack() as held:  # until the last is found, so that they differ
+        return [_hold_next(candidates, held) for _ in range(count)]
+
+
+def _hold_next(candidates: Iterator[int], held: contextlib.ExitStack) -> int:
+    for port in candidates:
+        probe = held.enter_context(socket.socket())
+        with contextlib.suppress(OSError):  # somebody listens there
+            probe.bind(("", port))
+            return port
+    first, last = _NOT_OUTGOING[0], _NOT_OUTGOING[-1]
+    raise OSError(f"all ports from {first} to {last} are taken: end some of the programs that listen on them")
 
 
 def _holder(port: int) -> str:

@@ -20,6 +20,7 @@ from server.errors import ClusterUnreachableError
 from server.http.app import create_app
 from server.http.context import Server
 from server.jobs.resources import Resources, Run
+from server.ports import free_ports
 from server.settings import Settings
 from workers.contract.records import tensor_set
 
@@ -134,8 +135,7 @@ def serving(home: Path, cluster: Cluster | None = None, port: int | None = None)
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    [port] = free_ports(1)
     return port
 
 

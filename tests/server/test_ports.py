@@ -22,3 +22,8 @@ def test_free_ports_differ_and_can_be_listened_on() -> None:
     ports = free_ports(5)
     assert len(set(ports)) == 5
     assert [obstacle("127.0.0.1", port) for port in ports] == [None] * 5
+
+
+def test_free_ports_are_none_that_an_outgoing_connection_might_take() -> None:
+    linux_begins_at = 32_768  # unless it was told otherwise: man 7 ip, ip_local_port_range
+    assert all(port < linux_begins_at for port in free_ports(100))
