@@ -64,7 +64,7 @@ def parallelize(model: PretrainingBert, spec: JobSpec, device: torch.device, sta
         return (
             model
             if world_size() == 1
-            else DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            else DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         )
     dtype = compute_dtype(spec, device)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)

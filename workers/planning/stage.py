@@ -76,6 +76,9 @@ def zero_stage(spec: JobSpec, vocab_size: int, workers: int, memory_bytes: int, 
     so that a job computes in the same way on any number of workers: bf16 is autocast at stage 0, and whole layers in
     bf16 from stage 1 on.
 
+    On CPUs, gloo computes a reduce-scatter as an all-reduce, so there stage 1 sends half as much again as stage 0. What
+    each worker saves in the optimizer outweighs that.
+
     Where not even stage 3 leaves room for activations, it is taken all the same: they may be smaller than is assumed.
 
     Args:
