@@ -107,7 +107,7 @@ def _setting(results: Results) -> str:
     setting = results.setting
     rows = {each.rows for each in results.results if each.rows}
     judged = f", judged by {', '.join(f'{count:,}' for count in sorted(rows))} held-out rows" if rows else ""
-    budget = f"{setting.epochs * setting.epoch_rows:,.0f} rows, {setting.epochs:g} of an epoch's {setting.epoch_rows:,}"
+    budget = f"{setting.epochs * setting.epoch_rows:,.0f} rows (epochs: {setting.epochs:g})"
     return (
         f"{setting.model}, {setting.seq_len} tokens, a vocabulary of {setting.vocabulary:,}; each run learns {budget}, "
         f"on {setting.device}{judged}. {number(len(results.results), 'run')} done."
