@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import data, jobs, runs, server
+from . import data, jobs, plan, runs, server
 
 
 class _Commands(TyperGroup):
@@ -66,6 +66,7 @@ for command in (
     server.serve,
     server.demo,
     jobs.submit,
+    plan.plan,
     jobs.clone,
     jobs.jobs,
     jobs.show,

@@ -3,15 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.workers.small_job import PHASE
 from workers.contract.documents import parse_spec
 from workers.contract.problems import SpecError
 from workers.contract.spec.job import JobSpec
-from workers.contract.spec.model import PRESETS
-from workers.model.bert import build
-from workers.planning.stage import SHARE_OF_STATES, parameters, states_bytes, zero_stage
+from workers.planning.attempt import Attempt
+from workers.planning.fit import USABLE, largest
+from workers.planning.stage import zero_stage
 
 VOCAB = 30_522
 
@@ -29,26 +28,16 @@ def spec(preset: str = "bert-large-uncased", workers: int = 8, **parallel: Any) 
     )
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_parameters_are_as_many_as_those_of_the_model(preset: str) -> None:
-    job = spec(preset)
-    with torch.device("meta"):
-        model = build(job.model, VOCAB, seed=0, pad_id=0)
-    counted = parameters(job, VOCAB)
-    assert counted.all == sum(p.numel() for p in model.parameters())
-    assert {sum(p.numel() for p in layer.parameters()) for layer in model.bert.encoder.layer} == {counted.in_a_layer}
-
-
 def test_a_job_that_names_its_stage_gets_it_whatever_the_memory() -> None:
     for stage in range(4):
         assert zero_stage(spec(zero_stage=stage), VOCAB, 8, 1, 2) == stage
 
 
 def least_memory(job: JobSpec, stage: int, workers: int = 8, compute_bytes: int = 4) -> int:
-    return math.ceil(states_bytes(job, stage, VOCAB, workers, compute_bytes) / SHARE_OF_STATES)
+    return math.ceil(largest(Attempt(job, VOCAB, workers, stage, compute_bytes)).total / USABLE)
 
 
-def test_a_stage_left_open_is_the_first_whose_states_leave_room_for_activations() -> None:
+def test_a_stage_left_open_is_the_first_at_which_the_job_fits() -> None:
     job = spec()
     first, second = least_memory(job, 1), least_memory(job, 2)
     assert first > second > least_memory(job, 3)
@@ -59,24 +48,6 @@ def test_a_stage_left_open_is_the_first_whose_states_leave_room_for_activations(
 def test_bert_large_takes_stage_1_on_a_gpu_of_80_gb_whether_alone_or_among_many() -> None:
     assert spec().parallel.zero_stage == "auto"
     assert {zero_stage(spec(workers=size), VOCAB, size, 80 << 30, 2) for size in (1, 2, 8, 64)} == {1}
-
-
-def test_states_are_4_bytes_a_weight_4_a_gradient_and_8_for_both_moments_sharded_or_not() -> None:
-    one = spec("bert-tiny", workers=1)
-    count = parameters(one, VOCAB)
-    assert states_bytes(one, 0, VOCAB, 1, 4) == 16 * count.all
-    assert states_bytes(one, 0, VOCAB, 1, 2) == 18 * count.all
-    eight = spec("bert-tiny")
-    assert states_bytes(eight, 1, VOCAB, 8, 4) == (16 / 8 + 4 + 4) * count.all
-    assert states_bytes(eight, 1, VOCAB, 8, 2) == (16 / 8 + 2 + 4) * count.all
-    assert states_bytes(eight, 2, VOCAB, 8, 4) == (16 / 8 + 4) * count.all + 8 * count.outside
-
-
-def test_copies_of_the_sharded_model_leave_each_worker_larger_shards() -> None:
-    copies, all_shards = spec(replicate=4), spec()
-    for stage in (1, 2, 3):
-        shard = states_bytes(all_shards, stage, VOCAB, 2, 2)
-        assert states_bytes(copies, stage, VOCAB, 8, 2) == shard > states_bytes(all_shards, stage, VOCAB, 8, 2)
 
 
 @pytest.mark.parametrize("stage", [4, -1, "1", "fast"])
