@@ -16,8 +16,8 @@ def test_a_push_carries_records_and_its_attempt_which_older_versions_do_not_name
         Push.model_validate({"records": [LOG | {"kind": "gossip"}]})
 
 
-def test_only_pause_and_stop_end_a_run() -> None:
-    assert [command for command in Command if command.ends_the_run] == [Command.PAUSE, Command.STOP]
+def test_only_making_way_pause_and_stop_end_an_attempt() -> None:
+    assert [command for command in Command if command.ends_the_run] == [Command.MAKE_WAY, Command.PAUSE, Command.STOP]
 
 
 def test_a_reply_without_a_command_asks_nothing_and_a_refusal_may_name_no_record() -> None:
