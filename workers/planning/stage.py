@@ -23,8 +23,8 @@ def zero_stage(spec: JobSpec, vocab_size: int, workers: int, memory_bytes: int, 
     so that a job computes in the same way on any number of workers: bf16 is autocast at stage 0, and whole layers in
     bf16 from stage 1 on.
 
-    On CPUs, gloo computes a reduce-scatter as an all-reduce, so there stage 1 sends half as much again as stage 0. What
-    each worker saves in the optimizer outweighs that.
+    On CPUs, gloo computes a reduce-scatter as an all-reduce, so there stage 1 sends half as much again as stage 0. It
+    is taken there too: whether that or what each worker saves in the optimizer weighs more was not measured.
 
     Where not even stage 3 fits, it is taken all the same: what is planned may be more than what is needed.
 

@@ -1,15 +1,13 @@
 """The traffic of a step beside what torch dispatches on real ranks, and on a thousand that are made up."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor.debug import CommDebugMode
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from benchmarks.communication import one_of
 from benchmarks.exchanges import collectives, summed
 from benchmarks.steps import first_phase_step, make_worker
 from tests.ranks import run_on_ranks
@@ -100,16 +98,6 @@ def test_the_hosts_exchange_counts_once_before_a_step(text: Path, tmp_path: Path
     (counts,) = [each for each in traffic(Attempt(spec, VOCABULARY, 2, 1), spec.phases[0]) if each.of == COUNTS]
     expected = {(counts.collective, counts.ranks): (counts.calls, counts.payload_bytes)}
     assert run_on_ranks(2, exchanged_before_a_step, text, tmp_path) == [expected, expected]
-
-
-@contextmanager
-def one_of(workers: int) -> Iterator[None]:
-    """Be rank 0 of so many that are not there: collectives return at once."""
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=workers)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("workers", [1, 8, 1024])
