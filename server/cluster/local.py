@@ -21,6 +21,7 @@ class LocalCluster:
 
     def __init__(self, folder: Path, num_cpus: int | None = None) -> None:
         self.process = ClusterProcess(folder, num_cpus)
+        self._waited_for, self._waited_since = "", 0.0
         self._http = httpx.Client(timeout=10.0, trust_env=False)
 
     def ensure(self) -> None:
@@ -81,8 +82,14 @@ class LocalCluster:
 
     def _give_up(self, state: ClusterState, reason: str) -> ClusterUnreachableError:
         """End a cluster that never became ready in time; one that was ready once is only waited for."""
-        if state.was_ready or time.time() - state.create_time < START_S:
+        if state.was_ready or self._waited_s(state) < START_S:
             return ClusterUnreachableError(f"the local Ray cluster is not ready yet: {reason}")
         tail = self.process.log_tail()
         self.process.stop()
         return ClusterUnreachableError(f"the local Ray cluster was not ready after {START_S:g} s: {reason}\n{tail}")
+
+    def _waited_s(self, state: ClusterState) -> float:
+        """Return for how many seconds this server has waited for this cluster."""
+        if self._waited_for != state.started:
+            self._waited_for, self._waited_since = state.started, time.monotonic()
+        return time.monotonic() - self._waited_since

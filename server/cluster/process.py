@@ -20,6 +20,7 @@ import psutil
 from server.ports import free_ports
 from workers.contract.files import read_json, secret, write_private
 
+from .identity import start_of
 from .processors import processors
 
 _MARK = "BIGBATCH_CLUSTER"
@@ -34,7 +35,7 @@ class ClusterState:
     """What `cluster.json` holds: the head process and where it listens."""
 
     pid: int
-    create_time: float
+    started: str  # what `start_of` returned
     dashboard_port: int
     agent_port: int
     was_ready: bool = False
@@ -71,14 +72,13 @@ class ClusterProcess:
         found = read_json(self._state_file)
         if found is None:
             return None
-        state = ClusterState(**found)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(state.pid)
-            if process.create_time() == state.create_time and _is_alive(process):
-                return state
-        return None
+        try:
+            state = ClusterState(**found)
+        except TypeError:  # another version wrote it, or somebody changed it
+            return None
+        return state if start_of(state.pid) == state.started else None
 
-    def start(self) -> ClusterState:
+    def start(self) -> None:
         """Start a new cluster, after ending what is left of an old one; it is not ready yet."""
         self.stop()
         self.temp_dir.mkdir(mode=0o700)
@@ -94,10 +94,9 @@ class ClusterProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        state = ClusterState(process.pid, psutil.Process(process.pid).create_time(), dashboard, agent)
-        self._save(state)
+        if started := start_of(process.pid):  # else it has failed already, which `find` tells
+            self._save(ClusterState(process.pid, started, dashboard, agent))
         process.returncode = 0  # it may outlive us on purpose, which Popen would report as a leak
-        return state
 
     def mark_ready(self, state: ClusterState) -> None:
         """Remember that this cluster has answered once."""

@@ -71,11 +71,29 @@ class Service:
         return job
 
     def until_step(self, job_id: str, step: int) -> None:
-        wait_for(lambda: self.job(job_id)["step"] >= step, f"step {step}")
+        self._wait(job_id, lambda job: job["step"] >= step, f"step {step}")
 
     def until_ended(self, job_id: str) -> dict[str, Any]:
-        wait_for(lambda: self.job(job_id)["finished_at"] is not None, f"the end of {job_id}")
-        return self.job(job_id)
+        return self._wait(job_id, lambda job: job["finished_at"] is not None, f"the end of {job_id}")
+
+    def _wait(self, job_id: str, is_over: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """Wait for a job as long as anything at all moves; a standstill fails with what the service has said."""
+        job, seen, since = self.job(job_id), "", time.monotonic()
+        while not is_over(job):
+            if seen != (now := self._said(job_id)):
+                seen, since = now, time.monotonic()
+            assert time.monotonic() - since < PATIENCE_S, f"{PATIENCE_S} s of standstill before {what}: {job}\n{seen}"
+            time.sleep(0.1)
+            job = self.job(job_id)
+        return job
+
+    def _said(self, job_id: str) -> str:
+        """The ends of the server's log, of the job's journal and of what Ray logged."""
+        cluster = ClusterProcess(self.settings.ray)
+        journal = self.settings.run_folder(job_id) / "events.jsonl"
+        drivers = (cluster.temp_dir / "r/session_latest/logs").glob("job-driver-*")
+        logs = [self.log, self.settings.ray / "ray.log", journal, *drivers]
+        return "\n".join(f"{log}:\n{log.read_text(errors='replace')[-2000:]}" for log in logs if log.exists())
 
     def metrics(self, job_id: str) -> dict[str, Any]:
         query = {"series": "loss,mlm_loss", "buckets": "4096"}

@@ -13,6 +13,8 @@ from tests.workers.small_job import document
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 
+pytestmark = pytest.mark.timeout(900)  # a standstill is noticed long before
+
 PHASE = {"seq_len": 32, "global_batch_size": 16, "micro_batch_size": 8, "lr": 2e-2, "warmup": 0.1}
 
 

@@ -17,6 +17,8 @@ import yaml
 from tests.system.service import Service, expect_every_step_once, records_of
 from tests.workers.small_job import document
 
+pytestmark = pytest.mark.timeout(900)  # a standstill is noticed long before
+
 PHASES = [
     {"seq_len": 32, "global_batch_size": 16, "micro_batch_size": 8, "steps": 120, "lr": 1e-2, "warmup": 0.1},
     {"seq_len": 48, "global_batch_size": 8, "micro_batch_size": 4, "steps": 40, "lr": 5e-3, "reset": ["step"]},
