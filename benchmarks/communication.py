@@ -38,8 +38,8 @@ from workers.model import sharding
 from workers.model.bert import build
 from workers.planning.attempt import Attempt
 from workers.planning.traffic import COUNTS, Exchange, traffic
-from workers.training.clock import StepClock
 from workers.training.optimizer import build_optimizer
+from workers.training.reporting.clock import StepClock
 from workers.training.step import Worker
 from workers.training.uploads import Uploads
 

@@ -11,8 +11,8 @@ from workers.planning.activations import masked_positions
 from workers.planning.attempt import Attempt
 from workers.samples.batch import Batch
 from workers.training.feeding import Share
+from workers.training.reporting.telemetry import Sums
 from workers.training.step import Worker, set_up, take_step
-from workers.training.telemetry import Sums
 from workers.training.uploads import MicroBatch
 
 SPECIAL = 5

@@ -36,7 +36,7 @@ from workers.model.bert import build
 from workers.ranks import process_group
 from workers.samples.dataset import PreTrainingData
 from workers.training import loop
-from workers.training.reporter import Reporter
+from workers.training.reporting.reporter import Reporter
 
 MATMULS = 15
 """Products that the machine's rate is the median of, before each turn."""

@@ -39,8 +39,8 @@ from .contract.run.lock import LockedError, SupersededError
 from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
-from .training.reporter import Reporter
-from .training.signals import StopRequest, heed_sigterm
+from .training.reporting.reporter import Reporter
+from .training.safety.signals import StopRequest, heed_sigterm
 
 COLLECTIVE_TIMEOUT_S = 300
 """A rank that hangs in a collective is given up after this."""
@@ -109,7 +109,7 @@ def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
     from .corpus.prepare import prepare
     from .corpus.work.cluster import on_cluster
     from .corpus.work.pool import if_large
-    from .training.preparation import progress_to
+    from .training.reporting.preparation import progress_to
 
     reporter = Reporter(folder, order.attempt)
     try:
@@ -159,7 +159,7 @@ def _worker(config: dict[str, Any]) -> str:
     from . import ranks
     from .checkpoints.errors import CheckpointError
     from .training import loop
-    from .training.signals import of_ray_worker  # not of this module, which travels to the workers as a copy
+    from .training.safety.signals import of_ray_worker  # not of this module, which travels to the workers as a copy
 
     spec: JobSpec = config["spec"]
     order: Order = config["order"]

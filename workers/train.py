@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from .training.signals import InterruptedBeforeTrainingError, stop_on_signals
+from .training.safety.signals import InterruptedBeforeTrainingError, stop_on_signals
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

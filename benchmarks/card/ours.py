@@ -14,7 +14,7 @@ from workers.contract.records import EvaluationRecord, Record, StepRecord
 from workers.contract.run.folder import RunFolder
 from workers.ranks import process_group
 from workers.training import loop
-from workers.training.reporter import Reporter
+from workers.training.reporting.reporter import Reporter
 
 BLOCK = 4
 """Steps from one evaluation to the next. The clock of the records is read there, so a block is timed by itself."""

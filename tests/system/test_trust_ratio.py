@@ -14,12 +14,12 @@ from tests.browser import browser, browser_page, complaints
 from tests.server.test_dashboard import cell, expect_cell, fact, half, open_job, settle, sign_in
 from tests.serving import Served
 from workers.contract.run.folder import RunFolder
-from workers.training import telemetry
-from workers.training.clock import StepClock
-from workers.training.health import Health
-from workers.training.reporter import Reporter
-from workers.training.signals import StopRequest
-from workers.training.telemetry import Sums, Telemetry
+from workers.training.reporting import telemetry
+from workers.training.reporting.clock import StepClock
+from workers.training.reporting.reporter import Reporter
+from workers.training.reporting.telemetry import Sums, Telemetry
+from workers.training.safety.health import Health
+from workers.training.safety.signals import StopRequest
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from workers import ranks
 from workers.contract.run.folder import RunFolder
 from workers.training import loop
-from workers.training.reporter import Reporter
+from workers.training.reporting.reporter import Reporter
 folder, attempt, data = RunFolder(Path(sys.argv[1])), int(sys.argv[2]), Path(sys.argv[3])
 folder.take_over(attempt)
 try:

@@ -24,8 +24,8 @@ from workers.corpus.tokenizer_files import publish_prepared
 from workers.planning.size import check_size
 from workers.samples.dataset import open_phase
 
-from .preparation import describe, progress_to, waiting_to
-from .reporter import Reporter
+from .reporting.preparation import describe, progress_to, waiting_to
+from .reporting.reporter import Reporter
 
 PREPARATION_TIMEOUT = timedelta(days=2)
 """How long machines without a common data folder wait for the one that is the last to have prepared the text."""

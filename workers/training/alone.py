@@ -30,8 +30,8 @@ from workers.contract.spec.job import JobSpec
 from workers.planning.size import check_size
 
 from . import loop
-from .reporter import Reporter
-from .signals import InterruptedBeforeTrainingError, StopRequest
+from .reporting.reporter import Reporter
+from .safety.signals import InterruptedBeforeTrainingError, StopRequest
 
 
 class _RefusedError(Exception):

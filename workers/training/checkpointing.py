@@ -16,11 +16,11 @@ from workers.contract.phases import PhaseWindow
 from workers.contract.records import AlertRecord, CheckpointRecord, LogRecord
 from workers.contract.run.folder import CheckpointName, RunFolder
 
-from .health import Health
 from .judging import Judge
-from .reporter import Reporter
+from .reporting.reporter import Reporter
+from .reporting.telemetry import Telemetry
+from .safety.health import Health
 from .step import Worker
-from .telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 
-from .reporter import Reporter
+from .reporting.reporter import Reporter
 
 
 def export_at_end(folder: RunFolder, spec: JobSpec, data: Path, reporter: Reporter | None) -> str | None:

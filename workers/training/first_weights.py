@@ -15,7 +15,7 @@ from workers.corpus import shards, vocabulary
 from workers.model.bert import PretrainingBert
 from workers.model.pretrained import Taken, take_weights
 
-from .reporter import Reporter
+from .reporting.reporter import Reporter
 
 
 def take_first_weights(

@@ -8,9 +8,9 @@ from workers.contract.push import Command
 from workers.contract.records import EvaluationRecord
 from workers.evaluation.held_out import Figures, HeldOut
 
-from .reporter import Reporter
+from .reporting.reporter import Reporter
+from .reporting.telemetry import Telemetry, finite
 from .step import Worker
-from .telemetry import Telemetry, finite
 
 
 class Judge:

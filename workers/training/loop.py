@@ -23,14 +23,14 @@ from .checkpointing import Checkpoints
 from .export_at_end import export_at_end
 from .feeding import feed
 from .first_weights import take_first_weights
-from .health import Health
 from .judging import Judge
 from .optimizer import reset_step, schedule_of
-from .reporter import Reporter
-from .signals import StopRequest
+from .reporting.reporter import Reporter
+from .reporting.telemetry import Telemetry
+from .safety.health import Health
+from .safety.signals import StopRequest
+from .safety.watch import Watch
 from .step import Worker, set_up, take_step
-from .telemetry import Telemetry
-from .watch import Watch
 
 MAX_BAD_IN_A_ROW = 20
 """Steps without a finite loss and gradient after which a run is given up."""

@@ -16,9 +16,9 @@ from workers.model.bert import PretrainingBert, build
 from workers.model.compilation import compile_parts, compiles
 from workers.samples.draws import Purpose, draw
 
-from .clock import Mark, StepClock
 from .feeding import Share
 from .optimizer import build_optimizer, set_lr
+from .reporting.clock import Mark, StepClock
 from .uploads import Uploads
 
 

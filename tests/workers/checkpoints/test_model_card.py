@@ -5,7 +5,7 @@ import yaml
 from workers.checkpoints.model_card import model_card
 from workers.contract.records import EvaluationRecord, StepRecord
 from workers.contract.run.folder import RunFolder
-from workers.training.reporter import Reporter
+from workers.training.reporting.reporter import Reporter
 
 STEP = {"phase": 0, "loss": 3.0, "mlm_loss": 2.5, "nsp_loss": 0.5, "mlm_accuracy": 0.25, "lr": 0.1, "grad_norm": 1.0}
 REST = {"clip_coef": 1.0, "skipped": False, "tokens_per_s": 10.0, "step_s": 1.0, "trust_ratio": None}

@@ -30,8 +30,8 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.run.store import FolderStore
 from workers.ranks import process_group
 from workers.training import loop
-from workers.training.reporter import Reporter
-from workers.training.signals import StopRequest
+from workers.training.reporting.reporter import Reporter
+from workers.training.safety.signals import StopRequest
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from tests.workers.training.running import forget_after, records, steps, train
 from workers.contract.push import Command
 from workers.contract.records import CheckpointRecord, RunStatus, StatusRecord, StepRecord
 from workers.contract.sources import CorpusError
-from workers.training import loop, telemetry
+from workers.training import loop
+from workers.training.reporting import telemetry
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from workers.model.bert import build
 from workers.ranks import process_group
 from workers.samples.dataset import PreTrainingData, open_phase
 from workers.samples.room import room_of
-from workers.training.clock import StepClock
 from workers.training.feeding import draw_share
 from workers.training.optimizer import build_optimizer
+from workers.training.reporting.clock import StepClock
 from workers.training.step import Worker, dropout_seed, set_up, take_step
 from workers.training.uploads import Uploads
 

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys, time
-from workers.training.signals import InterruptedBeforeTrainingError, stop_on_signals
+from workers.training.safety.signals import InterruptedBeforeTrainingError, stop_on_signals
 with stop_on_signals() as stop:
     try:
         print("preparing", flush=True)
@@ -122,7 +122,7 @@ def test_repeated_sigterms_let_the_process_save(start: Callable[..., Process]) -
 
 ON_RAY = """
 import threading, time
-from workers.training.signals import heed_sigterm, of_ray_worker
+from workers.training.safety.signals import heed_sigterm, of_ray_worker
 heed_sigterm()
 def train():
     print("training", flush=True)

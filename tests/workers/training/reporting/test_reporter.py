@@ -8,7 +8,7 @@ from tests.workers.control_plane import ControlPlane
 from workers.contract.push import Command
 from workers.contract.records import RECORD, LogRecord, Record
 from workers.contract.run.folder import RunFolder
-from workers.training.reporter import Reporter
+from workers.training.reporting.reporter import Reporter
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from optim import Lamb, LastStep
 from workers.contract.push import Command
 from workers.contract.records import VECTORS, StepRecord, TensorsRecord
 from workers.ranks import all_reduce_sum, gather, rank, world_size
+from workers.training.safety.agreement import Agreement
+from workers.training.safety.health import Health
+from workers.training.safety.signals import StopRequest
 
-from .agreement import Agreement
 from .clock import StepClock, Times
-from .health import Health
 from .reporter import Reporter
-from .signals import StopRequest
 
 _STEPS_PER_FLUSH = {"cpu": 1}
 _STEPS_PER_FLUSH_ON_A_GPU = 10

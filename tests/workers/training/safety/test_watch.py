@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from tests.ranks import run_on_ranks
-from workers.training.watch import HUNG, Watch
+from workers.training.safety.watch import HUNG, Watch
 
 LIMIT = timedelta(seconds=6)
 _SPAWN = multiprocessing.get_context("spawn")

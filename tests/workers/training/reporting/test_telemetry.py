@@ -16,12 +16,12 @@ from optim import Lamb
 from tests.ranks import run_on_ranks
 from workers.contract.records import RECORD, Record, StepRecord, TensorsRecord
 from workers.contract.run.folder import RunFolder
-from workers.training import telemetry
-from workers.training.clock import Mark, StepClock
-from workers.training.health import Health
-from workers.training.reporter import Reporter
-from workers.training.signals import StopRequest
-from workers.training.telemetry import Sums, Telemetry
+from workers.training.reporting import telemetry
+from workers.training.reporting.clock import Mark, StepClock
+from workers.training.reporting.reporter import Reporter
+from workers.training.reporting.telemetry import Sums, Telemetry
+from workers.training.safety.health import Health
+from workers.training.safety.signals import StopRequest
 
 CPU = torch.device("cpu")
 SUMS = Sums(mlm_loss=14.0, nsp_loss=6.0, correct=1.0, masked=4.0, pairs=8.0, tokens=120.0, samples=8.0, rows=5.0)
@@ -129,7 +129,7 @@ def test_a_step_tells_its_counts_and_the_means_over_the_batch(job: Job) -> None:
 
 def test_a_step_without_masked_positions_has_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(tmp_path, flush_every=1, monkeypatch=monkeypatch)
-    monkeypatch.setattr("tests.workers.training.test_telemetry.SUMS", SUMS._replace(mlm_loss=0.0, masked=0.0))
+    monkeypatch.setattr("tests.workers.training.reporting.test_telemetry.SUMS", SUMS._replace(mlm_loss=0.0, masked=0.0))
     job.step(1, "abc")
     job.reporter.close()
     assert (job.steps()[0].loss, job.steps()[0].mlm_loss, job.steps()[0].nsp_loss) == (None, None, 0.75)

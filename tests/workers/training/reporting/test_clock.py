@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from workers.training.clock import NOTHING, Mark, StepClock
+from workers.training.reporting.clock import NOTHING, Mark, StepClock
 
 CPU = torch.device("cpu")
 

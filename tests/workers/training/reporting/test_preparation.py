@@ -12,8 +12,8 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.samples.dataset import open_phase
-from workers.training.preparation import describe, progress_to, waiting_to
-from workers.training.reporter import Reporter
+from workers.training.reporting.preparation import describe, progress_to, waiting_to
+from workers.training.reporting.reporter import Reporter
 
 Write = Callable[..., str]
 TEXT = "\n\n".join(f"The {word} is old. It is very red. We see it here." for word in ["door", "ferry", "bell"] * 30)

@@ -13,9 +13,10 @@ from tests.workers.small_job import PHASE, document
 from tests.workers.training.running import checkpoints, records, train
 from workers.contract.push import Command
 from workers.contract.records import StepRecord
-from workers.training import loop, telemetry
-from workers.training.agreement import Agreement
-from workers.training.signals import StopRequest
+from workers.training import loop
+from workers.training.reporting import telemetry
+from workers.training.safety.agreement import Agreement
+from workers.training.safety.signals import StopRequest
 from workers.training.step import take_step
 
 WISHES = [

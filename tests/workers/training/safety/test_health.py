@@ -1,4 +1,4 @@
-from workers.training.health import Health
+from workers.training.safety.health import Health
 
 
 def window(health: Health, *losses: float | None) -> bool:
