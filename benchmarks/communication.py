@@ -123,7 +123,9 @@ def row(way: str, spec: JobSpec) -> Row:
         workers=workers,
         calls=len(seen),
         payload_bytes=sum(each.payload_bytes for each in seen),
-        sent_bytes=sum(Exchange(each.name, "", each.ranks, 1, each.payload_bytes).wire_bytes for each in seen),
+        sent_bytes=sum(
+            Exchange.in_a_ring(each.name, "", each.ranks, 1, each.payload_bytes).wire_bytes for each in seen
+        ),
         planned_bytes=sum(each.wire_bytes for each in planned),
     )
 

@@ -20,6 +20,9 @@ def submit(
     name: Annotated[str | None, typer.Option(help="A name to use instead of the one in the file.")] = None,
     changes: Changes = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only have the server check the job, and print what it would take.")
+    ] = False,
     as_json: Json = False,
     home: Home,
     url: Url = None,
@@ -31,8 +34,13 @@ def submit(
     """
     from .files import read_job
 
+    if dry_run and watch:
+        raise typer.BadParameter("a dry run starts no job that could be watched", param_hint="--watch")
     document, _ = read_job(file, name, changes or ())
     with _client(home, url, token) as client:
+        if dry_run:
+            _show_plan(client.plan(document), as_json=as_json)
+            return
         _tell(client, client.submit(document), watch=watch, as_json=as_json)
 
 
@@ -136,6 +144,20 @@ def _tell(client: "Client", job: "JsonObject", *, watch: bool, as_json: bool) ->
         typer.echo(f"{job['id']} is {job['status']}: {client.url}/jobs/{job['id']}")
     if watch:
         _watch(client, job["id"], as_json=as_json)
+
+
+def _show_plan(plan: "JsonObject", *, as_json: bool) -> None:
+    from pydantic import TypeAdapter
+
+    from workers.planning.plan import Plan
+
+    from .plan_tables import print_plan
+    from .tables import print_json
+
+    if as_json:
+        print_json(plan)
+    else:
+        print_plan(TypeAdapter(Plan).validate_python(plan))
 
 
 def _client(home: Path, url: str | None, token: str | None) -> "Client":

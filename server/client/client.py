@@ -56,6 +56,10 @@ class Client:
         """Submit a job exactly once, even if the first answer is lost."""
         return self._create("/v1/jobs", document)
 
+    def plan(self, document: JsonObject) -> JsonObject:
+        """Have a job checked as if it were submitted, and return its plan (`workers.planning.plan.Plan`)."""
+        return self._request("POST", "/v1/jobs", params={"dry_run": True}, json=document)
+
     def clone(self, prefix: str, from_step: int | None = None, changes: JsonObject | None = None) -> JsonObject:
         """Submit a job again, exactly once, with other settings; with `from_step`, it goes on from that checkpoint."""
         body = {"from_step": from_step, "set": changes or {}}

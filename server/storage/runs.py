@@ -14,7 +14,7 @@ from server.jobs.job import Job
 from server.settings import Settings
 from workers.contract.push import ControlPlane
 from workers.contract.records import Record
-from workers.contract.run.branches import branch, named_run
+from workers.contract.run.branches import branch, find_start, named_run
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.mending import read_entries, stand_in
 from workers.contract.spec.job import JobSpec
@@ -66,6 +66,14 @@ class RunFolders:
         """
         folder = self.folder(job_id)
         branch(RunFolder(folder), spec, start, named_run(start, folder.parent))
+
+    def check_start(self, spec: JobSpec, start: StartFrom) -> None:
+        """Check what can be checked of a branch without reading the files of the checkpoint that it goes on from.
+
+        Raises:
+            SpecError: there is no such run or checkpoint, or the specification sets what a branch cannot set.
+        """
+        find_start(spec, start, named_run(start, self.folder("")))
 
     def discard(self, job_id: str) -> None:
         """Remove what was prepared for a job that is not stored after all."""

@@ -3,6 +3,9 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from workers.contract.manifests import ShardsManifest
 from workers.contract.spec.job import JobSpec
@@ -35,9 +38,9 @@ class PhasePlan:
     tokens: int
     """Positions of all rows, padding among them."""
     epochs: float | None
-    """How often the text is gone through; None where it is not prepared on this machine."""
+    """How often the text is gone through; null where it is not prepared on this machine."""
     hours: float | None
-    """None where no rate is known."""
+    """null where no rate is known."""
     memory: Memory
     memory_bytes: int
     exchanges: list[Exchange]
@@ -57,12 +60,14 @@ class StagePlan:
     sent_bytes: list[int]
     """In a step of each phase."""
     fits: bool | None
-    """Into the memory that was given; None where none was."""
+    """Into the memory that was given; null where none was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a job takes on one number of workers."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     parameters: int

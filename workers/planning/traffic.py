@@ -1,6 +1,7 @@
 """What a worker exchanges with the others in a step, collective by collective."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
 from workers.contract.spec.phase import Phase
 
@@ -22,15 +23,17 @@ class Exchange:
     ranks: int
     """That take part."""
     calls: int | None
-    """In a step; None where torch decides."""
+    """In a step; null where torch decides."""
     payload_bytes: int
     """In all calls of a step: of the tensors as a rank has them when they are whole."""
-    wire_bytes: float = field(init=False)
+    wire_bytes: float
     """What each rank sends in these calls, and receives, where the ranks form a ring."""
 
-    def __post_init__(self) -> None:
-        rounds = 2 if self.collective == "all-reduce" else 1
-        object.__setattr__(self, "wire_bytes", rounds * self.payload_bytes * (self.ranks - 1) / self.ranks)
+    @classmethod
+    def in_a_ring(cls, collective: str, of: str, ranks: int, calls: int | None, payload_bytes: int) -> Self:
+        """Return the exchange with what each rank sends."""
+        rounds = 2 if collective == "all-reduce" else 1
+        return cls(collective, of, ranks, calls, payload_bytes, rounds * payload_bytes * (ranks - 1) / ranks)
 
 
 def traffic(attempt: Attempt, phase: Phase) -> list[Exchange]:
@@ -45,30 +48,30 @@ def _weights(attempt: Attempt, phase: Phase) -> list[Exchange]:
     times = 2 * attempt.micro_batches(phase) if attempt.stage == 3 else 1
     whole = attempt.parameters.shard(attempt.shards) * attempt.shards
     calls, payload = times * _together(attempt), times * whole * attempt.compute_bytes
-    return [Exchange("all-gather", "weights", attempt.shards, calls, payload)]
+    return [Exchange.in_a_ring("all-gather", "weights", attempt.shards, calls, payload)]
 
 
 def _gradients(attempt: Attempt, phase: Phase) -> list[Exchange]:
     trained = attempt.parameters.trained()
     if attempt.stage == 0:
-        return [Exchange("all-reduce", "gradients", attempt.workers, None, trained.elements * FP32_BYTES)]
+        return [Exchange.in_a_ring("all-reduce", "gradients", attempt.workers, None, trained.elements * FP32_BYTES)]
     times = attempt.micro_batches(phase) if attempt.stage >= 2 else 1
     shard_bytes = trained.shard(attempt.shards) * FP32_BYTES
     calls, payload = times * _together(attempt), times * shard_bytes * attempt.shards
     return [
-        Exchange("reduce-scatter", "gradients", attempt.shards, calls, payload),
-        Exchange("all-reduce", "gradients of the copies", attempt.replicas, _together(attempt), shard_bytes),
+        Exchange.in_a_ring("reduce-scatter", "gradients", attempt.shards, calls, payload),
+        Exchange.in_a_ring("all-reduce", "gradients of the copies", attempt.replicas, _together(attempt), shard_bytes),
     ]
 
 
 def _norms(attempt: Attempt) -> list[Exchange]:
     """Return what LAMB asks for: the norm of all gradients, and two sums for each tensor."""
     numbers = 1 + 2 * attempt.parameters.trained().tensors
-    return [Exchange("all-reduce", "norms", attempt.shards, 2, numbers * FP64_BYTES)]
+    return [Exchange.in_a_ring("all-reduce", "norms", attempt.shards, 2, numbers * FP64_BYTES)]
 
 
 def _counts(attempt: Attempt) -> Exchange:
-    return Exchange("all-reduce", COUNTS, attempt.workers, 1, 2 * INT64_BYTES)
+    return Exchange.in_a_ring("all-reduce", COUNTS, attempt.workers, 1, 2 * INT64_BYTES)
 
 
 def _together(attempt: Attempt) -> int:

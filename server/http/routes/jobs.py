@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from server.errors import TransitionError
@@ -20,7 +20,9 @@ from workers.contract.problems import Problem, SpecError, explain
 from workers.contract.sources import check_files, warnings
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.strict import Positive
+from workers.planning.plan import Plan, plan
 from workers.planning.size import shortage
+from workers.planning.text import prepared
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -34,6 +36,10 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+
+
+_DRY_RUN = "Only check the job and return its plan, with status 200; nothing is submitted."
+_PLAN = TypeAdapter(Plan)
 
 
 class JobPage(BaseModel):
@@ -54,18 +60,30 @@ class Submitted(Job):
     """What may be wrong with the job all the same."""
 
 
-@router.post("", status_code=201, openapi_extra=_BODY)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": Submitted | Plan, "description": "The job of an earlier request with this key, or a plan."}
+}
+
+
+@router.post("", status_code=201, response_model=Submitted, responses=_ANSWERS, openapi_extra=_BODY)
 async def submit(
     request: Request,
     response: Response,
     server: ServerParts,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
-) -> Submitted:
+    dry_run: Annotated[bool, Query(description=_DRY_RUN)] = False,
+) -> Submitted | Response:
     """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200.
 
     A job that needs more than the whole cluster has is refused with 422. While the cluster is not known, it is queued.
+
+    With `dry_run`, a bad job is refused in the same way, but nothing is stored. The answer is a Plan: what the job
+    takes on the most workers that it allows. The files of the checkpoint that a branch goes on from are not read.
     """
     document = await read_job_document(request)
+    if dry_run:
+        made = await run_in_threadpool(_plan, server, document)
+        return Response(_PLAN.dump_json(made), media_type="application/json")
     job, is_new = await run_in_threadpool(_create, server, document, idempotency_key)
     server.scheduler.wake()
     response.status_code = 201 if is_new else 200
@@ -153,7 +171,14 @@ def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submi
     return _create(server, set_fields(document, body.set), key, parent=job.id)
 
 
-def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
+def _plan(server: Server, document: Any) -> Plan:
+    spec = _checked(server, document)
+    if spec.start_from is not None:
+        server.folders.check_start(spec, spec.start_from)
+    return plan(spec, prepared=prepared(spec.data, server.folders.data))
+
+
+def _checked(server: Server, document: Any) -> JobSpec:
     spec = parse_spec(document)
     if spec.start_from is None:  # a branch has weights already
         check_folder(spec.model)
@@ -161,6 +186,11 @@ def _create(server: Server, document: Any, key: str | None, parent: str | None =
     total = server.scheduler.resources
     if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
         raise SpecError([problem])
+    return spec
+
+
+def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
+    spec = _checked(server, document)
     job, is_new = _stored(server, spec, key, parent)
     if is_new:
         server.folders.prepare(job)

@@ -120,3 +120,14 @@ def test_a_branch_from_a_step_that_is_not_there_is_refused_with_a_remedy(served:
     (error,) = json.loads(result.stderr)["errors"]
     assert error["field"] == "start_from.step"
     assert error["remedy"] == "it has no other, so begin a run of its own, or wait for one"
+
+
+def test_a_dry_run_prints_what_plan_prints_and_submits_nothing(served: Served, home: list[str], job_file: Path) -> None:
+    planned = run_bigbatch("plan", job_file, *home[:2])
+    dry = run_bigbatch("submit", job_file, "--dry-run", *home)
+    assert (dry.exit_code, dry.stdout) == (0, planned.stdout)
+    assert "tiny: " in dry.stdout
+    as_json = run_bigbatch("submit", job_file, "--dry-run", "--json", *home)
+    assert json.loads(as_json.stdout) == json.loads(run_bigbatch("plan", job_file, "--json", *home[:2]).stdout)
+    assert served.http.get("/v1/jobs").json()["jobs"] == []
+    assert run_bigbatch("submit", job_file, "--dry-run", "--watch", *home).exit_code == 2

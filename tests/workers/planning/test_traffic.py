@@ -111,5 +111,5 @@ def test_calls_and_bytes_are_those_of_a_rank_among_up_to_a_thousand(stage: int, 
 
 
 def test_a_ring_sends_all_but_a_ranks_own_part_once_or_for_an_all_reduce_twice() -> None:
-    assert Exchange("all-gather", "weights", 4, 1, 1000).wire_bytes == 750
-    assert Exchange("all-reduce", "gradients", 4, 1, 1000).wire_bytes == 1500
+    assert Exchange.in_a_ring("all-gather", "weights", 4, 1, 1000).wire_bytes == 750
+    assert Exchange.in_a_ring("all-reduce", "gradients", 4, 1, 1000).wire_bytes == 1500

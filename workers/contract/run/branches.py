@@ -36,10 +36,7 @@ def branch(folder: RunFolder, spec: JobSpec, start: StartFrom, parent: RunFolder
         SpecError: there is no such run or checkpoint, it cannot be read, or the specification changes what a branch
             cannot change.
     """
-    check_branch(_spec(start, parent), spec, start.step)
-    name = max((each for each in parent.finished() if each.step == start.step), default=None)
-    if name is None:
-        raise _gone(start, parent)
+    name = find_start(spec, start, parent)
     try:
         manifest = _take(folder, parent, name)
         identity = manifest.identity or parent.manifest().identity
@@ -50,6 +47,19 @@ def branch(folder: RunFolder, spec: JobSpec, start: StartFrom, parent: RunFolder
         raise SpecError([_problem(start, f"this checkpoint cannot be taken: {error}", _others(parent, name))]) from None
     origin = Parent(run=start.run, step=start.step)
     folder.put_manifest(folder.manifest().model_copy(update={"identity": identity, "parent": origin}))
+
+
+def find_start(spec: JobSpec, start: StartFrom, parent: RunFolder) -> CheckpointName:
+    """Return the checkpoint `start` of the run `parent`, whose files are not read yet.
+
+    Raises:
+        SpecError: there is no such run or checkpoint, or the specification changes what a branch cannot change.
+    """
+    check_branch(_spec(start, parent), spec, start.step)
+    name = max((each for each in parent.finished() if each.step == start.step), default=None)
+    if name is None:
+        raise _gone(start, parent)
+    return name
 
 
 def _spec(start: StartFrom, parent: RunFolder) -> JobSpec:
