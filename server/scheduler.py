@@ -12,7 +12,7 @@ from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
 from .jobs.queue import Action, Decision, Facts, decide
-from .jobs.resources import Resources
+from .jobs.resources import Node
 from .jobs.status import JobStatus
 from .storage.jobs import Store
 from .storage.runs import RunFolders
@@ -33,8 +33,8 @@ class Scheduler:
         self._submitting_since: dict[str, float] = {}
         self.obstacle: str | None = "the scheduler has not asked the cluster yet"
         """Why jobs cannot be started now; None when they can."""
-        self.resources: Resources | None = None
-        """What the whole cluster has; None while it is not known."""
+        self.nodes: Sequence[Node] | None = None
+        """The nodes of the cluster; None while they are not known."""
 
     def wake(self) -> None:
         """Take the next turn now."""
@@ -63,7 +63,7 @@ class Scheduler:
             # Without an answer nothing is known of the runs, so nothing is done: none is taken for dead.
             if self.obstacle != error.detail:
                 log.info("waiting for the cluster: %s", error.detail)
-            self.obstacle, self.resources = error.detail, None
+            self.obstacle, self.nodes = error.detail, None
         except Exception:
             log.exception("a turn of the scheduler failed; the next one follows")
 
@@ -78,9 +78,9 @@ class Scheduler:
     def _facts(self) -> Facts:
         jobs = self._store.unfinished()
         runs = {job.id: self._cluster.run_of(job.submission_id) for job in jobs if job.status.is_active}
-        if self.resources is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
-            self.resources = self._cluster.resources()
-        return Facts(jobs, runs, self.resources, datetime.now(UTC))
+        if self.nodes is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
+            self.nodes = self._cluster.nodes([job.submission_id for job in jobs if job.status.is_active])
+        return Facts(jobs, runs, self.nodes, datetime.now(UTC))
 
     def _carry_out(self, decision: Decision) -> None:
         job = decision.job

@@ -19,10 +19,11 @@ from server.cluster.protocol import Cluster
 from server.errors import ClusterUnreachableError
 from server.http.app import create_app
 from server.http.context import Server
-from server.jobs.resources import Resources, Run
+from server.jobs.resources import Node, Run
 from server.ports import free_ports
 from server.settings import Settings
 from workers.contract.records import tensor_set
+from workers.planning.size import Resources
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -40,8 +41,8 @@ class Nowhere:
     def ensure(self) -> None:
         raise ClusterUnreachableError("there is no cluster in this test")
 
-    def resources(self) -> Resources:
-        raise ClusterUnreachableError
+    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+        raise ClusterUnreachableError(str(submissions))
 
     def run_of(self, submission_id: str) -> Run:
         raise ClusterUnreachableError(submission_id)
@@ -68,8 +69,9 @@ class Idle(Nowhere):
     def ensure(self) -> None:
         pass
 
-    def resources(self) -> Resources:
-        return Resources(cpus=2)
+    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+        del submissions
+        return [Node(Resources(cpus=2))]
 
 
 @dataclass(frozen=True)

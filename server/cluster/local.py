@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from server.errors import ClusterUnreachableError
-from server.jobs.resources import Resources, Run
+from server.jobs.resources import Node, Run
 
 from .process import ClusterProcess, ClusterState
 from .ray_jobs import RayJobs
@@ -43,9 +43,9 @@ class LocalCluster:
         except ClusterUnreachableError as error:
             raise self._give_up(state, error.detail) from error
 
-    def resources(self) -> Resources:
-        """Return what the whole cluster has."""
-        return self._jobs().resources()
+    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+        """Return the one node, and what these submissions and others hold of it."""
+        return self._jobs().nodes(submissions)
 
     def run_of(self, submission_id: str) -> Run:
         """Return what the cluster knows of a submission."""

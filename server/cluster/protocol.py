@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from server.jobs.resources import Resources, Run
+from server.jobs.resources import Node, Run
 
 
 class Cluster(Protocol):
@@ -13,8 +13,8 @@ class Cluster(Protocol):
     def ensure(self) -> None:
         """Start the cluster if that is the server's task, and return once it can take jobs."""
 
-    def resources(self) -> Resources:
-        """Return what the whole cluster has."""
+    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+        """Return the nodes on which workers can be started, and what these submissions and others hold of them."""
 
     def run_of(self, submission_id: str) -> Run:
         """Return what the cluster knows of a submission."""

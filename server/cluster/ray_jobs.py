@@ -4,14 +4,17 @@ The server need not load Ray, and the HTTP status tells a job that does not exis
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from server.errors import ClusterUnreachableError, SubmissionRefusedError
-from server.jobs.resources import Resources, Run
+from server.jobs.resources import Node, Run
+from workers.planning.size import Resources
+
+_MOST = 10_000  # Ray answers no request for more
 
 
 class RayJobs:
@@ -31,26 +34,30 @@ class RayJobs:
         if not answer.is_success:
             raise ClusterUnreachableError(f"{answer.url} answers HTTP {answer.status_code}")
 
-    def resources(self) -> Resources:
-        """Return what all living nodes have together."""
-        answer = self._ask("GET", "/api/v0/nodes?detail=true")
-        nodes = answer.json()["data"]["result"]["result"] if answer.is_success else []
-        alive = [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
-        if not alive:
+    def nodes(self, submissions: Sequence[str]) -> list[Node]:
+        """Return the living nodes, and what the placement groups of these submissions and of others hold of them.
+
+        What others hold without a placement group is not known here, nor is which nodes are to be taken away: such a
+        node ends as soon as nothing runs there.
+        """
+        nodes = self._listed("nodes", "ALIVE")
+        if not nodes:
             raise ClusterUnreachableError(f"the Ray cluster at {self._url} names no living node")
-        return sum((Resources(node.get("CPU", 0), node.get("GPU", 0)) for node in alive), Resources())
+        holders = {self._ray_job_of(name): name for name in submissions}
+        held: dict[str, dict[str, Resources]] = {node["node_id"]: {} for node in nodes}
+        for group in self._listed("placement_groups", "CREATED"):
+            holder = holders.get(group["creator_job_id"], "")
+            for bundle in group["bundles"]:
+                on_node = held.get(bundle["node_id"], {})
+                on_node[holder] = on_node.get(holder, Resources()) + _resources(bundle["unit_resources"])
+        return [Node(_resources(node["resources_total"]), held[node["node_id"]]) for node in nodes]
 
     def run_of(self, submission_id: str) -> Run:
         """Return what the cluster knows of a submission."""
-        answer = self._ask("GET", f"/api/jobs/{submission_id}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        known = self._submission(submission_id)
+        if known is None:
             return Run.UNKNOWN
-        if not answer.is_success:
-            raise ClusterUnreachableError(
-                f"Ray does not report the state of {submission_id}: HTTP {answer.status_code}"
-            )
-        status = answer.json()["status"]
-        return Run(status) if status in {Run.PENDING, Run.RUNNING} else Run.ENDED
+        return Run(known["status"]) if known["status"] in {Run.PENDING, Run.RUNNING} else Run.ENDED
 
     def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
         """Have the cluster run a command in a folder. A submission that it knows already is left as it is.
@@ -77,9 +84,37 @@ class RayJobs:
         logs: str = answer.json()["logs"] if answer.is_success else ""
         return (logs or "")[-characters:].strip()
 
+    def _submission(self, submission_id: str) -> dict[str, Any] | None:
+        answer = self._ask("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if not answer.is_success:
+            raise ClusterUnreachableError(
+                f"Ray does not report the state of {submission_id}: HTTP {answer.status_code}"
+            )
+        known: dict[str, Any] = answer.json()
+        return known
+
+    def _ray_job_of(self, submission_id: str) -> str | None:
+        """Return the number that Ray gave the driver of a submission; None where it has not begun."""
+        return (self._submission(submission_id) or {}).get("job_id")
+
+    def _listed(self, what: str, state: str) -> list[dict[str, Any]]:
+        """Return everything of a kind that is in this state; Ray would list 100, the dead among them."""
+        query = f"detail=true&limit={_MOST}&filter_keys=state&filter_predicates=%3D&filter_values={state}"
+        answer = self._ask("GET", f"/api/v0/{what}?{query}")
+        if not answer.is_success:
+            raise ClusterUnreachableError(f"{answer.url} answers HTTP {answer.status_code}")
+        listed: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+        return listed
+
     def _ask(self, method: str, path: str, **body: Any) -> httpx.Response:
         url = path if path.startswith("http") else f"{self._url}{path}"
         try:
             return self._http.request(method, url, headers=self._headers, **body)
         except httpx.TransportError as error:
             raise ClusterUnreachableError(f"the Ray cluster does not answer at {url}: {error}") from error
+
+
+def _resources(quantities: Mapping[str, float]) -> Resources:
+    return Resources(quantities.get("CPU", 0), quantities.get("GPU", 0))

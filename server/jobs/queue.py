@@ -7,12 +7,11 @@ from enum import StrEnum
 
 from workers.contract.problems import counted
 from workers.contract.push import Command
-from workers.contract.spec.job import JobSpec
-from workers.planning.size import shortage, size_that_fits
+from workers.planning.size import Resources, shortage, size_that_fits, worker_of
 
 from .growth import larger_size
 from .job import Job
-from .resources import Resources, Run
+from .resources import Node, Run
 from .status import JobStatus
 
 
@@ -45,7 +44,7 @@ class Facts:
     """Unfinished jobs, the oldest first."""
     runs: Mapping[str, Run]
     """What the cluster says of the current attempt of each active job, by job id."""
-    total: Resources
+    nodes: Sequence[Node]
     now: datetime
 
 
@@ -54,10 +53,9 @@ def decide(facts: Facts) -> list[Decision]:
     active = [job for job in facts.jobs if job.status.is_active]
     decisions = [decision for job in active if (decision := _decide_active(job, facts))]
     queued = [job for job in facts.jobs if job.status is JobStatus.QUEUED]
-    held = sum((_held(job) for job in active), Resources())
     if not queued:  # those go first
-        decisions += _grow(active, facts.total - held, facts.now)
-    return decisions + _admit(queued, facts.total, held)
+        decisions += _grow(active, facts)
+    return decisions + _admit(queued, [node.total for node in facts.nodes], _free(facts.nodes, active))
 
 
 def _decide_active(job: Job, facts: Facts) -> Decision | None:
@@ -73,18 +71,18 @@ def _decide_active(job: Job, facts: Facts) -> Decision | None:
     return Decision(job, Action.KILL) if job.status is JobStatus.STOPPING and is_overdue else None
 
 
-def _grow(active: Sequence[Job], free: Resources, now: datetime) -> list[Decision]:
+def _grow(active: Sequence[Job], facts: Facts) -> list[Decision]:
     """Have one job at a time make way for an attempt on more workers."""
     if any(job.command is Command.MAKE_WAY for job in active):
         return []
     for job in active:
-        if size := larger_size(job, free + _held(job), now):
+        if size := larger_size(job, _free(facts.nodes, active, without=job), facts.now):
             return [Decision(job, Action.GROW, size, f"there is room for {counted(size, 'worker')}")]
     return []
 
 
-def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Decision]:
-    """Admit in order of arrival, each on the most workers that are free.
+def _admit(queued: Sequence[Job], total: Sequence[Resources], free: Sequence[Resources]) -> list[Decision]:
+    """Admit in order of arrival, each on the most workers that there is room for.
 
     A job that must wait for others to end holds back those behind it, so that it gets its turn. One that has trained
     already, on a node that is gone, waits for a new one.
@@ -92,23 +90,38 @@ def _admit(queued: Sequence[Job], total: Resources, held: Resources) -> list[Dec
     decisions = []
     for job in queued:
         spec = job.valid_spec
-        if problem := shortage(spec, total.cpus, total.gpus):
+        if problem := shortage(spec, total):
             if not job.attempt:
                 decisions.append(Decision(job, Action.REFUSE, reason=str(problem)))
             continue
-        room = total - held
-        size = size_that_fits(spec, room.cpus, room.gpus)
+        size = size_that_fits(spec, free)
         if size is None:
             break
-        held += _worker(spec) * size
+        free = _less(free, worker_of(spec), size)
         decisions.append(Decision(job, Action.ADMIT, size))
     return decisions
 
 
-def _worker(spec: JobSpec) -> Resources:
-    return Resources(spec.parallel.cpus_per_worker, spec.parallel.gpus_per_worker)
+def _free(nodes: Sequence[Node], active: Sequence[Job], without: Job | None = None) -> list[Resources]:
+    """Return what is free on each node, or would be if the job `without` had ended."""
+    free = [node.free(without.submission_id if without else None) for node in nodes]
+    for job in active:
+        if job is not without:
+            worker = worker_of(job.valid_spec)
+            held = sum((node.held.get(job.submission_id, Resources()) for node in nodes), Resources())
+            missing = (job.world_size or max(job.valid_spec.world_sizes())) - held.hold(worker)
+            free = _less(free, worker, missing)
+    return free
 
 
-def _held(job: Job) -> Resources:
-    spec = job.valid_spec
-    return _worker(spec) * (job.world_size or max(spec.world_sizes()))
+def _less(free: Sequence[Resources], worker: Resources, workers: int) -> list[Resources]:
+    """Return what is left on each node once so many workers, as far as there is room, have been put there.
+
+    Where workers will be that the cluster has not placed yet is only assumed.
+    """
+    left = []
+    for room in free:
+        here = min(max(workers, 0), room.hold(worker))
+        workers -= here
+        left.append(room - worker * here)
+    return left

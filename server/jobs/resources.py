@@ -1,9 +1,10 @@
-"""What a cluster has, what a worker needs, and what the cluster says of a submission."""
+"""What the cluster says: what its nodes have, who holds it, and how a submission fares."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from workers.planning.size import processors
+from workers.planning.size import Resources
 
 
 class Run(StrEnum):
@@ -16,24 +17,13 @@ class Run(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """Numbers of CPUs and GPUs."""
+class Node:
+    """A living node of the cluster."""
 
-    cpus: float = 0
-    gpus: float = 0
+    total: Resources
+    held: Mapping[str, Resources] = field(default_factory=dict)
+    """What the workers of each submission hold here; what others hold is under the empty name."""
 
-    def __add__(self, other: "Resources") -> "Resources":
-        return Resources(self.cpus + other.cpus, self.gpus + other.gpus)
-
-    def __sub__(self, other: "Resources") -> "Resources":
-        return Resources(self.cpus - other.cpus, self.gpus - other.gpus)
-
-    def __mul__(self, count: int) -> "Resources":
-        return Resources(self.cpus * count, self.gpus * count)
-
-    def fit(self, room: "Resources") -> bool:
-        """Whether these fit into `room`."""
-        return self.cpus <= room.cpus and self.gpus <= room.gpus
-
-    def __str__(self) -> str:
-        return processors(self.cpus, self.gpus)
+    def free(self, without: str | None = None) -> Resources:
+        """Return what nobody holds, or would hold if the submission `without` had ended."""
+        return self.total - sum((each for name, each in self.held.items() if name != without), Resources())

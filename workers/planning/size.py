@@ -1,23 +1,65 @@
-"""The size of an attempt: on how many workers a job runs where there are so many processors."""
+"""The size of an attempt: on how many workers a job runs where the nodes have so many processors."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from workers.contract.problems import Problem, SpecError, counted
 from workers.contract.spec.job import JobSpec
 
 
-def size_that_fits(spec: JobSpec, cpus: float, gpus: float) -> int | None:
-    """Return the most workers that fit, of the numbers that the job allows; None where even the fewest do not."""
-    return max((size for size in spec.world_sizes() if _fits(spec, size, cpus, gpus)), default=None)
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Numbers of CPUs and GPUs: what a node has, or what a worker needs."""
+
+    cpus: float = 0
+    gpus: float = 0
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(self.cpus + other.cpus, self.gpus + other.gpus)
+
+    def __sub__(self, other: "Resources") -> "Resources":
+        return Resources(self.cpus - other.cpus, self.gpus - other.gpus)
+
+    def __mul__(self, count: int) -> "Resources":
+        return Resources(self.cpus * count, self.gpus * count)
+
+    def hold(self, worker: "Resources") -> int:
+        """Return how many workers of this kind fit in here."""
+        kinds = ((self.cpus, worker.cpus), (self.gpus, worker.gpus))
+        return max(0, min(math.floor(have / need) for have, need in kinds if need))
+
+    def __str__(self) -> str:
+        return counted(self.cpus, "CPU") + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
 
 
-def shortage(spec: JobSpec, cpus: float, gpus: float) -> Problem | None:
-    """Say what a job lacks that can never run on a cluster of this size; None where it fits."""
-    if size_that_fits(spec, cpus, gpus) is not None:
+def worker_of(spec: JobSpec) -> Resources:
+    """Return what one worker of a job needs, all of it on one node."""
+    return Resources(spec.parallel.cpus_per_worker, spec.parallel.gpus_per_worker)
+
+
+def size_that_fits(spec: JobSpec, nodes: Iterable[Resources]) -> int | None:
+    """Return the most workers that fit on nodes with so much room each, of the numbers that the job allows.
+
+    None where even the fewest do not fit. What is left on two nodes is never added up: a worker is on one node.
+    """
+    places = _places(spec, nodes)
+    return max((size for size in spec.world_sizes() if size <= places), default=None)
+
+
+def shortage(spec: JobSpec, nodes: Sequence[Resources]) -> Problem | None:
+    """Say what a job lacks that can never run on a cluster of these nodes; None where it fits."""
+    if size_that_fits(spec, nodes) is not None:
         return None
-    fewest, each = min(spec.world_sizes()), spec.parallel
-    needed = processors(fewest * each.cpus_per_worker, fewest * each.gpus_per_worker)
-    problem = f"{counted(fewest, 'worker')} would need {needed}, and the whole cluster has {processors(cpus, gpus)}"
+    fewest, worker, total = min(spec.world_sizes()), worker_of(spec), sum(nodes, Resources())
+    problem = f"{counted(fewest, 'worker')} would need {worker * fewest}, and the whole cluster has {total}"
+    if total.hold(worker) >= fewest:
+        largest = max(nodes, key=lambda node: (node.hold(worker), node.cpus, node.gpus))
+        problem = (
+            f"{counted(fewest, 'worker')} of {worker} each would not fit: there is room for {_places(spec, nodes)}. "
+            f"A worker runs on a single node, and the cluster's {total} are spread over {counted(len(nodes), 'node')}, "
+            f"the largest of which has {largest}"
+        )
     remedy = "lower parallel.workers, parallel.cpus_per_worker or parallel.gpus_per_worker, or add machines"
     return Problem("parallel.workers", _written(spec), problem, remedy)
 
@@ -36,13 +78,9 @@ def check_size(spec: JobSpec, workers: int) -> None:
     raise SpecError([Problem("parallel.workers", _written(spec), problem, remedy)])
 
 
-def processors(cpus: float, gpus: float) -> str:
-    """Write a number of processors as a message shows it: `1 CPU`, `4 CPUs and 1 GPU`."""
-    return counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
-
-
-def _fits(spec: JobSpec, size: int, cpus: float, gpus: float) -> bool:
-    return size * spec.parallel.cpus_per_worker <= cpus and size * spec.parallel.gpus_per_worker <= gpus
+def _places(spec: JobSpec, nodes: Iterable[Resources]) -> int:
+    # All workers of a job are alike, so how many fit on one node does not depend on what is put on the others.
+    return sum(node.hold(worker_of(spec)) for node in nodes)
 
 
 def _written(spec: JobSpec) -> str:

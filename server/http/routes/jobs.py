@@ -183,8 +183,8 @@ def _checked(server: Server, document: Any) -> JobSpec:
     if spec.start_from is None:  # a branch has weights already
         check_folder(spec.model)
     check_files(spec.data)
-    total = server.scheduler.resources
-    if total is not None and (problem := shortage(spec, total.cpus, total.gpus)):
+    nodes = server.scheduler.nodes
+    if nodes is not None and (problem := shortage(spec, [node.total for node in nodes])):
         raise SpecError([problem])
     return spec
 

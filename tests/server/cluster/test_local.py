@@ -23,7 +23,8 @@ def _wait_for_end(cluster: LocalCluster, submission_id: str) -> None:
 
 
 def test_a_cluster_has_the_processors_that_it_was_given(cluster: LocalCluster) -> None:
-    assert cluster.resources().cpus == 2
+    [node] = cluster.nodes([])
+    assert (node.total.cpus, node.free()) == (2, node.total)
 
 
 def test_a_submitted_command_runs_in_its_folder_and_its_log_can_be_read(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -11,18 +11,28 @@ import pytest
 
 from server.cluster.ray_jobs import RayJobs
 from server.errors import ClusterUnreachableError, SubmissionRefusedError
-from server.jobs.resources import Resources, Run
+from server.jobs.resources import Node, Run
+from workers.planning.size import Resources
 
 NODES = [
-    {"state": "ALIVE", "resources_total": {"CPU": 4, "GPU": 1}},
-    {"state": "ALIVE", "resources_total": {"CPU": 8}},
-    {"state": "DEAD", "resources_total": {"CPU": 64}},
+    {"node_id": "n1", "state": "ALIVE", "resources_total": {"CPU": 4, "GPU": 1}},
+    {"node_id": "n2", "state": "ALIVE", "resources_total": {"CPU": 8}},
 ]
+GROUPS = [
+    {
+        "creator_job_id": "02000000",
+        "bundles": [{"node_id": node, "unit_resources": {"CPU": 2}} for node in ("n2", "n2")],
+    },
+    {"creator_job_id": "05000000", "bundles": [{"node_id": "n1", "unit_resources": {"CPU": 1, "GPU": 1}}]},
+    {"creator_job_id": "05000000", "bundles": [{"node_id": "gone", "unit_resources": {"CPU": 1}}]},
+]
+ONLY = "detail=true&limit=10000&filter_keys=state&filter_predicates=%3D&filter_values"
 ANSWERS = {
     ("GET", "/api/version"): (200, {"version": "4"}),
-    ("GET", "/api/v0/nodes?detail=true"): (200, {"data": {"result": {"result": NODES}}}),
-    ("GET", "/api/jobs/waits-a1"): (200, {"status": "PENDING"}),
-    ("GET", "/api/jobs/runs-a1"): (200, {"status": "RUNNING"}),
+    ("GET", f"/api/v0/nodes?{ONLY}=ALIVE"): (200, {"data": {"result": {"result": NODES}}}),
+    ("GET", f"/api/v0/placement_groups?{ONLY}=CREATED"): (200, {"data": {"result": {"result": GROUPS}}}),
+    ("GET", "/api/jobs/waits-a1"): (200, {"status": "PENDING", "job_id": None}),
+    ("GET", "/api/jobs/runs-a1"): (200, {"status": "RUNNING", "job_id": "02000000"}),
     ("GET", "/api/jobs/done-a1"): (200, {"status": "SUCCEEDED"}),
     ("GET", "/api/jobs/dead-a1"): (200, {"status": "STOPPED"}),
     ("GET", "/api/jobs/odd-a1"): (500, {}),
@@ -58,8 +68,12 @@ def ray() -> Iterator[RayJobs]:
         thread.join()
 
 
-def test_the_resources_are_those_of_the_living_nodes(ray: RayJobs) -> None:
-    assert ray.resources() == Resources(cpus=12, gpus=1)
+def test_each_living_node_says_what_it_has_and_what_a_submission_and_others_hold_of_it(ray: RayJobs) -> None:
+    others = Resources(cpus=1, gpus=1)
+    assert ray.nodes(["runs-a1", "waits-a1", "never-a1"]) == [
+        Node(Resources(cpus=4, gpus=1), {"": others}),
+        Node(Resources(cpus=8), {"runs-a1": Resources(cpus=4)}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,4 +116,4 @@ def test_a_check_names_the_url_that_did_not_answer_with_success(ray: RayJobs) ->
 
 def test_a_head_node_that_is_gone_is_unreachable() -> None:
     with httpx.Client(trust_env=False) as http, pytest.raises(ClusterUnreachableError, match="does not answer"):
-        RayJobs(http, "http://127.0.0.1:9", "token").resources()
+        RayJobs(http, "http://127.0.0.1:9", "token").nodes([])
