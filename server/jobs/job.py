@@ -80,7 +80,7 @@ class Job:
     command: Command = Command.NONE
     """What the run is asked to do in the reply to its next push."""
     stop_deadline: datetime | None = None
-    """When the cluster kills a run that was asked to stop and has not stopped."""
+    """When the cluster kills a run that was asked to stop, or has said that its attempt ends, and is still there."""
     world_size: int | None = None
     """Number of workers of the current attempt."""
     unigram_entropy_nats: float | None = None
@@ -136,7 +136,7 @@ class Job:
         """
         if not self.status.may_become(status):
             raise TransitionError(_refusal(self, status))
-        settled = status.is_terminal or status is JobStatus.PAUSED
+        settled = status.is_terminal or status in {JobStatus.PAUSED, JobStatus.QUEUED}
         return replace(
             self,
             status=status,
@@ -235,6 +235,7 @@ class Job:
         )
         if record.status is RunStatus.INTERRUPTED:  # the job is settled once the attempt holds no workers any more
             reason = record.error or "The run has saved a checkpoint and made way."
+            told = replace(told, stop_deadline=told.stop_deadline or record.time + GRACE)
             return _interrupted(told, reason, is_loss=record.is_loss is not False)
         if record.status is RunStatus.RUNNING:
             told = replace(told, attempt_at=record.time)

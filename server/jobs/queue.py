@@ -68,7 +68,7 @@ def _decide_active(job: Job, facts: Facts) -> Decision | None:
         case Run.UNKNOWN:
             return Decision(job, Action.SETTLE)
     is_overdue = job.stop_deadline is not None and facts.now >= job.stop_deadline
-    return Decision(job, Action.KILL) if job.status is JobStatus.STOPPING and is_overdue else None
+    return Decision(job, Action.KILL) if is_overdue else None
 
 
 def _grow(active: Sequence[Job], facts: Facts) -> list[Decision]:

@@ -1,15 +1,19 @@
 """The whole path: a served home, jobs by REST, real workers on a real Ray cluster, the page in a browser, and kills."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from server.jobs.job import GRACE
 from tests.browser import browser, browser_page, complaints
 from tests.system.service import Service, expect_every_step_once, records_of, wait_for
 from tests.workers.small_job import document
+from tests.workers.training.running import records
+from workers.contract.records import CheckpointRecord, StatusRecord, StepRecord
 
 __all__ = ["browser", "browser_page", "complaints"]  # fixtures
 
@@ -69,19 +73,43 @@ def test_the_checkpoint_is_whole_and_where_the_job_says(trained: dict[str, Any])
     assert (manifest["step"], manifest["world_size"]) == (200, 2)
 
 
-def test_a_killed_server_stops_nothing_and_misses_nothing(service: Service, text: Path) -> None:
-    job_id = service.submit(job_of(text, 300, name="killed-server"))
+@pytest.fixture(scope="module")
+def endless(service: Service, text: Path) -> str:
+    """A job that has begun to train."""
+    job_id = service.submit(job_of(text, 100_000, name="endless"))
     service.until_step(job_id, 20)
+    return job_id
+
+
+def test_a_killed_server_stops_nothing_and_misses_nothing(service: Service, endless: str) -> None:
     ranks = {process.pid for process in service.workers()}
     service.kill()
-    before = len(records_of(service, job_id))
-    wait_for(lambda: len(records_of(service, job_id)) > before + 20, "training goes on without its server")
+    before = len(records_of(service, endless))
+    wait_for(lambda: len(records_of(service, endless)) > before + 20, "training goes on without its server")
     service.start()
     assert {process.pid for process in service.workers()} <= ranks, "no rank was started anew"
-    job = service.until_ended(job_id)
-    assert (job["status"], job["attempt"]) == ("SUCCEEDED", 1), service.log.read_text()
-    expect_every_step_once(service, job_id, 300)
-    assert len(records_of(service, job_id)) == 300
+    service.until_step(endless, before + 40)
+    job = service.job(endless)
+    assert (job["status"], job["attempt"]) == ("RUNNING", 1), service.log.read_text()
+    assert service.metrics(endless)["steps"][: job["step"]] == list(range(1, job["step"] + 1))
+
+
+def test_a_worker_that_is_told_to_end_saves_a_checkpoint_with_the_others_and_is_no_restart(
+    service: Service, endless: str
+) -> None:
+    folder = service.settings.run_folder(endless)
+    told_at = datetime.now(UTC)
+    service.workers()[0].terminate()
+    wait_for(lambda: service.job(endless)["attempt"] == 2, "the next attempt")
+    assert service.job(endless)["restarts"] == 0
+    of_first = [record for record in records(folder) if not isinstance(record, StepRecord)]
+    saved = [record for record in of_first if isinstance(record, CheckpointRecord)][-1]
+    assert saved.step == records_of(service, endless)[-1].step
+    assert saved.time - told_at < GRACE
+    ends = [record.is_loss for record in of_first if isinstance(record, StatusRecord)]
+    assert ends == [None, False]
+    service.http.post(f"/v1/jobs/{endless}/cancel").raise_for_status()
+    assert service.until_ended(endless)["status"] == "CANCELLED"
 
 
 def test_a_cancelled_job_ends_at_a_checkpoint(service: Service, text: Path) -> None:

@@ -1,8 +1,7 @@
-"""From text to a model that `transformers` loads: prepare, train through a kill, evaluate, branch, export, fill in."""
+"""From text to a model that `transformers` loads: prepare, train through a hang, evaluate, branch, export, fill in."""
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -49,6 +49,7 @@ def spec() -> dict[str, Any]:
         phases=PHASES,
         evaluation={"every_steps": 80, "sequences": 64},
         checkpoint={"every_steps": 40, "keep": 9},
+        failures={"hang_timeout_s": 20},
     )
 
 
@@ -76,12 +77,21 @@ def prepared(service: Service, spec: dict[str, Any], tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def trained(service: Service, spec: dict[str, Any], prepared: dict[str, Any]) -> dict[str, Any]:
-    """A job of two phases on two workers, one of which was killed in the first phase."""
+def stopped() -> list[psutil.Process]:
+    """The workers that were stopped."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(
+    service: Service, spec: dict[str, Any], prepared: dict[str, Any], stopped: list[psutil.Process]
+) -> dict[str, Any]:
+    """A job of two phases on two workers, one of which was stopped in the first phase and never told to go on."""
     assert prepared
     job_id = service.submit(spec)
     service.until_step(job_id, 50)
-    os.kill(service.workers()[0].pid, signal.SIGKILL)
+    stopped += service.workers()[:1]
+    stopped[0].suspend()
     return service.until_ended(job_id)
 
 
@@ -105,8 +115,12 @@ def test_an_interrupted_preparation_goes_on_when_it_is_asked_again(prepared: dic
     assert prepared["manifest"]["tokens"] > 500_000
 
 
-def test_a_killed_worker_costs_no_step_of_either_phase(service: Service, trained: dict[str, Any]) -> None:
+def test_a_worker_that_hangs_costs_no_step_of_either_phase_and_does_not_outlive_its_attempt(
+    service: Service, trained: dict[str, Any], stopped: list[psutil.Process]
+) -> None:
     assert (trained["status"], trained["error"]) == ("SUCCEEDED", None), service.log.read_text()
+    assert trained["attempt"] > 1
+    assert not any(process.is_running() for process in stopped)
     expect_every_step_once(service, trained["id"], STEPS)
     written = [record.step for record in records_of(service, trained["id"])]
     assert len(written) > STEPS, "the steps behind the checkpoint were computed again"

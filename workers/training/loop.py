@@ -7,6 +7,7 @@ divided by counts over the global batch. So the number of workers changes who co
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from workers import ranks
@@ -94,7 +95,8 @@ def train(
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop, worker.clock)
     judge = Judge(text.folder, worker, telemetry, reporter, attempt)
     checkpoints = Checkpoints(folder, attempt, text.identity, worker, judge, health, telemetry, reporter)
-    watch = Watch(_alert_of_a_hang(reporter) if reporter else None)
+    limit = timedelta(seconds=spec.failures.hang_timeout_s)
+    watch = Watch(limit, _alert_of_a_hang(reporter) if reporter else None)
     run = Run(attempt, worker, checkpoints, judge, health, telemetry, reporter, stop, watch)
     done = checkpoints.resume()
     _announce(run, shards.unigram_entropy_nats)

@@ -126,6 +126,15 @@ def test_a_job_whose_attempt_was_interrupted_keeps_its_workers_until_the_attempt
     assert (again.attempt, again.interruption, again.restarts, again.command) == (2, None, 1, Command.NONE)
 
 
+def test_an_attempt_that_has_said_that_it_ends_has_some_time_for_it_and_the_next_one_has_no_deadline() -> None:
+    told = _told(_job(JobStatus.RUNNING), _interrupted(1, time=NOW.isoformat()))
+    assert told.stop_deadline == NOW + GRACE
+    waiting = told.settle(NOW, "unheard")
+    assert (waiting.stop_deadline, waiting.admit(1, NOW).stop_deadline) == (None, None)
+    stopping = _job(JobStatus.RUNNING).cancel(NOW - GRACE)
+    assert _told(stopping, _interrupted(1, time=NOW.isoformat())).stop_deadline == NOW
+
+
 def test_an_attempt_that_says_nothing_of_its_end_was_lost() -> None:
     waiting = _job(JobStatus.RUNNING).settle(NOW, "unheard")
     assert (waiting.status, waiting.restarts, waiting.interruption) == (JobStatus.QUEUED, 1, "unheard")

@@ -77,6 +77,12 @@ def test_a_run_is_killed_only_when_its_time_to_stop_is_over() -> None:
     assert [each.action for each in _decide(late, runs={"a": Run.RUNNING})] == [Action.KILL]
 
 
+def test_a_run_that_is_still_there_long_after_it_said_that_its_attempt_ends_is_killed() -> None:
+    ending = replace(_job("a", JobStatus.RUNNING), interruption="worker 1 died", stop_deadline=NOW)
+    assert [each.action for each in _decide(ending, runs={"a": Run.RUNNING})] == [Action.KILL]
+    assert _decide(replace(ending, stop_deadline=NOW + timedelta(seconds=1)), runs={"a": Run.RUNNING}) == []
+
+
 def test_a_paused_job_is_left_alone() -> None:
     assert _decide(_job("a", JobStatus.PAUSED)) == []
 

@@ -22,7 +22,6 @@ from typing import Self
 
 from workers import ranks
 
-LIMIT = timedelta(seconds=60)
 MEDIANS = 10
 """A step may take as many times the median of the last ones, if that is longer than the limit."""
 HUNG = 75
@@ -37,11 +36,11 @@ class Watch:
     """Watches over the ranks while its block runs. Every rank has one, and enters it at the same time.
 
     Args:
-        alert: is told who hangs before the process ends; on rank 0 alone.
         limit: how long a rank may be silent, and the shortest time that a step may take.
+        alert: is told who hangs before the process ends; on rank 0 alone.
     """
 
-    def __init__(self, alert: Callable[[str], None] | None = None, limit: timedelta = LIMIT) -> None:
+    def __init__(self, limit: timedelta, alert: Callable[[str], None] | None = None) -> None:
         self._alert = alert
         self._limit_s = limit.total_seconds()
         self._beat_s, self._tick_s = self._limit_s / 12, self._limit_s / 60

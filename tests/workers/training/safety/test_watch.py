@@ -27,7 +27,7 @@ def rank_of_two(rank: int, port: int, said: Path, ready: Connection, stuck: bool
     os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 2)
     store = TCPStore("127.0.0.1", port, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    with Watch(partial(alert, said) if rank == 0 else None, LIMIT) as watch:
+    with Watch(LIMIT, partial(alert, said) if rank == 0 else None) as watch:
         if rank == 0:
             time.sleep(1.5 * LIMIT.total_seconds())  # an evaluation, for which rank 1 waits in a collective
         for step in range(100_000):
@@ -105,7 +105,7 @@ def test_a_rank_that_is_stuck_in_its_own_work_ends_all_which_say_where_they_are(
 
 def leave_early() -> bool:
     limit = timedelta(seconds=1)
-    with Watch(limit=limit):
+    with Watch(limit):
         if dist.get_rank() == 0:
             time.sleep(3 * limit.total_seconds())  # rank 1 has left, and is silent from then on
     return True
