@@ -16,7 +16,7 @@ from .tables import screen
 def print_plan(plan: Plan) -> None:
     """Print a plan as tables, with a line of words before each."""
     copies = f", {plan.replicate} copies" if plan.replicate > 1 else ""
-    checkpointing = ", activations computed twice" if plan.activation_checkpointing else ""
+    checkpointing = ", activation checkpointing" if plan.activation_checkpointing else ""
     typer.echo(
         f"{plan.name}: {plan.parameters:,} parameters, {plan.vocab_size:,} entries in the vocabulary; "
         f"{counted(plan.workers, 'worker')}, ZeRO stage {plan.stage}{copies}, {plan.compute}{checkpointing}"
@@ -82,13 +82,14 @@ def verdict(plan: Plan) -> Iterable[str]:
     if plan.memory_bytes is None:
         return
     needed = max(each.memory_bytes for each in plan.phases)
-    given = f"{USABLE:.0%} of {in_units(plan.memory_bytes)}"
+    available = f"{in_units(USABLE * plan.memory_bytes)} are available ({USABLE:.0%} of {in_units(plan.memory_bytes)})"
+    yield f"It {'fits' if plan.fits else 'does not fit'}: a worker's tensors take {in_units(needed)}, and {available}."
     if plan.fits:
-        yield f"It fits: a worker's tensors take {in_units(needed)}, and {given} may be taken."
         return
-    yield f"It does not fit: a worker's tensors take {in_units(needed)}, and {given} may be taken."
     if not plan.remedies:
-        yield "Nothing in the job would make it fit: take a smaller model, shorter rows or a larger device."
+        yield "No setting would make it fit: take a smaller model, shorter rows or a device with more memory."
+    else:
+        yield f"It would fit with {'this' if len(plan.remedies) == 1 else 'any one of these'}:"
     for each in plan.remedies:
         yield f"  {in_units(each.total_bytes)} with {_settings(each)}"
 

@@ -23,6 +23,8 @@ class Activations(NamedTuple):
     """When the gradient of the projection onto the vocabulary is made."""
     at_the_last_layer: int
     """When the backward pass comes to the last layer, and no layer is given up yet."""
+    at_the_layer_before: int
+    """When it comes to the layer before that, while the gradients of the last layer are exchanged."""
     at_the_embeddings: int
     """At the end of the backward pass."""
 
@@ -31,19 +33,20 @@ def activations(attempt: Attempt, phase: Phase) -> Activations:
     """Return what one micro-batch of a phase holds."""
     sizes, item = attempt.spec.model.architecture, attempt.compute_bytes
     tokens, masked = phase.micro_batch_size * phase.seq_len, masked_positions(attempt, phase)
-    hidden = tokens * sizes.hidden * item
+    hidden = tokens * sizes.hidden * attempt.stream_bytes
     layer = _layer(attempt, phase)
     # The pooler keeps the last hidden states, of which it sees the first of each sample.
     kept = sizes.layers * (hidden if attempt.checkpointing else layer) + _embeddings(attempt, phase) + hidden
     recomputed = layer - hidden if attempt.checkpointing else 0
-    inner = tokens * sizes.intermediate * item
+    last = kept + recomputed + max(2 * hidden, tokens * sizes.intermediate * item, _attention_backward(attempt, phase))
     head = 4 * masked * sizes.hidden * item
     scores = masked * attempt.vocab_size * FP32_BYTES
     narrow_scores = 0 if item == FP32_BYTES else masked * attempt.vocab_size * item
     return Activations(
         at_the_loss=kept + head + 3 * scores,
         at_the_vocabulary=kept + head + scores + narrow_scores,
-        at_the_last_layer=kept + recomputed + max(2 * hidden, inner, _attention_backward(attempt, phase)),
+        at_the_last_layer=last,
+        at_the_layer_before=last - (hidden if attempt.checkpointing else layer),
         at_the_embeddings=_embeddings(attempt, phase) + hidden,
     )
 
@@ -59,16 +62,22 @@ def _layer(attempt: Attempt, phase: Phase) -> int:
     tokens = phase.micro_batch_size * phase.seq_len
     # The input, query, key, value, what attention gives, and the input of each norm and of the feed-forward part.
     wide = 8 * sizes.hidden + 2 * sizes.intermediate
+    if attempt.autocasts:  # query, key and value cast the input each for itself
+        wide += 2 * sizes.hidden
+    in_fp32 = 2 * sizes.hidden * (attempt.stream_bytes - item)  # the inputs of the norms
     masks = 2 * sizes.hidden * _mask_bytes(attempt) if attempt.spec.model.dropout else 0
     norms = 2 * 2 * FP32_BYTES
-    return tokens * (wide * item + masks + norms) + _attention(attempt, phase)
+    return tokens * (wide * item + in_fp32 + masks + norms) + _attention(attempt, phase)
 
 
 def _attention(attempt: Attempt, phase: Phase) -> int:
     """Return what attention keeps beside query, key, value and its result."""
     seq_len, rows = phase.seq_len, phase.micro_batch_size
-    if _whole_attention(attempt):  # before and after dropout, and its mask
-        return 3 * _attention_weights(attempt, phase)
+    if _whole_attention(attempt):  # before and after dropout, and its mask; under autocast all in float32
+        tokens, hidden = rows * seq_len, attempt.spec.model.architecture.hidden
+        return 3 * _attention_weights(attempt, phase) + 3 * tokens * hidden * (
+            attempt.stream_bytes - attempt.compute_bytes
+        )
     return _mask(attempt, phase) + rows * seq_len * attempt.spec.model.architecture.heads * FP32_BYTES
 
 
@@ -92,7 +101,7 @@ def _attention_backward(attempt: Attempt, phase: Phase) -> int:
 
 def _attention_weights(attempt: Attempt, phase: Phase) -> int:
     heads = attempt.spec.model.architecture.heads
-    return phase.micro_batch_size * heads * phase.seq_len**2 * attempt.compute_bytes
+    return phase.micro_batch_size * heads * phase.seq_len**2 * attempt.stream_bytes
 
 
 def _whole_attention(attempt: Attempt) -> bool:
@@ -110,7 +119,7 @@ def _embeddings(attempt: Attempt, phase: Phase) -> int:
     hidden = attempt.spec.model.architecture.hidden
     mask = hidden * _mask_bytes(attempt) if attempt.spec.model.dropout else 0
     tokens = phase.micro_batch_size * phase.seq_len
-    return tokens * (hidden * attempt.compute_bytes + mask + 2 * FP32_BYTES + 3 * INDEX_BYTES)
+    return tokens * (hidden * attempt.stream_bytes + mask + 2 * FP32_BYTES + 3 * INDEX_BYTES)
 
 
 def _mask_bytes(attempt: Attempt) -> int:

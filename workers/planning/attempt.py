@@ -55,6 +55,16 @@ class Attempt:
         wanted = self.spec.precision.compute
         return BF16_BYTES if wanted == "bf16" or (wanted == "auto" and self.on_gpu) else FP32_BYTES
 
+    @property
+    def autocasts(self) -> bool:
+        """Whether bf16 is torch's autocast, as at stage 0; FSDP2 computes whole layers in it."""
+        return self.stage == 0 and self.compute_bytes < FP32_BYTES
+
+    @property
+    def stream_bytes(self) -> int:
+        """Of an element of what a layer hands to the next: norms and sums stay float32 under autocast."""
+        return FP32_BYTES if self.autocasts else self.compute_bytes
+
     def micro_batches(self, phase: Phase) -> int:
         """Forward passes of a worker in a step, over which gradients are accumulated."""
         return phase.global_batch_size // phase.micro_batch_size // self.workers

@@ -46,13 +46,16 @@ def _moments(attempt: Attempt, phase: Phase) -> list[Memory]:
     everything, outside = (_gathered(attempt, everything=which) for which in (True, False))
     # The projection onto the vocabulary is the embedding. Its gradient is there from the beginning of the backward pass
     # and waits for that of the embedding, to which it is added at the end, in a third tensor.
-    table = attempt.vocab_size * attempt.spec.model.architecture.hidden * attempt.compute_bytes
+    table = attempt.vocab_size * attempt.spec.model.architecture.hidden * attempt.stream_bytes
     found = [
         _memory(attempt, everything, before, held.at_the_loss),
         _memory(attempt, everything, before + table, held.at_the_vocabulary),
         _memory(attempt, everything, before + table, held.at_the_last_layer),
         _memory(attempt, outside, _last_gradients(attempt, phase, table), held.at_the_embeddings),
     ]
+    if attempt.stage > 0 and attempt.parameters.layers > 1:
+        in_exchange = _layer_gradients(attempt) * FP32_BYTES
+        found.append(_memory(attempt, everything, before + table + in_exchange, held.at_the_layer_before))
     if attempt.micro_batches(phase) > 1:
         until_the_last = outside if attempt.stage == 3 else everything
         found.append(_memory(attempt, until_the_last, before + 3 * table, held.at_the_embeddings))
@@ -78,8 +81,8 @@ def _shard(attempt: Attempt) -> int:
 def _gathered(attempt: Attempt, *, everything: bool) -> int:
     """Return the size of the copies of weights at the last layer, or where only what is outside of layers is left."""
     whole, item = attempt.parameters, attempt.compute_bytes
-    if attempt.stage == 0:  # bf16 is autocast
-        return 0 if item == FP32_BYTES else whole.elements * item
+    if attempt.stage == 0:  # what autocast has cast is given up with the layer that used it
+        return whole.elements * item if attempt.autocasts and everything else 0
     at_once = whole.layers if attempt.stage < 3 else min(2, whole.layers)  # one is computed, and the next is coming
     return whole.with_layers(at_once if everything else 0).shard(attempt.shards) * attempt.shards * item
 
@@ -94,6 +97,12 @@ def _accumulated(attempt: Attempt, phase: Phase) -> int:
     return 0 if is_only and not has_buckets else trained.elements * FP32_BYTES
 
 
+def _layer_gradients(attempt: Attempt) -> int:
+    """Count the trained parameters of a layer."""
+    trained = attempt.parameters.trained()
+    return trained.with_layers(1).elements - trained.with_layers(0).elements
+
+
 def _last_gradients(attempt: Attempt, phase: Phase, table: int) -> int:
     """Return the size of the gradients at the end of the last backward pass, when the embedding's is added up."""
     trained, accumulates = attempt.parameters.trained(), attempt.micro_batches(phase) > 1
@@ -102,5 +111,7 @@ def _last_gradients(attempt: Attempt, phase: Phase, table: int) -> int:
     layer, outside = (trained.with_layers(layers).shard(attempt.shards) for layers in (1, 0))
     there = trained.shard(attempt.shards) - (0 if accumulates and attempt.stage >= 2 else outside)
     in_reduction = (layer - outside) * attempt.shards
-    whole = (there + in_reduction + trained.with_layers(0).elements) * FP32_BYTES
-    return whole + (3 if accumulates and attempt.stage == 1 else 2) * table
+    keeps_whole = accumulates and attempt.stage == 1  # sums of gradients are float32, new ones have the precision
+    item = FP32_BYTES if keeps_whole else attempt.compute_bytes
+    whole = trained.with_layers(0).elements * item
+    return (there + in_reduction) * FP32_BYTES + whole + (3 if keeps_whole else 2) * table

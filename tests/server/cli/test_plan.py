@@ -46,7 +46,7 @@ def test_what_does_not_fit_ends_with_1_and_says_what_would(tmp_path: Path) -> No
 
 def test_nothing_would_make_a_model_fit_that_is_larger_than_the_device(tmp_path: Path) -> None:
     result = run_bigbatch("plan", DEMO, "--memory", "1MB", "--home", tmp_path)
-    assert "Nothing in the job would make it fit" in result.stdout
+    assert "No setting would make it fit" in result.stdout
 
 
 def test_json_has_every_figure(tmp_path: Path) -> None:

@@ -56,4 +56,15 @@ def test_collectives_stand_with_their_ranks_and_calls() -> None:
 
 def test_without_a_memory_there_is_no_verdict() -> None:
     assert list(verdict(plan(make_spec()))) == []
-    assert next(iter(verdict(PLAN))).startswith("It fits: ")
+    (line,) = verdict(PLAN)
+    assert line.startswith("It fits: ")
+    assert line.endswith("and 900 MB are available (90% of 1.00 GB).")
+
+
+def test_what_would_make_a_job_fit_is_printed_as_options() -> None:
+    tight = plan(make_spec(2, 1, phases=PHASES), memory_bytes=int(0.95 * PLAN.stages[1].memory_bytes / 0.9))
+    first, heading, *options = verdict(tight)
+    assert first.startswith("It does not fit: ")
+    assert heading == "It would fit with any one of these:"
+    assert len(options) == len(tight.remedies) > 1
+    assert all(" with --set " in option for option in options)

@@ -1,4 +1,4 @@
-"""The memory of a step beside torch's own tracker of memory, in eager float32 on one rank."""
+"""The memory of a step beside torch's own tracker of memory, in eager float32 and bf16 on one rank."""
 
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -30,12 +30,16 @@ class Case(NamedTuple):
     rows: int = 6
     seq_len: int = 48
     model: dict[str, Any] = MODEL
+    compute: str = "fp32"
+    checkpointing: bool = False
 
     def spec(self, workers: int) -> JobSpec:
         batch = self.micro_batches * self.rows * workers
         phase: dict[str, Any] = {"seq_len": self.seq_len, "global_batch_size": batch, "micro_batch_size": self.rows}
         phase |= {"steps": 3, "lr": 1e-3}
-        return make_spec(workers, self.stage, model=self.model, phases=[phase])
+        changes: dict[str, Any] = {"precision": {"compute": self.compute}}
+        changes["execution"] = {"activation_checkpointing": self.checkpointing}
+        return make_spec(workers, self.stage, model=self.model, phases=[phase], **changes)
 
 
 class Tracker(MemTracker):  # type: ignore[no-untyped-call]  # torch's own is untyped
@@ -79,13 +83,34 @@ def measure(cases: list[Case], workers: int) -> list[Measured]:
 
 
 FEW_TOKENS: dict[str, Any] = {"vocab_size": 9000, "rows": 2, "seq_len": 16}
-SHARDED = [Case(1, 3), Case(2, 3), Case(3, 1), Case(2, 1, **FEW_TOKENS)]
+DEEP: dict[str, Any] = {"vocab_size": 200, "seq_len": 64, "model": MODEL | {"layers": 6}}
+SHARDED = [
+    Case(1, 3),
+    Case(2, 3),
+    Case(3, 1),
+    Case(2, 1, **FEW_TOKENS),
+    Case(2, 3, **DEEP, checkpointing=True),
+    Case(3, 1, **DEEP, checkpointing=True),
+    Case(1, 3, compute="bf16"),
+    Case(2, 1, **FEW_TOKENS, compute="bf16"),
+    Case(3, 1, **DEEP, compute="bf16"),
+    Case(3, 1, **DEEP, compute="bf16", checkpointing=True),
+]
+DROPOUT: dict[str, Any] = {"vocab_size": 200, "seq_len": 64, "model": MODEL | {"dropout": 0.1}}
 ALONE = [
     Case(1, 1),
     Case(0, 3, vocab_size=200, seq_len=64),
     Case(0, 1, **FEW_TOKENS),
-    Case(0, 1, model=MODEL | {"dropout": 0.1}, vocab_size=200, seq_len=64),
+    Case(0, 1, **DROPOUT),
     Case(0, 1, model=MODEL | {"dropout": 0.1, "attention_dropout": 0.0}),
+    Case(0, 3, **DEEP, checkpointing=True),
+    Case(0, 1, **DROPOUT, checkpointing=True),
+    Case(1, 1, compute="bf16"),
+    Case(1, 1, compute="bf16", checkpointing=True),
+    Case(0, 3, **DEEP, compute="bf16"),
+    Case(0, 1, **DROPOUT, compute="bf16"),
+    Case(0, 1, **DROPOUT, compute="bf16", checkpointing=True),
+    Case(0, 1, **FEW_TOKENS, compute="bf16"),
 ]
 
 
