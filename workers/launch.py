@@ -1,6 +1,6 @@
 """`python -m workers.launch RUN --attempt N --workers W --data DIR`: the driver of one job on a Ray cluster.
 
-Only this file and `corpus.work.cluster` import Ray.
+Only this file, `rendezvous` and `corpus.work.cluster` import Ray.
 
 Ray starts the workers once, as many as it is told, and never again: the scheduler alone counts attempts. The last
 status record of the attempt says what follows:
@@ -26,9 +26,11 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
 from .contract.manifests import UnknownFormatError
@@ -39,11 +41,10 @@ from .contract.run.lock import LockedError, SupersededError
 from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
+from .rendezvous import Rendezvous, join
 from .training.reporting.reporter import Reporter
-from .training.safety.signals import StopRequest, heed_sigterm
+from .training.safety.signals import StopRequest
 
-COLLECTIVE_TIMEOUT_S = 300
-"""A rank that hangs in a collective is given up after this."""
 DRAIN_POLL_S = 2.0
 """How often rank 0 asks whether a node of the ranks is being taken away; a notice comes 30 s ahead or more."""
 
@@ -121,10 +122,10 @@ def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
 
 def _fit(spec: JobSpec, order: Order) -> RunStatus:
     parallel = spec.parallel
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _worker,
         train_loop_config={"spec": spec, "order": order},
-        torch_config=_TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        backend_config=Rendezvous(),
         scaling_config=ScalingConfig(
             num_workers=order.workers,
             use_gpu=parallel.gpus_per_worker > 0,
@@ -140,22 +141,22 @@ def _fit(spec: JobSpec, order: Order) -> RunStatus:
     return RunStatus(trainer.fit().return_value)
 
 
-class _Backend(_TorchBackend):  # type: ignore[misc] # not typed
-    """Has each worker heed SIGTERM: this runs in its main thread, and the loop in another."""
+class _Trainer(DataParallelTrainer):  # type: ignore[misc] # not typed
+    """Starts two processes less, each of which would import for seconds while the ranks do.
 
-    def on_training_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        super().on_training_start(worker_group, backend_config)
-        worker_group.execute(heed_sigterm)
+    One is for datasets of Ray, of which there are none here. The other frees the ranks' processors when the controller
+    dies, which Ray Core does, too.
+    """
 
-
-class _TorchConfig(TorchConfig):  # type: ignore[misc] # not typed
-    @property
-    def backend_cls(self) -> type[_Backend]:
-        return _Backend
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
 
 
 def _worker(config: dict[str, Any]) -> str:
-    """Run one rank. Imported on the worker, so the driver need not load torch's distributed parts."""
+    """Run one rank. What needs torch is imported here, on the worker: the driver needs none of it."""
+    import torch.distributed as dist
+
     from . import ranks
     from .checkpoints.errors import CheckpointError
     from .training import loop
@@ -164,6 +165,7 @@ def _worker(config: dict[str, Any]) -> str:
     spec: JobSpec = config["spec"]
     order: Order = config["order"]
     folder = RunFolder(order.run)
+    join(ranks.backend(spec))
     if ranks.world_size() != order.workers:
         raise RuntimeError(f"Ray started {ranks.world_size()} workers instead of {order.workers}")
     reporter = Reporter(folder, order.attempt) if ranks.rank() == 0 else None
@@ -171,11 +173,14 @@ def _worker(config: dict[str, Any]) -> str:
     if reporter:
         threading.Thread(target=_watch_nodes, args=(nodes, stop), name="drains", daemon=True).start()
     try:
-        return loop.train(spec, folder, order.data, reporter=reporter, attempt=order.attempt, stop=stop).value
+        status = loop.train(spec, folder, order.data, reporter=reporter, attempt=order.attempt, stop=stop)
     except (SpecError, CorpusError, CheckpointError, loop.DivergedError) as error:
         if reporter:
             reporter.emit(StatusRecord(status=RunStatus.FAILED, attempt=order.attempt, error=str(error)))
         return RunStatus.FAILED.value
+    else:
+        dist.destroy_process_group()  # not after an error: while another rank hangs, this may never return
+        return status.value
     finally:
         if reporter:
             reporter.close()

@@ -21,15 +21,19 @@ _TELL_EVERY = timedelta(seconds=1)
 @contextmanager
 def process_group(spec: JobSpec) -> Iterator[None]:
     """Join the other workers as torchrun's environment says, or be the only one where it says nothing."""
-    backend = "nccl" if spec.parallel.gpus_per_worker else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend(spec))
     else:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend(spec), store=HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def backend(spec: JobSpec) -> str:
+    """Return by which of torch's libraries the workers exchange tensors."""
+    return "nccl" if spec.parallel.gpus_per_worker else "gloo"
 
 
 def world_size() -> int:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -24,6 +25,12 @@ PHASE = {"seq_len": 32, "global_batch_size": 16, "micro_batch_size": 8, "lr": 2e
 
 def job_of(text: Path, steps: int, **changes: Any) -> dict[str, Any]:
     return document(text, workers=2, phases=[PHASE | {"steps": steps}], checkpoint={"every_steps": 20}) | changes
+
+
+def listening(service: Service) -> set[str]:
+    """The addresses on which the ranks listen."""
+    sockets = [each for process in service.workers() for each in process.net_connections("inet")]
+    return {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +90,7 @@ def endless(service: Service, text: Path) -> str:
 
 def test_a_killed_server_stops_nothing_and_misses_nothing(service: Service, endless: str) -> None:
     ranks = {process.pid for process in service.workers()}
+    assert listening(service) <= {"127.0.0.1", "::ffff:127.0.0.1"}
     service.kill()
     before = len(records_of(service, endless))
     wait_for(lambda: len(records_of(service, endless)) > before + 20, "training goes on without its server")
