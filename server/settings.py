@@ -1,8 +1,10 @@
 """Where a server keeps its files and where it listens."""
 
 import os
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 -- compared with, not bound to
@@ -21,6 +23,8 @@ class Settings:
     """Folder of the database, the runs, the prepared data, the tokens and the state of the local cluster."""
     host: str = "127.0.0.1"
     port: int = 8000
+    ray_address: str | None = None
+    """URL of the head node of a Ray cluster that is there already; None for one on this machine."""
 
     def __post_init__(self) -> None:
         # Runs have another working folder.
@@ -29,8 +33,20 @@ class Settings:
     @property
     def url(self) -> str:
         """Where a process on this machine reaches the server."""
-        host = "127.0.0.1" if self.host in _EVERYWHERE else self.host
+        return self._url("127.0.0.1" if self.host in _EVERYWHERE else self.host)
+
+    @property
+    def url_for_runs(self) -> str:
+        """Where a run reaches the server, on whichever node it is."""
+        return self._url(socket.gethostname()) if self.has_other_nodes and self.host in _EVERYWHERE else self.url
+
+    def _url(self, host: str) -> str:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def has_other_nodes(self) -> bool:
+        """Whether jobs run on a cluster whose head node is another machine."""
+        return self.ray_address is not None and urlsplit(self.ray_address).hostname not in _LOOPBACK
 
     @property
     def is_loopback(self) -> bool:

@@ -111,10 +111,12 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, cluster: Cluster | None = None, port: int | None = None) -> Iterator[Served]:
-    """Serve on `home` until the block ends; without a cluster, jobs wait."""
-    settings = Settings(home, port=port or free_port())
-    app = create_app(settings, cluster or Nowhere())
+def serving(
+    home: Path, cluster: Cluster | None = None, port: int | None = None, ray_address: str | None = None
+) -> Iterator[Served]:
+    """Serve on `home` until the block ends; without a cluster or the address of one, jobs wait."""
+    settings = Settings(home, port=port or free_port(), ray_address=ray_address)
+    app = create_app(settings, None if ray_address else cluster or Nowhere())
     server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_config=None, timeout_graceful_shutdown=2))
     ready = threading.Event()
     startup = server.startup

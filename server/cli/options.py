@@ -39,3 +39,13 @@ Url = Annotated[
 Token = Annotated[str | None, typer.Option("--token", envvar="BIGBATCH_TOKEN", help="The token of that server.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port to listen on.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="BIGBATCH_RAY_ADDRESS",
+        metavar="URL",
+        help="Run jobs on the Ray cluster whose dashboard has this address, such as http://head:8265, and start none. "
+        "$RAY_AUTH_TOKEN or the file $RAY_AUTH_TOKEN_PATH holds its token.",
+    ),
+]

@@ -7,19 +7,21 @@ import typer
 
 from server.settings import Settings
 
-from .options import Home, Host, Json, Port
+from .options import Home, Host, Json, Port, RayAddress
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
-def serve(*, home: Home, host: Host = "127.0.0.1", port: Port = 8000, as_json: Json = False) -> None:
+def serve(
+    *, home: Home, host: Host = "127.0.0.1", port: Port = 8000, ray_address: RayAddress = None, as_json: Json = False
+) -> None:
     """Run the server: REST API, dashboard and scheduler.
 
     Example: bigbatch serve --port 8001 --home /data/bigbatch
     """
     from server.http.serve import serve as run
 
-    raise typer.Exit(run(Settings(home=home, host=host, port=port), as_json=as_json))
+    raise typer.Exit(run(Settings(home=home, host=host, port=port, ray_address=ray_address), as_json=as_json))
 
 
 def demo(

@@ -1,8 +1,19 @@
 """A Ray cluster that somebody else has started: jobs run there, and it is never started or ended from here."""
 
+import os
+from pathlib import Path
+
 import httpx
 
 from .ray_jobs import RayJobs
+
+
+def token_of_environment() -> str | None:
+    """Return the token from where Ray itself looks for it: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(path).read_text().strip() if path else None
 
 
 class ExistingCluster(RayJobs):

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.cluster.existing import ExistingCluster, token_of_environment
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
 from server.scheduler import Scheduler
@@ -41,11 +42,11 @@ _HEADERS = {
 
 
 def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
-    """Make the application. Without `cluster` it runs its jobs on a local Ray cluster of its own."""
+    """Make the application; without `cluster`, jobs run on the one that the settings name, or else on a local one."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database)
     store, records = Store(database), Records(database)
-    cluster = cluster or LocalCluster(settings.ray)
+    cluster = cluster or _cluster(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,6 +87,12 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         app.add_middleware(LoopbackNames)
     app.add_middleware(_Headers)
     return app
+
+
+def _cluster(settings: Settings) -> Cluster:
+    if settings.ray_address is None:
+        return LocalCluster(settings.ray)
+    return ExistingCluster(settings.ray_address, token_of_environment())
 
 
 def _leave(store: Store, cluster: Cluster) -> None:

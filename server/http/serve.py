@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -30,6 +31,7 @@ class CannotServeError(Exception):
 def serve(settings: Settings, *, as_json: bool = False) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
     try:
+        _check_cluster(settings)
         with _sole_server(settings):
             _check_port(settings)
             return _run(settings, as_json=as_json)
@@ -101,6 +103,19 @@ def _sole_server(settings: Settings) -> Iterator[None]:
                 f"another server uses {settings.home}; stop it, or choose another folder with --home"
             ) from None
         yield
+
+
+def _check_cluster(settings: Settings) -> None:
+    address = settings.ray_address
+    if address is None:
+        return
+    url = urlsplit(address)
+    if url.scheme not in {"http", "https"} or url.hostname is None:
+        remedy = "write that of the head node's dashboard, such as --ray-address http://head:8265"
+        raise CannotServeError(f"--ray-address {address!r} is not a URL that jobs can be submitted to; {remedy}")
+    if settings.has_other_nodes and settings.is_loopback:
+        where = f"the runs on {url.hostname} could not report to {settings.host}, which only this machine reaches"
+        raise CannotServeError(f"{where}; choose an address that the nodes of the cluster reach with --host")
 
 
 def _check_port(settings: Settings) -> None:

@@ -56,7 +56,7 @@ class RunFolders:
         folder.put_spec(job.valid_spec)
         token = _token(folder) or secrets.token_urlsafe(32)
         self._store.set_token_digest(job.id, digest(token))
-        folder.put_control(ControlPlane(url=f"{self._settings.url}/v1/jobs/{job.id}/events", token=token))
+        folder.put_control(ControlPlane(url=f"{self._settings.url_for_runs}/v1/jobs/{job.id}/events", token=token))
 
     def branch(self, job_id: str, spec: JobSpec, start: StartFrom) -> None:
         """Give a job that is not stored yet the checkpoint that it goes on from, so that nobody can take it away.

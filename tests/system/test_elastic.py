@@ -17,7 +17,6 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined] # compiled
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from server.cluster.existing import ExistingCluster
 from server.jobs import growth
 from server.ports import free_ports
 from tests.serving import Served, serving
@@ -117,7 +116,7 @@ def test_a_job_goes_on_where_a_node_is_lost_and_where_one_is_gained_and_takes_ea
     monkeypatch.setattr(growth, "GROWTH_AFTER", growth.GROWTH_AFTER * 0)
     monkeypatch.setattr(growth, "GROWTH_SAVES", growth.GROWTH_SAVES * 0)
     second = cluster.add_node(wait=False, **node())
-    with serving(tmp_path / "home", ExistingCluster(url)) as served:
+    with serving(tmp_path / "home", ray_address=url) as served:
         job_id = served.submit(**elastic(text))["id"]
         first = until(served, job_id, 2, after=0)
         cluster.remove_node(second, allow_graceful=False)

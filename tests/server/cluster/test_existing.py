@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from server.cluster.existing import ExistingCluster
+from server.cluster.existing import ExistingCluster, token_of_environment
 from server.errors import ClusterUnreachableError
 
 
@@ -54,3 +55,14 @@ def test_a_cluster_that_does_not_answer_is_unreachable() -> None:
     with pytest.raises(ClusterUnreachableError, match="does not answer"):
         cluster.ensure()
     cluster.close()
+
+
+def test_the_token_is_where_ray_itself_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert token_of_environment() is None
+    (tmp_path / "token").write_text("of the file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert token_of_environment() == "of the file"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of the variable")
+    assert token_of_environment() == "of the variable"
