@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
@@ -25,13 +26,20 @@ def _chromium() -> str:
     pytest.fail(f"none of {', '.join(_NAMES)} is on the PATH; on Debian or Ubuntu: apt-get install chromium")
 
 
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run a headless Chromium."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=_chromium(), args=list(_FLAGS))
+        yield started
+        started.close()
+
+
 @pytest.fixture(scope="module")  # no longer: while Playwright runs, other tests in this thread cannot run asyncio
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=_chromium(), args=list(_FLAGS))
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

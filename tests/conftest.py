@@ -19,7 +19,11 @@ ON_THE_SERVICE = ("system/test_whole_path.py", "system/test_whole_way.py")
 # Begun last, one of these would keep one core busy for long while the others rest.
 LONGEST = (
     "system/test_elastic.py",
-    "server/test_dashboard.py",
+    "server/static/test_job.py",
+    "server/static/test_matrix.py",
+    "server/static/test_jobs.py",
+    "server/static/test_data.py",
+    "server/static/test_look.py",
     "workers/test_interruption.py",
     "workers/test_train.py",
     "workers/training/test_narrow_moments.py",

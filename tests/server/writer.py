@@ -82,7 +82,7 @@ class Writer:
         """A checkpoint of 50 MiB; `kept` are the steps of those that are there from now on."""
         paths = {} if kept is None else {"kept": [f"checkpoints/{each}" for each in kept]}
         path = f"checkpoints/{step}"
-        return self._record("checkpoint", step=step, path=path, size_bytes=50 * 2**20, seconds=0.8, **paths)
+        return self._record("checkpoint", step=step, path=path, size_bytes=50 * 2**20, seconds=0.8, held_s=0.1, **paths)
 
     def alert(self, title: str) -> Record:
         """A warning."""

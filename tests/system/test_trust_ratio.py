@@ -11,7 +11,7 @@ from torch._C._distributed_c10d import HashStore
 
 from optim import Lamb
 from tests.browser import browser, browser_page, complaints
-from tests.server.test_dashboard import cell, expect_cell, fact, half, open_job, settle, sign_in
+from tests.server.static.page import cell, expect_cell, fact, half, open_job, settle, sign_in
 from tests.serving import Served
 from workers.contract.run.folder import RunFolder
 from workers.training.reporting import telemetry

@@ -6,8 +6,8 @@ import { html } from "../ui/html.js";
 const SAY = {
   status: ({ status, attempt, world_size: workers, zero_stage: stage, error }) => [
     `${status.toLowerCase()}, attempt ${attempt}${workers ? `, ${workers} ${workers === 1 ? "worker" : "workers"}` : ""}${stage == null ? "" : `, ZeRO ${stage}`}`, error],
-  checkpoint: ({ step, size_bytes: size, seconds, path }, kept) => [
-    `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}`, kept && !kept.includes(path) ? "removed since then" : path],
+  checkpoint: ({ step, size_bytes: size, seconds, held_s: held, path }, kept) => [ // older versions did not say `held_s`
+    `Checkpoint of step ${count(step)}: ${bytes(size)} in ${duration(seconds)}${held == null ? "" : `, training stood still for ${duration(held)}`}`, kept && !kept.includes(path) ? "removed since then" : path],
   evaluation: ({ step, mlm_loss: loss, mlm_accuracy: accuracy, perplexity, nsp_accuracy: nsp, rows, seq_len: length, seconds }) => [
     `Held-out text after step ${count(step)}: ${percent(accuracy)} of the masked words are right`,
     `MLM loss ${number(loss)} nats, perplexity ${number(perplexity)}, next-sentence accuracy ${percent(nsp)}; ${count(rows)} rows of ${count(length)} tokens in ${duration(seconds)}`],
