@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from workers import ranks
-from workers.contract.manifests import read_shards
+from workers.contract.manifests import ShardsManifest, read_shards
 from workers.contract.phases import PhaseWindow, phase_windows
 from workers.contract.push import Command
 from workers.contract.records import AlertRecord, LogRecord, RunStatus, StatusRecord
@@ -19,7 +19,7 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.samples.dataset import PreTrainingData, open_phase
 
-from .admission import admit, environment
+from .admission import Text, admit, environment
 from .checkpointing import Checkpoints
 from .export_at_end import export_at_end
 from .feeding import feed
@@ -90,30 +90,40 @@ def train(
     """
     text = admit(spec, folder, data, attempt, reporter)
     shards = read_shards(text.folder)
+    run = _assemble(spec, folder, text, shards, reporter, attempt, StopRequest() if stop is None else stop)
+    done = run.checkpoints.resume()
+    _announce(run, shards.unigram_entropy_nats)
+    windows = phase_windows(spec.phases)
+    with run.stop.while_training(), run.watch:
+        outcome = _outcome(run.judge.make_up(windows, done))
+        for window in windows:
+            if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
+                outcome = _train_phase(run, window, done, open_phase(text.folder, spec, window.phase))
+        run.checkpoints.finish()
+        is_due = outcome is RunStatus.SUCCEEDED and spec.export.at_end
+        exported = export_at_end(folder, spec, data, reporter) if is_due else None
+        _report_the_end(run, outcome, exported)
+    return outcome
+
+
+def _assemble(
+    spec: JobSpec,
+    folder: RunFolder,
+    text: Text,
+    shards: ShardsManifest,
+    reporter: Reporter | None,
+    attempt: int,
+    stop: StopRequest,
+) -> Run:
+    """Put together what trains: the model on its device, and what looks after it."""
     worker = set_up(spec, shards, lambda module: take_first_weights(spec, folder, text.folder, module, reporter))
-    health, stop = Health(), StopRequest() if stop is None else stop
+    health = Health()
     telemetry = Telemetry(worker.optimizer, worker.device, reporter, attempt, health, stop, worker.clock)
     judge = Judge(text.folder, worker, telemetry, reporter, attempt)
     checkpoints = Checkpoints(folder, attempt, text.identity, worker, judge, health, telemetry, reporter)
     limit = timedelta(seconds=spec.failures.hang_timeout_s)
     watch = Watch(limit, _alert_of_a_hang(reporter) if reporter else None)
-    run = Run(attempt, worker, checkpoints, judge, health, telemetry, reporter, stop, watch)
-    done = checkpoints.resume()
-    _announce(run, shards.unigram_entropy_nats)
-    windows = phase_windows(spec.phases)
-    with stop.while_training(), watch:
-        outcome = _outcome(judge.make_up(windows, done))
-        for window in windows:
-            if outcome is RunStatus.SUCCEEDED and window.steps_after(done):
-                outcome = _train_phase(run, window, done, open_phase(text.folder, spec, window.phase))
-        checkpoints.finish()
-        is_due = outcome is RunStatus.SUCCEEDED and spec.export.at_end
-        exported = export_at_end(folder, spec, data, reporter) if is_due else None
-        if reporter:
-            reporter.emit(LogRecord(text=reporter.summary.text(outcome, spec.total_steps, exported)))
-            is_loss = False if outcome is RunStatus.INTERRUPTED else None
-            reporter.emit(StatusRecord(status=outcome, attempt=attempt, is_loss=is_loss, export_path=exported))
-    return outcome
+    return Run(attempt, worker, checkpoints, judge, health, telemetry, reporter, stop, watch)
 
 
 def _alert_of_a_hang(reporter: Reporter) -> Callable[[str], None]:
@@ -134,6 +144,15 @@ def _announce(run: Run, entropy: float) -> None:
             **ran_on,
         )
     )
+
+
+def _report_the_end(run: Run, outcome: RunStatus, exported: str | None) -> None:
+    if run.reporter is None:
+        return
+    summary = run.reporter.summary.text(outcome, run.worker.spec.total_steps, exported)
+    run.reporter.emit(LogRecord(text=summary))
+    is_loss = False if outcome is RunStatus.INTERRUPTED else None
+    run.reporter.emit(StatusRecord(status=outcome, attempt=run.attempt, is_loss=is_loss, export_path=exported))
 
 
 def _train_phase(run: Run, window: PhaseWindow, done: int, data: PreTrainingData) -> RunStatus:
