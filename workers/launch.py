@@ -38,6 +38,7 @@ from .contract.problems import SpecError
 from .contract.records import RunStatus, StatusRecord
 from .contract.run.folder import RunFolder, RunFolderError
 from .contract.run.lock import LockedError, SupersededError
+from .contract.run.remote import StorageError
 from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
 from .planning.size import check_size
@@ -59,7 +60,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     except LockedError as error:
         sys.stderr.write(f"{order.run} {error}\n")
         return 1
-    except (SupersededError, RunFolderError, UnknownFormatError) as error:
+    except (SupersededError, RunFolderError, StorageError, UnknownFormatError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     finally:
@@ -92,7 +93,7 @@ def _drive(folder: RunFolder, order: Order) -> int:
         check_size(spec, order.workers)
         ray.init(log_to_driver=True)
         _prepare_on_cluster(spec, folder, order)
-        return 1 if _fit(spec, order) is RunStatus.FAILED else 0  # the worker has said it
+        return 1 if _fit(spec, folder, order) is RunStatus.FAILED else 0  # the worker has said it
     except TrainingFailedError as failure:
         status, error, is_loss = RunStatus.INTERRUPTED, _failures(failure), _is_loss(failure)
     except (SpecError, CorpusError) as problem:
@@ -120,11 +121,11 @@ def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
         reporter.close()
 
 
-def _fit(spec: JobSpec, order: Order) -> RunStatus:
+def _fit(spec: JobSpec, folder: RunFolder, order: Order) -> RunStatus:
     parallel = spec.parallel
     trainer = _Trainer(
         _worker,
-        train_loop_config={"spec": spec, "order": order},
+        train_loop_config={"spec": spec, "order": order, "storage": folder.storage},
         backend_config=Rendezvous(),
         scaling_config=ScalingConfig(
             num_workers=order.workers,
@@ -133,7 +134,7 @@ def _fit(spec: JobSpec, order: Order) -> RunStatus:
         ),
         run_config=RunConfig(
             name=f"attempt-{order.attempt}",
-            storage_path=str(RunFolder(order.run).ray),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parallel.cpus_per_worker)}},
         ),
@@ -164,7 +165,7 @@ def _worker(config: dict[str, Any]) -> str:
 
     spec: JobSpec = config["spec"]
     order: Order = config["order"]
-    folder = RunFolder(order.run)
+    folder = RunFolder(order.run, config["storage"])  # on another node, the folder may not be there to say it
     join(ranks.backend(spec))
     if ranks.world_size() != order.workers:
         raise RuntimeError(f"Ray started {ranks.world_size()} workers instead of {order.workers}")

@@ -19,6 +19,7 @@ class _Commands(TyperGroup):
 
         from server.client.errors import ClientError
         from workers.contract.problems import SpecError, explain_option
+        from workers.contract.run.remote import StorageError
 
         from .tables import report
 
@@ -27,6 +28,9 @@ class _Commands(TyperGroup):
         except SpecError as error:
             problem = {"title": "the job is not valid", "errors": [one.as_dict() for one in error.problems]}
             report(problem, as_json=ctx.meta.get("json", False))
+            raise typer.Exit(2) from None
+        except StorageError as error:
+            report({"title": "the storage cannot be used", "detail": str(error)}, as_json=ctx.meta.get("json", False))
             raise typer.Exit(2) from None
         except ClientError as error:
             report(error.as_dict(), as_json=ctx.meta.get("json", False))

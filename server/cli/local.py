@@ -21,7 +21,7 @@ def train(arguments: Sequence[str]) -> NoReturn:
         SpecError: the job file or the run folder cannot be used; nothing was started.
     """
     read = read_arguments(arguments)
-    folder = RunFolder(read.run)
+    folder = RunFolder(read.run, read.storage)
     check_is_free(folder)
     check(folder, read.spec)
     _become(training_command(arguments, read.spec), read.spec.parallel.cpus_per_worker)

@@ -1,12 +1,13 @@
 """A small corpus prepared once, and a synthetic one in which every token tells where it stands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from tests.workers.object_store import S3, nothing, serving
 from workers.contract.manifests import ShardsSettings
 from workers.contract.sources import SPECIAL_TOKENS
 from workers.corpus.prepare import prepare
@@ -25,6 +26,20 @@ class Data:
     encoding_errors: Literal["refuse", "replace"] = "refuse"
     text_column: str = "text"
     deduplicate: bool = False
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server, the only one that the environment names."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3) -> Iterator[str]:
+    """The URL of an empty bucket on that server."""
+    yield s3.make_bucket()
+    s3.refuses = nothing
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def stop_while_it_saves(process: subprocess.Popen[str], folder: RunFolder) -> Ch
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             seen.add(name)
             # The first one is left alone: the next attempt should have one to go on from.
-            if folder.finished() and folder.store.path(name.prefix).exists() and name not in folder.finished():
+            if folder.finished() and (folder.path / name.prefix).exists() and name not in folder.finished():
                 return name
             process.send_signal(signal.SIGCONT)
     raise AssertionError("no checkpoint was caught in the middle")

@@ -66,7 +66,7 @@ def test_its_checkpoint_is_loaded_as_it_was_written(folder: RunFolder, tmp_path:
         loaded = load_newest(folder, module, optimizer)
     assert loaded is not None
     assert (loaded.name.step, loaded.damaged) == (4, ())
-    dcp_to_torch_save(folder.store.path(loaded.name.prefix), tmp_path / "one.pt")
+    dcp_to_torch_save(folder.path / loaded.name.prefix, tmp_path / "one.pt")
     written = torch.load(tmp_path / "one.pt", weights_only=True)
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, written["model"][name])
@@ -81,7 +81,7 @@ def test_the_steps_that_are_done_are_known(folder: RunFolder) -> None:
 def test_its_model_is_exported_with_the_vocabulary_that_it_was_trained_with(folder: RunFolder, tmp_path: Path) -> None:
     exported = export(folder, folder.spec(), tmp_path / "model", tmp_path / "data")
     model = BertForPreTraining.from_pretrained(exported.path)
-    dcp_to_torch_save(folder.checkpoints_path / folder.checkpoints()[-1].prefix.split("/")[1], tmp_path / "one.pt")
+    dcp_to_torch_save(folder.path / folder.checkpoints()[-1].prefix, tmp_path / "one.pt")
     written = torch.load(tmp_path / "one.pt", weights_only=True)["model"]
     assert all(torch.equal(weight, written[name]) for name, weight in model.state_dict().items())
     assert len(AutoTokenizer.from_pretrained(exported.path)) == VOCABULARY

@@ -1,43 +1,50 @@
 """The sha256 of a checkpoint's files: computed while they are written, compared when they are read."""
 
 import hashlib
-import io
+import os
 import pickle
-from collections.abc import Generator
-from contextlib import contextmanager
-from os import PathLike
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import PurePath
 
-from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, FileSystem, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.storage import WriteResult
-from typing_extensions import Buffer
 
 from workers.contract.manifests import StoredFile
 from workers.contract.run.folder import CheckpointName, RunFolder
-from workers.contract.run.store import FolderStore
+from workers.contract.run.remote import StorageError
+from workers.contract.run.store import Store
 
 from .errors import DamagedError
+from .objects import Objects
 from .unpickling import METADATA
 
+_BLOCK = 16 * 2**20
 
-def check_file(path: Path, stored: StoredFile) -> None:
-    """Check that a file holds what was written to it; of format 1, only that it has the same size.
+
+def check_file(store: Store, name: str, stored: StoredFile) -> None:
+    """Check that an object holds what was written to it; of format 1, only that it has the same size.
 
     Raises:
         DamagedError: it does not, or cannot be read.
+        StorageError: a store on another machine cannot be read at this moment.
     """
+    file_name = PurePath(name).name
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            found = hashlib.file_digest(file, "sha256").hexdigest() if stored.sha256 else None
+        with store.reading(name) as file:
+            size, found = file.seek(0, os.SEEK_END), None
+            if stored.sha256:
+                file.seek(0)
+                found = hashlib.sha256()
+                while block := file.read(_BLOCK):
+                    found.update(block)
+    except StorageError:
+        raise
     except OSError as error:
-        raise DamagedError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise DamagedError(f"{file_name} cannot be read: {error.strerror or error}") from error
     if size != stored.size_bytes:
-        raise DamagedError(f"{path.name} has {size} bytes; {stored.size_bytes} were written")
-    if found != stored.sha256:
-        raise DamagedError(f"{path.name} has the sha256 {found}; {stored.sha256} was written")
+        raise DamagedError(f"{file_name} has {size} bytes; {stored.size_bytes} were written")
+    if found and found.hexdigest() != stored.sha256:
+        raise DamagedError(f"{file_name} has the sha256 {found.hexdigest()}; {stored.sha256} was written")
 
 
 class Writer(FileSystemWriter):
@@ -48,9 +55,10 @@ class Writer(FileSystemWriter):
     """
 
     def __init__(self, folder: RunFolder, name: CheckpointName) -> None:
-        super().__init__(folder.store.path(name.prefix), sync_files=False)  # the store does that
-        self._objects = _Objects(folder.store, name.prefix)
+        super().__init__(name.prefix, sync_files=False)  # the store does that
+        self._objects = Objects(folder.store, name.prefix)
         self.fs = self._objects
+        self.path = folder.store.place(name.prefix)
         self.files = self._objects.files
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
@@ -60,37 +68,3 @@ class Writer(FileSystemWriter):
         metadata.storage_meta = self.storage_meta()
         with self._objects.create_stream(METADATA, "wb") as file:
             pickle.dump(metadata, file)
-
-
-class _Objects(FileSystem):
-    """Where torch writes its files: each is an object of the store, and its sha256 is kept."""
-
-    def __init__(self, store: FolderStore, prefix: str) -> None:
-        self.files: dict[str, StoredFile] = {}
-        self._store, self._prefix = store, prefix
-
-    @contextmanager
-    def create_stream(self, path: str | PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
-        """Open an object for writing."""
-        if mode != "wb":
-            raise ValueError(f"{path} can be written from its beginning, mode wb, but mode {mode} was asked for")
-        name = Path(path).name
-        with self._store.writing(f"{self._prefix}/{name}") as file:
-            hashing = _Hashing(file)
-            yield hashing
-            self.files[name] = StoredFile(size_bytes=hashing.tell(), sha256=hashing.sha256.hexdigest())
-
-
-class _Hashing(io.RawIOBase):
-    """Hands on what is written, and hashes it. The file that it writes to is closed by who opened it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.sha256 = hashlib.sha256()
-        self._file = file
-
-    def write(self, content: Buffer) -> int:
-        self.sha256.update(content)
-        return self._file.write(content)
-
-    def tell(self) -> int:
-        return self._file.tell()

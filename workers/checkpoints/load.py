@@ -1,6 +1,6 @@
 """Finds the newest checkpoint that is what was written, and loads it into a model on any number of workers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from workers import ranks
 from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.run.remote import StorageError
 
 from .errors import CheckpointError, DamagedError
 from .hashing import check_file
@@ -47,6 +48,7 @@ def load_newest(
 
     Raises:
         CheckpointError: there are checkpoints, and all of them are damaged, or the newest is of another text or model.
+        StorageError: a store on another machine cannot be read at this moment, which says nothing of what it holds.
     """
     damaged: list[str] = []
     for name in ranks.as_rank_0_does(lambda: committed(folder))[::-1]:
@@ -60,8 +62,8 @@ def load_newest(
             return Loaded(name, manifest, tuple(damaged))
     if damaged:
         raise CheckpointError(
-            f"every checkpoint in {folder.checkpoints_path} is damaged: {'; '.join(damaged)}. Put a copy of one in its "
-            "place, or remove that folder to begin again at step 1"
+            f"every checkpoint in {folder.checkpoints_place} is damaged: {'; '.join(damaged)}. Put a copy of one in "
+            "its place, or remove that folder to begin again at step 1"
         )
     return None
 
@@ -91,7 +93,7 @@ def _difference(
     Raises:
         DamagedError: what the checkpoint holds cannot be read.
     """
-    described = read_metadata(folder.store.path(name.prefix), manifest.files).state_dict_metadata
+    described = read_metadata(folder.store, name.prefix, manifest.files).state_dict_metadata
     there = {
         key.removeprefix(WEIGHTS): list(stored.size)
         for key, stored in described.items()
@@ -123,19 +125,30 @@ def check(folder: RunFolder, name: CheckpointName) -> CheckpointManifest:
 
     Raises:
         DamagedError: it is not, or it cannot be read.
+        StorageError: a store on another machine cannot be read at this moment.
     """
     manifest = ranks.as_rank_0_does(lambda: read_manifest(folder, name))
-    path, error = folder.store.path(name.prefix), None
-    try:
+
+    def read_share() -> None:
         for file in sorted(manifest.files)[ranks.rank() :: ranks.world_size()]:
-            check_file(path / file, manifest.files[file])
+            check_file(folder.store, f"{name.prefix}/{file}", manifest.files[file])
         if ranks.rank() == 0:
-            read_metadata(path, manifest.files)
-    except DamagedError as problem:
-        error = str(problem)
-    if errors := ranks.gather_errors(error):
-        raise DamagedError(errors[0])
+            read_metadata(folder.store, name.prefix, manifest.files)
+
+    _on_every_rank(read_share)
     return manifest
+
+
+def _on_every_rank(work: Callable[[], None]) -> None:
+    """Do the work, and raise on all ranks what it raised on any: a store that cannot be read before damage."""
+    error: DamagedError | StorageError | None = None
+    try:
+        work()
+    except (DamagedError, StorageError) as problem:
+        error = problem
+    errors = [each for each in ranks.gather(error) if each is not None]
+    for each in sorted(errors, key=lambda each: isinstance(each, DamagedError)):
+        raise each
 
 
 def read_manifest(folder: RunFolder, name: CheckpointName) -> CheckpointManifest:
@@ -143,9 +156,12 @@ def read_manifest(folder: RunFolder, name: CheckpointName) -> CheckpointManifest
 
     Raises:
         DamagedError: it cannot be read, or belongs to another step.
+        StorageError: a store on another machine cannot be read at this moment.
     """
     try:
-        manifest = CheckpointManifest.parse(folder.store.path(name.manifest), folder.store.read(name.manifest))
+        manifest = CheckpointManifest.parse(folder.store.place(name.manifest), folder.store.read(name.manifest))
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         raise DamagedError(f"manifest.json cannot be read: {error}") from error
     if manifest.step != name.step:
@@ -163,14 +179,27 @@ def load(
 
     Raises:
         DamagedError: its files do not hold this model and this optimizer's state.
+        StorageError: a store on another machine cannot be read at this moment.
     """
     state = state_of(model, optimizer)
     try:
-        dcp_load(state, storage_reader=Reader(folder.store.path(name.prefix), manifest.files), planner=Planner())
+        dcp_load(state, storage_reader=Reader(folder.store, name.prefix, manifest.files), planner=Planner())
     except CheckpointException as error:
+        raise_for_storage(error)
         causes = "; ".join(f"rank {rank}: {said(cause[0])}" for rank, cause in sorted(error.failures.items()))
         raise DamagedError(f"it cannot be loaded: {causes}") from error
     settings = [{key: group[key] for key in group.keys() - {"params"}} for group in optimizer.param_groups]
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
+
+
+def raise_for_storage(error: CheckpointException) -> None:
+    """Do nothing, unless torch could not load or save because of a store on another machine.
+
+    Raises:
+        StorageError: it could not.
+    """
+    for cause, _ in error.failures.values():
+        if isinstance(cause, StorageError):
+            raise cause from error

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -31,7 +30,8 @@ class Saved:
     """A checkpoint that was just committed."""
 
     name: CheckpointName
-    path: Path
+    place: str
+    """Its path or URL."""
     size_bytes: int
     seconds: float
 
@@ -58,17 +58,18 @@ def save(
         before_commit: is done on rank 0 when all files are written and the manifest is not.
 
     Raises:
-        OSError: the disk is full or not writable. The checkpoints that were there before are untouched, and what was
-            written of this one is removed.
+        OSError: the disk is full or not writable, or a store on another machine does not take it. The checkpoints that
+            were there before are untouched, and what was written of this one is removed.
         SupersededError: a newer attempt has begun, and the checkpoint was not committed.
     """
     begin = time.monotonic()
     name = CheckpointName(draft.step, draft.attempt)
-    writer = Writer(folder, name)
+    writer, place = Writer(folder, name), folder.store.place(name.prefix)
 
     def commit(files: dict[str, Any]) -> None:
         before_commit()
-        folder.lock.check(name.attempt)
+        folder.keep_journal(name.attempt)
+        folder.check(name.attempt)
         manifest = draft.model_copy(update={"files": files})
         folder.store.put(name.manifest, manifest.model_dump_json(indent=1).encode())
 
@@ -81,9 +82,9 @@ def save(
         with suppress(OSError):  # the first error says what is wrong
             ranks.as_rank_0_does(lambda: remove(folder, name), group)
         raise OSError(
-            f"the checkpoint of step {name.step} could not be written to {writer.path}: {_causes(error)}"
+            f"the checkpoint of step {name.step} could not be written to {place}: {_causes(error)}"
         ) from error
-    return Saved(name, Path(writer.path), sum(file.size_bytes for file in files.values()), time.monotonic() - begin)
+    return Saved(name, place, sum(file.size_bytes for file in files.values()), time.monotonic() - begin)
 
 
 def _causes(error: CheckpointException | OSError) -> str:

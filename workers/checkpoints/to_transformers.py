@@ -67,7 +67,8 @@ def export(
         CorpusError: the vocabulary of an older run is needed, and its text cannot be found any more.
         BusyError: another process exports to `target`.
         RunFolderError, UnknownFormatError: the run folder cannot be read.
-        OSError: the disk is full or not writable; an older export is as it was.
+        OSError: the disk is full or not writable, or a store on another machine cannot be read (StorageError); an
+            older export is as it was.
     """
     folder.manifest()  # refuses what a newer version wrote
     name = choose(folder, spec, step)
@@ -76,7 +77,7 @@ def export(
     try:
         weights = read_weights(folder, name, report)
     except DamagedError as error:
-        raise ExportError(f"{folder.store.path(name.prefix)} is damaged: {error}. {_older(folder, name)}") from error
+        raise ExportError(f"{folder.store.place(name.prefix)} is damaged: {error}. {_older(folder, name)}") from error
     with replacing_folder(target) as draft:
         report("writing", 0.0)
         _write_model(draft, spec, weights, tokenizer)

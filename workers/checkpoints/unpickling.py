@@ -8,8 +8,7 @@ classes that describe a checkpoint, and nothing else.
 import io
 import pickle
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.distributed.checkpoint import metadata as described
@@ -19,7 +18,11 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageIn
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 
+from workers.contract.run.remote import StorageError
+from workers.contract.run.store import Store
+
 from .errors import DamagedError
+from .objects import Objects
 
 METADATA = ".metadata"
 WEIGHTS = "model."
@@ -82,27 +85,36 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 
 class Reader(FileSystemReader):
-    """Reads the files of one checkpoint folder, those alone that its manifest names."""
+    """Reads the files of one checkpoint, those alone that its manifest names."""
 
-    def __init__(self, folder: Path, files: Collection[str]) -> None:
-        super().__init__(folder)
-        self._files = files
+    def __init__(self, store: Store, prefix: str, files: Collection[str]) -> None:
+        super().__init__(prefix)
+        self.fs = Objects(store, prefix)
+        self._store, self._prefix, self._files = store, prefix, files
 
     def read_metadata(self) -> Metadata:
         """Read `.metadata`; without torch's arguments, so that torch does not try other files where this fails."""
-        metadata = read_metadata(Path(self.path), self._files)
+        metadata = read_metadata(self._store, self._prefix, self._files)
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
         return metadata
 
+    def _slice_file(self, file: IO[bytes], sinfo: _StorageInfo) -> IO[bytes]:
+        """Read one shard of a tensor at once: in small pieces, each would be a request to an object store."""
+        file.seek(sinfo.offset)
+        return io.BytesIO(file.read(sinfo.length))
 
-def read_metadata(folder: Path, files: Collection[str]) -> Metadata:
-    """Read what a checkpoint folder says of its tensors.
+
+def read_metadata(store: Store, prefix: str, files: Collection[str]) -> Metadata:
+    """Read what the checkpoint whose objects begin with `prefix/` says of its tensors.
 
     Raises:
         DamagedError: `.metadata` is missing, describes no checkpoint, or names other files than `files`.
+        StorageError: a store on another machine cannot be read at this moment.
     """
     try:
-        metadata = _MetadataUnpickler(io.BytesIO((folder / METADATA).read_bytes())).load()
+        metadata = _MetadataUnpickler(io.BytesIO(store.read(f"{prefix}/{METADATA}"))).load()
+    except StorageError:
+        raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
         raise DamagedError(f"{METADATA} cannot be read: {error}") from error
     if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):

@@ -223,7 +223,7 @@ class CheckpointManifest(BaseModel):
     """Spent up to this step, over all attempts."""
 
     @classmethod
-    def parse(cls, path: Path, content: bytes) -> Self:
+    def parse(cls, path: Path | str, content: bytes) -> Self:
         """Read a manifest of this format or an older one; `path` is where it lies.
 
         Raises:
@@ -238,7 +238,7 @@ class CheckpointManifest(BaseModel):
             raise ValueError(f"{field}: {first['msg']}") from None
 
 
-def check_format(path: Path, content: bytes, field: str, known: int) -> None:
+def check_format(path: Path | str, content: bytes, field: str, known: int) -> None:
     """Refuse a JSON object whose `field` has a higher number than this version knows, before it is read further.
 
     Raises:

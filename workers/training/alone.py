@@ -25,6 +25,7 @@ from workers.contract.records import (
 )
 from workers.contract.run.attempts import Begun, begin
 from workers.contract.run.folder import RunFolder
+from workers.contract.run.remote import StorageError
 from workers.contract.sources import CorpusError
 from workers.contract.spec.job import JobSpec
 from workers.planning.size import check_size
@@ -48,7 +49,7 @@ def run(command_line: Sequence[str] | None, stop: StopRequest) -> int:
         arguments = read_arguments(command_line)
         with ranks.process_group(arguments.spec):
             return _train(arguments, stop)
-    except (SpecError, CorpusError) as error:
+    except (SpecError, CorpusError, StorageError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except _RefusedError:
@@ -62,7 +63,7 @@ def run(command_line: Sequence[str] | None, stop: StopRequest) -> int:
 
 
 def _train(arguments: TrainArguments, stop: StopRequest) -> int:
-    spec, folder = arguments.spec, RunFolder(arguments.run)
+    spec, folder = arguments.spec, RunFolder(arguments.run, arguments.storage)
     check_size(spec, ranks.world_size())  # before the folder is made
     begun = _begin(folder, spec)
     try:
@@ -80,11 +81,11 @@ def _train(arguments: TrainArguments, stop: StopRequest) -> int:
 def _begin(folder: RunFolder, spec: JobSpec) -> Begun:
     """Begin the next attempt, on rank 0 for all."""
     begun: Begun | None = None
-    error: SpecError | None = None
+    error: SpecError | StorageError | None = None
     if ranks.rank() == 0:
         try:
             begun = begin(folder, spec, home() / "runs")
-        except SpecError as problem:
+        except (SpecError, StorageError) as problem:
             error = problem
     begun = ranks.as_rank_0_says(begun)
     if begun is None:

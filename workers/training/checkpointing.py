@@ -69,7 +69,7 @@ class Checkpoints:
             return 0
         self._health.best_loss, self._judge.newest = loaded.manifest.best_loss, loaded.manifest.evaluation
         if self._reporter:
-            self._reporter.summary.resume(loaded.manifest, str(self._folder.store.path(loaded.name.prefix)))
+            self._reporter.summary.resume(loaded.manifest, self._folder.store.place(loaded.name.prefix))
             self._tell(loaded, self._reporter)
         return loaded.name.step
 
@@ -77,7 +77,7 @@ class Checkpoints:
         start = self._worker.spec.start_from
         if start is not None:
             raise CheckpointError(
-                f"{self._folder.checkpoints_path}: the checkpoint of step {start.step}, which this branch of "
+                f"{self._folder.checkpoints_place}: the checkpoint of step {start.step}, which this branch of "
                 f"{start.run} began with, is not there. Put a copy of it in its place, or make the branch anew"
             )
 
@@ -182,22 +182,33 @@ class Checkpoints:
             SupersededError: a newer attempt has begun, which may go on from an older checkpoint than this one.
         """
         self._settle_removal()
-        # A newer attempt that begins from here on finds this checkpoint, and needs none of those that go.
-        self._folder.lock.check(self._attempt)
-        found = retention.look(self._folder)
-        gone = retention.superseded(found, saved.name, self._worker.spec.checkpoint)
-        kept = [each.prefix for each in found if found[each].state in retention.WHOLE and each not in gone]
+        gone, kept = self._gone_and_kept(saved)
         self._emit(
             CheckpointRecord(
                 step=saved.name.step,
-                path=str(saved.path),
+                path=saved.place,
                 size_bytes=saved.size_bytes,
                 seconds=saved.seconds,
                 held_s=held_s,
-                kept=[str(self._folder.store.path(prefix)) for prefix in kept],
+                kept=kept,
             )
         )
         self._removal = in_a_thread(lambda: self._remove(gone))
+
+    def _gone_and_kept(self, saved: Saved) -> tuple[list[CheckpointName], list[str] | None]:
+        """Choose those that go, and name where those are that stay; where the store cannot tell now, none goes."""
+        try:
+            # A newer attempt that begins from here on finds this checkpoint, and needs none of those that go.
+            self._folder.check(self._attempt)
+            found = retention.look(self._folder)
+        except OSError as error:
+            detail = f"{error}. They stay until the next checkpoint is written."
+            title = "The older checkpoints could not be looked at"
+            self._emit(AlertRecord(level="warning", title=title, detail=detail))
+            return [], None
+        gone = retention.superseded(found, saved.name, self._worker.spec.checkpoint)
+        kept = [each.prefix for each in found if found[each].state in retention.WHOLE and each not in gone]
+        return gone, [self._folder.store.place(prefix) for prefix in kept]
 
     def _remove(self, gone: Sequence[CheckpointName]) -> list[AlertRecord]:
         alerts = []
@@ -205,7 +216,7 @@ class Checkpoints:
             try:
                 remove(self._folder, name)
             except OSError as error:
-                detail = f"{self._folder.store.path(name.prefix)}: {error}. Remove it by hand, or the disk fills up."
+                detail = f"{self._folder.store.place(name.prefix)}: {error}. Remove it by hand, or the disk fills up."
                 title = "An old checkpoint cannot be removed"
                 alerts.append(AlertRecord(level="warning", title=title, detail=detail))
         return alerts
@@ -216,8 +227,12 @@ class Checkpoints:
             self._emit(alert)
 
     def _remedy(self, then: str) -> str:
-        whole = [name.step for name in committed(self._folder)]
-        return f"{then} {f'go on from step {whole[-1]:,}' if whole else 'begin anew'}. Make room on the disk"
+        remedy = "Have the store answer and take objects again" if self._folder.storage else "Make room on the disk"
+        try:
+            whole = [name.step for name in committed(self._folder)]
+        except OSError:
+            return f"{then} go on from the newest checkpoint that is there. {remedy}"
+        return f"{then} {f'go on from step {whole[-1]:,}' if whole else 'begin anew'}. {remedy}"
 
     def _emit(self, record: AlertRecord | CheckpointRecord) -> None:
         if self._reporter:

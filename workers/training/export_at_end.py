@@ -9,7 +9,7 @@ from workers.checkpoints.load import committed
 from workers.checkpoints.to_transformers import export
 from workers.contract.exports import read_export
 from workers.contract.files import BusyError
-from workers.contract.manifests import UnknownFormatError
+from workers.contract.manifests import MANIFEST, UnknownFormatError
 from workers.contract.records import AlertRecord, LogRecord
 from workers.contract.run.folder import RunFolder
 from workers.contract.sources import CorpusError
@@ -35,6 +35,7 @@ def _export(folder: RunFolder, spec: JobSpec, data: Path, reporter: Reporter | N
         found = read_export(folder.export)
         if found is None or (found.step, found.attempt) != (newest.step, newest.attempt):
             found = export(folder, spec, folder.export, data).manifest
+            folder.keep_export([*found.files, MANIFEST])
             size, took_s = found.size_bytes / 1e6, time.monotonic() - begin
             _log(reporter, f"model: exported to {folder.export} ({size:,.1f} MB in {took_s:.1f} s)")
     except (ExportError, CorpusError, UnknownFormatError, BusyError, OSError) as error:

@@ -8,26 +8,27 @@ from workers.checkpoints.errors import DamagedError
 from workers.checkpoints.hashing import Writer, check_file
 from workers.contract.manifests import StoredFile
 from workers.contract.run.folder import CheckpointName, RunFolder
+from workers.contract.run.store import FolderStore
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of the three bytes, from FIPS 180-2
 
 
 def test_a_file_with_the_bytes_that_were_written_passes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    check_file(tmp_path / "file", StoredFile(size_bytes=3, sha256=ABC))
+    check_file(FolderStore(tmp_path), "file", StoredFile(size_bytes=3, sha256=ABC))
 
 
 def test_without_a_hash_the_size_alone_is_compared(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abd")
-    check_file(tmp_path / "file", StoredFile(size_bytes=3))
+    check_file(FolderStore(tmp_path), "file", StoredFile(size_bytes=3))
     with pytest.raises(DamagedError, match="has 3 bytes; 4 were written"):
-        check_file(tmp_path / "file", StoredFile(size_bytes=4))
+        check_file(FolderStore(tmp_path), "file", StoredFile(size_bytes=4))
 
 
 def test_other_bytes_of_the_same_size_are_found(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abd")
     with pytest.raises(DamagedError, match=f"{ABC} was written"):
-        check_file(tmp_path / "file", StoredFile(size_bytes=3, sha256=ABC))
+        check_file(FolderStore(tmp_path), "file", StoredFile(size_bytes=3, sha256=ABC))
 
 
 @pytest.mark.usefixtures("alone")

@@ -52,7 +52,7 @@ def test_a_checkpoint_of_the_version_before_hashes_and_attempts_is_loaded_to_the
 @alone
 def test_where_nothing_was_ever_finished_there_is_nothing_to_load(tmp_path: Path) -> None:
     assert load(tmp_path)[0] is None
-    (write(tmp_path, 1).path / "manifest.json").unlink()  # killed while it wrote
+    (write(tmp_path, 1) / "manifest.json").unlink()  # killed while it wrote
     assert load(tmp_path)[0] is None
 
 
@@ -93,7 +93,7 @@ def change(path: Path, **fields: object) -> None:
 def test_a_damaged_checkpoint_is_named_with_its_fault_and_the_next_older_one_taken(damage: str, tmp_path: Path) -> None:
     do, fault = DAMAGES[damage]
     write(tmp_path, 1)
-    do(write(tmp_path, 2, seed=1).path)
+    do(write(tmp_path, 2, seed=1))
     loaded, is_same = load(tmp_path)
     assert loaded is not None
     assert (loaded.name.step, is_same) == (1, True)
@@ -115,8 +115,8 @@ def test_damage_of_a_checkpoint_without_hashes_is_found_where_it_makes_it_unread
 
 @alone
 def test_where_all_are_damaged_the_error_names_each_with_its_fault_and_the_remedy(tmp_path: Path) -> None:
-    flip_a_bit(write(tmp_path, 1).path / ".metadata")
-    os.truncate(write(tmp_path, 2).path / "manifest.json", 0)
+    flip_a_bit(write(tmp_path, 1) / ".metadata")
+    os.truncate(write(tmp_path, 2) / "manifest.json", 0)
     with pytest.raises(CheckpointError) as caught:
         load(tmp_path)
     assert "step-00000001-a1: .metadata has the sha256" in str(caught.value)
@@ -166,8 +166,8 @@ def load_on_each_rank(path: Path) -> tuple[int, tuple[str, ...], bool]:
 @alone
 def test_two_ranks_take_the_same_older_checkpoint_whichever_finds_the_damage(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    flip_a_bit(write(tmp_path, 2, seed=1).path / "__0_0.distcp")  # the second of two files: rank 1 reads it
-    flip_a_bit(write(tmp_path, 3, seed=1).path / ".metadata")  # the first: rank 0
+    flip_a_bit(write(tmp_path, 2, seed=1) / "__0_0.distcp")  # the second of two files: rank 1 reads it
+    flip_a_bit(write(tmp_path, 3, seed=1) / ".metadata")  # the first: rank 0
     first, second = run_on_ranks(2, load_on_each_rank, tmp_path)
     assert first == second
     assert (first[0], len(first[1]), first[2]) == (1, 2, True)

@@ -96,8 +96,8 @@ def test_the_state_of_each_is_read_from_its_manifest(tmp_path: Path) -> None:
     write_format_1(tmp_path, 1)
     write(tmp_path, 2)
     write(tmp_path, 3, is_sound=False)
-    (write(tmp_path, 4).path / "manifest.json").write_text("")
-    (write(tmp_path, 5).path / "manifest.json").unlink()
+    (write(tmp_path, 4) / "manifest.json").write_text("")
+    (write(tmp_path, 5) / "manifest.json").unlink()
     found = {name.step: found.state for name, found in look(RunFolder(tmp_path)).items()}
     assert found == {1: SOUND, 2: SOUND, 3: UNSOUND, 4: UNREADABLE, 5: UNFINISHED}
 

@@ -27,15 +27,16 @@ def manifest(folder: Path) -> CheckpointManifest:
 
 
 def test_the_folder_is_named_by_step_and_attempt(tmp_path: Path) -> None:
-    saved = write(tmp_path, 2, attempt=3)
-    assert saved.path == tmp_path / "checkpoints" / "step-00000002-a3"
-    assert saved.size_bytes == sum(path.stat().st_size for path in saved.path.iterdir() if path.name != "manifest.json")
+    saved = save(RunFolder(tmp_path), draft(2, attempt=3), state_of(*trained()))
+    folder = tmp_path / "checkpoints" / "step-00000002-a3"
+    assert saved.place == str(folder)
+    assert saved.size_bytes == sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
 
 
 def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
     model, optimizer = trained()
     known = {"identity": "abc", "samples_format": 2, "is_sound": False, "best_loss": 1.5, "tokens": 900, "seconds": 2.5}
-    path = save(RunFolder(tmp_path), draft(7, 2, **known), state_of(model, optimizer)).path
+    path = Path(save(RunFolder(tmp_path), draft(7, 2, **known), state_of(model, optimizer)).place)
     found = json.loads((path / "manifest.json").read_text())
     assert {key: value for key, value in found.items() if key != "files"} == {
         "format": 2,
@@ -59,14 +60,14 @@ def test_the_manifest_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_written_last(tmp_path: Path) -> None:
-    path = write(tmp_path, 1).path
+    path = write(tmp_path, 1)
     times = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
     assert max(times, key=times.__getitem__) == "manifest.json"
 
 
 def test_torchs_own_tools_read_the_checkpoint(tmp_path: Path) -> None:
     model, _ = trained()
-    dcp_to_torch_save(write(tmp_path, 1).path, tmp_path / "weights.pt")
+    dcp_to_torch_save(write(tmp_path, 1), tmp_path / "weights.pt")
     weights = torch.load(tmp_path / "weights.pt", weights_only=True)["model"]
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
@@ -75,12 +76,12 @@ def test_what_a_killed_writer_left_of_the_same_attempt_is_written_anew(tmp_path:
     left = tmp_path / "checkpoints" / "step-00000001-a1"
     left.mkdir(parents=True)
     (left / "left.distcp").write_bytes(b"half")
-    assert "left.distcp" not in manifest(write(tmp_path, 1).path).files
+    assert "left.distcp" not in manifest(write(tmp_path, 1)).files
     assert not (left / "left.distcp").exists()
 
 
 def test_another_attempts_checkpoint_of_the_same_step_is_left_alone(tmp_path: Path) -> None:
-    first = write(tmp_path, 1, attempt=1).path
+    first = write(tmp_path, 1, attempt=1)
     before = {file.name: file.read_bytes() for file in first.iterdir()}
     write(tmp_path, 1, attempt=2, seed=1)
     assert {file.name: file.read_bytes() for file in first.iterdir()} == before
@@ -102,7 +103,7 @@ def test_where_the_disk_is_full_the_error_names_the_checkpoint_and_what_was_writ
 
 
 def test_a_checkpoint_is_removed_with_what_was_left_half_written_in_it(tmp_path: Path) -> None:
-    path = write(tmp_path, 1).path
+    path = write(tmp_path, 1)
     (path / ".draft-__0_0.distcp.1234").write_bytes(b"half")
     remove(RunFolder(tmp_path), CheckpointName(1, 1))
     assert not path.exists()
@@ -156,6 +157,6 @@ def test_where_the_manifest_cannot_be_put_the_error_says_why(tmp_path: Path) -> 
             folder,
             draft(2),
             state_of(model, optimizer),
-            before_commit=lambda: folder.store.path(CheckpointName(2, 1).manifest).mkdir(),
+            before_commit=(tmp_path / CheckpointName(2, 1).manifest).mkdir,
         )
     assert folder.finished() == []

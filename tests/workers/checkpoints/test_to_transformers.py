@@ -34,7 +34,7 @@ def exported(run: RunFolder, home: Path, tmp_path_factory: pytest.TempPathFactor
 
 def weights_by_torch(run: RunFolder, tmp_path: Path) -> dict[str, torch.Tensor]:
     """The weights of the newest checkpoint as torch's own converter reads them."""
-    newest = run.checkpoints_path / checkpoints(run.path)[-1]
+    newest = run.path / "checkpoints" / checkpoints(run.path)[-1]
     dcp_to_torch_save(newest, tmp_path / "one.pt")
     weights: dict[str, torch.Tensor] = torch.load(tmp_path / "one.pt", weights_only=True)["model"]
     return weights
@@ -151,7 +151,7 @@ def test_an_earlier_checkpoint_is_exported_where_its_step_is_named(run: RunFolde
 
 def test_a_damaged_checkpoint_is_named_with_the_next_older_one(run: RunFolder, home: Path, tmp_path: Path) -> None:
     copy = copy_of(run, tmp_path)
-    for file in copy.checkpoints_path.glob("step-00000004*/*.distcp"):
+    for file in (copy.path / "checkpoints").glob("step-00000004*/*.distcp"):
         file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ExportError, match=r"step-00000004-a1 is damaged: .* bytes.* older one is that of step 2"):
         export(copy, copy.spec(), tmp_path / "model", home / "data")
@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_named_with_the_next_older_one(run: RunFolder, h
 
 def test_a_run_without_a_checkpoint_says_when_the_first_is_due(run: RunFolder, home: Path, tmp_path: Path) -> None:
     copy = copy_of(run, tmp_path)
-    for manifest in copy.checkpoints_path.glob("*/manifest.json"):
+    for manifest in (copy.path / "checkpoints").glob("*/manifest.json"):
         manifest.unlink()
     with pytest.raises(ExportError, match=r"has no finished checkpoint: .* after checkpoint.every_steps = 2 steps"):
         export(copy, copy.spec(), tmp_path / "model", home / "data")

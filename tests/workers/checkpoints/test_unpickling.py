@@ -23,8 +23,13 @@ from workers.checkpoints.load import load_newest
 from workers.checkpoints.save import state_of
 from workers.checkpoints.unpickling import METADATA, read_metadata
 from workers.contract.run.folder import RunFolder
+from workers.contract.run.store import FolderStore
 
 pytestmark = pytest.mark.usefixtures("alone")
+
+
+def metadata_in(folder: Path, files: list[str]) -> described.Metadata:
+    return read_metadata(FolderStore(folder.parent), folder.name, files)
 
 
 class Attack:
@@ -91,7 +96,7 @@ ATTACKS = [in_the_metadata, inside_the_metadata, in_a_setting, in_a_tensor]
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_in_a_checkpoint_is_run(attack: Callable[[Path, Attack], None], tmp_path: Path) -> None:
     mark = tmp_path / "was run"
-    folder = write(tmp_path, 1).path
+    folder = write(tmp_path, 1)
     attack(folder, Attack(mark))
     with pytest.raises(CheckpointError, match="is not loaded") as refused:
         load_newest(RunFolder(tmp_path), *trained())
@@ -102,7 +107,7 @@ def test_nothing_in_a_checkpoint_is_run(attack: Callable[[Path, Attack], None], 
 @pytest.mark.parametrize("attack", [in_the_metadata, inside_the_metadata, in_a_setting])
 def test_torchs_own_reader_would_run_it(attack: Callable[[Path, Attack], None], tmp_path: Path) -> None:
     mark = tmp_path / "was run"
-    folder = write(tmp_path, 1).path
+    folder = write(tmp_path, 1)
     attack(folder, Attack(mark))
     with suppress(CheckpointException):
         torch_load(state_of(*trained()), checkpoint_id=folder)
@@ -131,7 +136,7 @@ def test_the_metadata_can_name_nothing_but_the_classes_that_describe_a_checkpoin
         b"\x80\x04" + short + bytes([len(module)]) + module + short + bytes([len(attribute)]) + attribute + b"\x93."
     )
     with pytest.raises(DamagedError, match="which describes no checkpoint"):
-        read_metadata(tmp_path, [])
+        metadata_in(tmp_path, [])
 
 
 class Debians(pickle.Pickler):
@@ -142,13 +147,13 @@ class Debians(pickle.Pickler):
 
 
 def test_metadata_is_read_whose_enumerations_another_python_pickled(tmp_path: Path) -> None:
-    folder = write(tmp_path, 1).path
+    folder = write(tmp_path, 1)
     metadata = pickle.loads((folder / METADATA).read_bytes())  # noqa: S301 -- written by this test
     with (folder / METADATA).open("wb") as file:
         Debians(file).dump(metadata)
     assert b"getattr" in (folder / METADATA).read_bytes()
     files = [stored.relative_path for stored in metadata.storage_data.values()]
-    assert read_metadata(folder, files).state_dict_metadata == metadata.state_dict_metadata
+    assert metadata_in(folder, files).state_dict_metadata == metadata.state_dict_metadata
 
 
 @pytest.mark.parametrize(
@@ -166,14 +171,14 @@ def test_no_attribute_can_be_named_but_the_members_of_the_enumeration(kind: type
 
     (tmp_path / METADATA).write_bytes(pickle.dumps(Attribute()))
     with pytest.raises(DamagedError, match=f"names {name} of .*, which describes no checkpoint"):
-        read_metadata(tmp_path, [])
+        metadata_in(tmp_path, [])
 
 
 @pytest.mark.parametrize("value", [None, {"a": 1}, described.Metadata({}), described.StorageMeta()])
 def test_a_pickle_of_something_else_is_no_metadata(value: object, tmp_path: Path) -> None:
     (tmp_path / METADATA).write_bytes(pickle.dumps(value))
     with pytest.raises(DamagedError, match="does not describe a checkpoint"):
-        read_metadata(tmp_path, [])
+        metadata_in(tmp_path, [])
 
 
 @pytest.mark.parametrize("name", ["../../other/__0_0.distcp", "/etc/passwd", "__1_0.distcp", ""])
@@ -181,12 +186,12 @@ def test_metadata_that_names_another_file_is_refused(name: str, tmp_path: Path) 
     metadata = described.Metadata({}, storage_data={described.MetadataIndex("w"): _StorageInfo(name, 0, 1)})
     (tmp_path / METADATA).write_bytes(pickle.dumps(metadata))
     with pytest.raises(DamagedError, match="names a file that the manifest does not"):
-        read_metadata(tmp_path, ["__0_0.distcp"])
+        metadata_in(tmp_path, ["__0_0.distcp"])
 
 
 def test_the_metadata_of_each_format_is_read_whole(tmp_path: Path) -> None:
-    for folder in (write(tmp_path, 1).path, write_format_1(tmp_path, 2)):
+    for folder in (write(tmp_path, 1), write_format_1(tmp_path, 2)):
         expected = pickle.loads((folder / METADATA).read_bytes())  # noqa: S301 -- written by this test
-        found = read_metadata(folder, ["__0_0.distcp"])
+        found = metadata_in(folder, ["__0_0.distcp"])
         assert found.state_dict_metadata == expected.state_dict_metadata
         assert found.storage_data == expected.storage_data

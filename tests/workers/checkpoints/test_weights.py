@@ -13,7 +13,7 @@ from workers.contract.run.folder import RunFolder
 def test_the_weights_are_read_by_name_to_the_bit_and_tied_ones_once(run: RunFolder, tmp_path: Path) -> None:
     newest, told = committed(run)[-1], list[str]()
     weights = read_weights(run, newest, lambda what, _done: told.append(what))
-    dcp_to_torch_save(run.store.path(newest.prefix), tmp_path / "one.pt")
+    dcp_to_torch_save(run.path / newest.prefix, tmp_path / "one.pt")
     expected = torch.load(tmp_path / "one.pt", weights_only=True)["model"]
     assert weights.keys() == expected.keys() - TIED.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in weights)

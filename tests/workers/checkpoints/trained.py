@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict_saver import save as torch_save
 
 from optim import Lamb
-from workers.checkpoints.save import Saved, save, state_of
+from workers.checkpoints.save import save, state_of
 from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import RunFolder
 
@@ -25,13 +25,13 @@ def trained(seed: int = 0) -> tuple[nn.Module, Lamb]:
     return model, optimizer
 
 
-def write(path: Path, *steps: int, attempt: int = 1, seed: int = 0, is_sound: bool = True) -> Saved:
-    """Write the checkpoints of these steps; return the last."""
+def write(path: Path, *steps: int, attempt: int = 1, seed: int = 0, is_sound: bool = True) -> Path:
+    """Write the checkpoints of these steps; return the folder of the last."""
     model, optimizer = trained(seed)
     for step in steps:
         described = draft(step, attempt, is_sound=is_sound)
         saved = save(RunFolder(path), described, state_of(model, optimizer))
-    return saved
+    return Path(saved.place)
 
 
 def draft(step: int, attempt: int = 1, **known: Any) -> CheckpointManifest:

@@ -11,6 +11,7 @@ from .branches import branch, named_run
 from .changes import Change, allowed_changes
 from .folder import RunFolder, RunFolderError
 from .lock import LockedError
+from .remote import StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,13 @@ def begin(folder: RunFolder, spec: JobSpec, runs: Path) -> Begun:
     Raises:
         SpecError: the folder cannot be made or read, another process is at work in it, or it holds a run of another
             specification; or there is nothing that the branch could go on from.
+        StorageError: the store on another machine cannot be used.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         attempt = folder.begin()
+    except StorageError:
+        raise
     except OSError as error:
         raise _unusable(folder, f"cannot be made: {error.strerror}") from None
     except (LockedError, RunFolderError, UnknownFormatError) as error:

@@ -5,15 +5,17 @@ whether its checkpoint was there when the newer attempt looked. So each attempt 
 only once, what it found. A checkpoint counts if every attempt with a higher number has found it.
 """
 
+import re
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers.contract.fields import Count
 
-from .store import FolderStore
+from .store import Store
 
 _FOLDER = "attempts"
+_NAME = re.compile(rf"{_FOLDER}/(\d+)\.json")
 
 
 class Beginning(BaseModel):
@@ -29,7 +31,7 @@ class Beginning(BaseModel):
 class Beginnings:
     """What the attempts of a run found when they began. Those of older versions did not write it down."""
 
-    def __init__(self, store: FolderStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
 
     def add(self, attempt: int, checkpoints: Iterable[str]) -> None:
@@ -47,13 +49,18 @@ class Beginnings:
         """
         return [self._read(name) for name in self._store.list(_FOLDER)]
 
+    def newest(self) -> int:
+        """Return the number of the newest attempt that is written down, 0 where none is."""
+        matches = filter(None, map(_NAME.fullmatch, self._store.list(_FOLDER)))
+        return max((int(match[1]) for match in matches), default=0)
+
     def _read(self, name: str) -> Beginning:
         try:
             return Beginning.model_validate_json(self._store.read(name))
         except ValidationError as error:
             remedy = "restore it from a backup; or remove it if no older attempt is running any more"
             reason = error.errors()[0]["msg"]
-            raise ValueError(f"{self._store.path(name)} cannot be read: {reason}; {remedy}") from None
+            raise ValueError(f"{self._store.place(name)} cannot be read: {reason}; {remedy}") from None
 
 
 def _name(attempt: int) -> str:

@@ -13,6 +13,8 @@ from workers.contract.spec.start_from import StartFrom
 
 from .changes import check_branch
 from .folder import CheckpointName, RunFolder
+from .remote import StorageError
+from .store import size_of
 
 
 def named_run(start: StartFrom, runs: Path) -> RunFolder:
@@ -33,6 +35,7 @@ def branch(folder: RunFolder, spec: JobSpec, start: StartFrom, parent: RunFolder
     The same files are used where the disk allows it, else copies.
 
     Raises:
+        StorageError: a store on another machine cannot be used at this moment.
         SpecError: there is no such run or checkpoint, it cannot be read, or the specification changes what a branch
             cannot change.
     """
@@ -40,6 +43,8 @@ def branch(folder: RunFolder, spec: JobSpec, start: StartFrom, parent: RunFolder
     try:
         manifest = _take(folder, parent, name)
         identity = manifest.identity or parent.manifest().identity
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         folder.store.clear(_own(name).prefix)
         if isinstance(error, FileNotFoundError) and name not in parent.finished():  # it was removed meanwhile
@@ -79,11 +84,11 @@ def _spec(start: StartFrom, parent: RunFolder) -> JobSpec:
 def _take(folder: RunFolder, parent: RunFolder, name: CheckpointName) -> CheckpointManifest:
     """Take all files, the manifest last: without it, what is there is no checkpoint."""
     content = parent.store.read(name.manifest)
-    manifest = CheckpointManifest.parse(parent.store.path(name.manifest), content)
+    manifest = CheckpointManifest.parse(parent.store.place(name.manifest), content)
     for file, stored in manifest.files.items():
         ours = f"{_own(name).prefix}/{file}"
         folder.store.take(ours, parent.store, f"{name.prefix}/{file}")
-        if (size := folder.store.path(ours).stat().st_size) != stored.size_bytes:
+        if (size := size_of(folder.store, ours)) != stored.size_bytes:
             raise ValueError(f"{file} has {size:,} bytes instead of {stored.size_bytes:,}")
     folder.store.put(_own(name).manifest, content)
     return manifest

@@ -1,11 +1,13 @@
 """The run folder of a job: the only module that knows what its files are called and where they lie.
 
 It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock and
-Ray's own files. The store holds whole objects: `run.json`, `spec.yaml`, `control.json`,
-`tokenizer.json`, what each attempt found when it began, checkpoints and the export. Today both lie in one folder.
+Ray's own files. The export is made there too, and `control.json` stays there, for it holds a token. The store holds
+whole objects: `run.json`, `spec.yaml`, `tokenizer.json`, what each attempt found when it began, checkpoints, and copies
+of the journal and of the export. Both halves are the run folder, unless the store was given another place.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +23,13 @@ from workers.contract.spec.job import JobSpec
 
 from .beginnings import Beginnings
 from .journal import Journal, renew
-from .lock import Lock
-from .store import FolderStore
+from .lock import Lock, SupersededError
+from .remote import RemoteStore
+from .storage import POINTER, keep, storage_of
+from .store import FolderStore, Store
 
 _MANIFEST, _SPEC, _CONTROL, _TOKENIZER = "run.json", "spec.yaml", "control.json", "tokenizer.json"
-_CHECKPOINTS, _EXPORT = "checkpoints", "export"
+_CHECKPOINTS, _EXPORT, _JOURNAL = "checkpoints", "export", "events.jsonl"
 _CHECKPOINT_NAME = re.compile(rf"{_CHECKPOINTS}/step-(\d+)(?:-a(\d+))?")
 
 
@@ -56,22 +60,30 @@ class CheckpointName:
 class RunFolder:
     """A run folder, whether or not it has been made.
 
+    `storage` is the URL of its store; where it is not given, the folder says where that is.
+
     Attributes:
         path: The folder.
+        storage: The URL of the store; None where that is the folder itself.
         store: The half that holds whole objects.
         lock: Says which attempt writes in the folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, storage: str | None = None) -> None:
         self.path = path
-        self.store = FolderStore(path)
+        self.storage = storage_of(path) if storage is None else storage
+        self.store: Store = RemoteStore(self.storage) if self.storage else FolderStore(path)
         self.lock = Lock(path / "lock")
-        self._beginnings = Beginnings(self.store)
+        self._scratch = FolderStore(path)
+
+    @property
+    def _beginnings(self) -> Beginnings:
+        return Beginnings(self.store)
 
     @property
     def journal(self) -> Path:
         """The growing file of records."""
-        return self.path / "events.jsonl"
+        return self.path / _JOURNAL
 
     @property
     def rejected(self) -> Path:
@@ -103,11 +115,11 @@ class RunFolder:
         content = self.store.read(_MANIFEST)
         try:
             for field, known in (("format", FOLDER_FORMAT), ("journal_format", JOURNAL_FORMAT)):
-                check_format(self.store.path(_MANIFEST), content, field, known)
+                check_format(self.store.place(_MANIFEST), content, field, known)
             return RunManifest.model_validate_json(content)
         except ValidationError as error:
             raise RunFolderError(
-                f"{self.store.path(_MANIFEST)} cannot be read: {error.errors()[0]['msg']}; restore it from a backup"
+                f"{self.store.place(_MANIFEST)} cannot be read: {error.errors()[0]['msg']}; restore it from a backup"
             ) from None
 
     def put_manifest(self, manifest: RunManifest) -> None:
@@ -122,8 +134,12 @@ class RunFolder:
         """
         recorded = self.manifest()
         attempt = self.lock.acquire(lambda last: max(last, recorded.attempt) + 1)
-        self._note_beginning(attempt)
-        self.put_manifest(self.manifest().in_attempt(attempt))
+        try:
+            self._note_beginning(attempt)
+            self.put_manifest(self.manifest().in_attempt(attempt))
+        except BaseException:
+            self.lock.release()
+            raise
         return attempt
 
     def take_over(self, attempt: int) -> None:
@@ -141,8 +157,42 @@ class RunFolder:
         self.lock.check(attempt)
         self.put_manifest(manifest.in_attempt(attempt))
 
+    def keep_storage(self) -> None:
+        """Have the folder say where its store is, for all who open it without being told."""
+        if self.storage:
+            keep(self.path, self.storage)
+
     def _note_beginning(self, attempt: int) -> None:
+        self.keep_storage()
         self._beginnings.add(attempt, (name.prefix for name in self.finished()))
+        if self.storage and not self.journal.exists() and self.store.has(_JOURNAL):  # another machine wrote it
+            self._scratch.take(_JOURNAL, self.store, _JOURNAL)
+
+    def check(self, attempt: int) -> None:
+        """Check that no newer attempt has begun, on this machine or on another one with the same store.
+
+        Raises:
+            SupersededError: one has.
+        """
+        self.lock.check(attempt)
+        if (newest := self._beginnings.newest()) > attempt:
+            raise SupersededError(f"{self.store.place()} belongs to attempt {newest}: attempt {attempt} is over")
+
+    def keep_journal(self, attempt: int) -> None:
+        """Copy the journal to a store of its own place, so that what a checkpoint holds is told of there too.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+        """
+        if self.storage:
+            self.check(attempt)
+            self.store.take(_JOURNAL, self._scratch, _JOURNAL)
+
+    def keep_export(self, files: Iterable[str]) -> None:
+        """Copy these files of the export to a store of its own place, in this order."""
+        if self.storage:
+            for name in files:
+                self.store.take(f"{_EXPORT}/{name}", self._scratch, f"{_EXPORT}/{name}")
 
     def begin_on(self, attempt: int, identity: str) -> str | None:
         """Return what the run was begun on; where that is not known, write `identity` down and return None.
@@ -152,7 +202,7 @@ class RunFolder:
         """
         manifest = self.manifest()
         if manifest.identity is None:
-            self.lock.check(attempt)
+            self.check(attempt)
             self.put_manifest(manifest.model_copy(update={"identity": identity}))
         return manifest.identity
 
@@ -163,8 +213,10 @@ class RunFolder:
 
     def is_only_prepared(self) -> bool:
         """Whether there is nothing but the checkpoint that a branch takes before its job is stored, or a part of it."""
-        inside = {path.name for path in self.path.iterdir() if not path.name.startswith(DRAFT)}
-        return inside <= {_MANIFEST, _CHECKPOINTS} and all(name.attempt == 0 for name in self.checkpoints())
+        here = {path.name for path in self.path.iterdir() if not path.name.startswith(DRAFT)}
+        stored = {name.partition("/")[0] for name in self.store.list()}
+        is_known = here | stored <= {POINTER, _MANIFEST, _CHECKPOINTS}
+        return is_known and all(name.attempt == 0 for name in self.checkpoints())
 
     def has_spec(self) -> bool:
         """Whether the folder is some run's already."""
@@ -183,12 +235,12 @@ class RunFolder:
         except UnicodeDecodeError:
             raise self._unreadable_spec("is not UTF-8 text") from None
         except OSError as error:
-            raise self._unreadable_spec(f"cannot be read: {error.strerror}") from None
+            raise self._unreadable_spec(f"cannot be read: {error.strerror or error}") from None
         return read_spec(text)
 
     def _unreadable_spec(self, problem: str) -> SpecError:
         remedy = "restore it from a backup, or begin another run"
-        return SpecError([Problem(_SPEC, repr(str(self.store.path(_SPEC))), problem, remedy)])
+        return SpecError([Problem(_SPEC, repr(self.store.place(_SPEC)), problem, remedy)])
 
     def put_spec(self, spec: JobSpec) -> None:
         """Write `spec.yaml`."""
@@ -205,7 +257,7 @@ class RunFolder:
 
     def has_control(self) -> bool:
         """Whether a control plane wants the run's records."""
-        return self.store.has(_CONTROL)
+        return self._scratch.has(_CONTROL)
 
     def control(self) -> ControlPlane:
         """Read where to push records.
@@ -214,26 +266,23 @@ class RunFolder:
             FileNotFoundError: there is no control plane.
             ValidationError: the file cannot be read.
         """
-        return ControlPlane.model_validate_json(self.store.read(_CONTROL))
+        return ControlPlane.model_validate_json(self._scratch.read(_CONTROL))
 
     def put_control(self, control: ControlPlane) -> None:
         """Write where to push records."""
-        self.store.put(_CONTROL, control.model_dump_json().encode())
+        self._scratch.put(_CONTROL, control.model_dump_json().encode())
 
     def checkpoints(self) -> list[CheckpointName]:
         """Return every checkpoint that has at least one object, the oldest first, whole or not.
 
         A folder whose name only resembles that of a checkpoint is left out.
         """
-        prefixes = {"/".join(name.split("/")[:2]) for name in self.store.list(_CHECKPOINTS)}
-        matches = filter(None, map(_CHECKPOINT_NAME.fullmatch, prefixes))
-        names = {CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches}
-        return sorted(name for name in names if name.prefix in prefixes)
+        return _checkpoints_among(self.store.list(_CHECKPOINTS))
 
     def finished(self) -> list[CheckpointName]:
         """Return the checkpoints that are whole, sorted by step, without those that are late."""
-        late = self.late()
-        return [name for name in self._whole() if name not in late]
+        late, whole = self._late_and_whole()
+        return [name for name in whole if name not in late]
 
     def late(self) -> list[CheckpointName]:
         """Return the checkpoints that an attempt finished after a newer one had begun: they are never used.
@@ -241,27 +290,37 @@ class RunFolder:
         Raises:
             RunFolderError: what an attempt found when it began cannot be read.
         """
+        return self._late_and_whole()[0]
+
+    def _late_and_whole(self) -> tuple[list[CheckpointName], list[CheckpointName]]:
         try:
             beginnings = self._beginnings.all()
         except ValueError as error:
             raise RunFolderError(str(error)) from None
+        names = self.store.list(_CHECKPOINTS)
+        whole = [name for name in _checkpoints_among(names) if name.manifest in names]
         # The checkpoint that a branch begins with, attempt 0, may be put back by hand at any time.
-        fenced = [name for name in self._whole() if name.attempt]
-        return [
+        late = [
             name
-            for name in fenced
-            if any(each.attempt > name.attempt and name.prefix not in each.checkpoints for each in beginnings)
+            for name in whole
+            if name.attempt
+            and any(each.attempt > name.attempt and name.prefix not in each.checkpoints for each in beginnings)
         ]
-
-    def _whole(self) -> list[CheckpointName]:
-        return [name for name in self.checkpoints() if self.store.has(name.manifest)]
+        return late, whole
 
     @property
-    def checkpoints_path(self) -> Path:
-        """The folder with all checkpoints."""
-        return self.store.path(_CHECKPOINTS)
+    def checkpoints_place(self) -> str:
+        """The path or URL of all checkpoints."""
+        return self.store.place(_CHECKPOINTS)
 
     @property
     def export(self) -> Path:
         """The folder that the finished model is exported to."""
-        return self.store.path(_EXPORT)
+        return self.path / _EXPORT
+
+
+def _checkpoints_among(objects: Iterable[str]) -> list[CheckpointName]:
+    prefixes = {"/".join(name.split("/")[:2]) for name in objects}
+    matches = filter(None, map(_CHECKPOINT_NAME.fullmatch, prefixes))
+    names = {CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches}
+    return sorted(name for name in names if name.prefix in prefixes)

@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def weights(folder: RunFolder) -> Path:
     (name,) = folder.finished()
-    return folder.store.path(f"{name.prefix}/__0_0.distcp")
+    return folder.path / f"{name.prefix}/__0_0.distcp"
 
 
 def test_a_branch_has_the_newest_checkpoint_of_the_step_as_one_that_is_older_than_its_own(
@@ -91,7 +91,7 @@ def test_on_another_disk_it_is_a_copy(parent: RunFolder, another_disk: Path) -> 
 def test_where_the_parents_files_are_links_the_branch_has_what_they_lead_to(
     parent: RunFolder, folder: RunFolder, tmp_path: Path
 ) -> None:
-    file = parent.store.path(f"{CheckpointName(4, 3).prefix}/__0_0.distcp")
+    file = parent.path / f"{CheckpointName(4, 3).prefix}/__0_0.distcp"
     file.rename(tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
     branch(folder, spec(), START, parent)
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_of_it_stays(parent: RunFold
 def test_a_checkpoint_that_lacks_a_file_or_is_of_a_newer_version_is_refused_and_nothing_of_it_stays(
     parent: RunFolder, folder: RunFolder
 ) -> None:
-    parent.store.path(f"{CheckpointName(4, 3).prefix}/__0_0.distcp").unlink()
+    (parent.path / f"{CheckpointName(4, 3).prefix}/__0_0.distcp").unlink()
     with pytest.raises(SpecError, match=r"step = 4: this checkpoint cannot be taken: .*No such file.*__0_0\.distcp"):
         branch(folder, spec(), START, parent)
     parent.store.put(CheckpointName(4, 3).manifest, b'{"format": 99}')

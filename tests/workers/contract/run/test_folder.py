@@ -93,6 +93,6 @@ def test_a_checkpoint_that_was_moved_to_another_disk_and_linked_is_found(folder:
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     (moved / "manifest.json").write_text("{}")
-    folder.checkpoints_path.mkdir(parents=True)
-    folder.store.path(name.prefix).symlink_to(moved, target_is_directory=True)
+    (folder.path / "checkpoints").mkdir(parents=True)
+    (folder.path / name.prefix).symlink_to(moved, target_is_directory=True)
     assert folder.checkpoints() == [name]
