@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workers import ranks
 from workers.checkpoints import retention
@@ -22,6 +23,11 @@ from .reporting.telemetry import Telemetry
 from .safety.health import Health
 from .step import Worker
 
+PATIENCE_S = 60.0
+"""So long is training held for the checkpoint before; then it goes on without a new one."""
+_GOES_ON = "Training goes on, without new checkpoints until it is written"
+_WAITS = "The run waits for it"
+
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
@@ -31,6 +37,8 @@ class _Pending:
     writing: Future[Saved]
     held_s: float
     """How long training has stood still for it so far."""
+    is_overdue: bool = False
+    """Whether training was held for it as long as it may be."""
 
 
 class Checkpoints:
@@ -105,11 +113,16 @@ class Checkpoints:
         """Begin to write the checkpoint of the step just taken. Every rank calls this.
 
         Training is held until the one before is written and this one is copied to memory; or until this one is written,
-        if the caller waits for it or the job has checkpoint.asynchronous: false.
+        if the caller waits for it or the job has checkpoint.asynchronous: false. Where the one before is not written in
+        time, as on a file server that does not answer, this one is left out, unless it is the job's last.
 
         Raises:
             CheckpointError, SupersededError: as `settle` does, for this checkpoint or the one before.
         """
+        is_last = step == self._worker.spec.total_steps
+        if not self._is_written(_WAITS if is_last else _GOES_ON) and not is_last:
+            self._telemetry.restart_clock()
+            return
         self.settle(wait=True)
         begin = time.monotonic()
         draft = self._draft(step)
@@ -120,6 +133,8 @@ class Checkpoints:
         else:
             writing = at_once(lambda: save(self._folder, draft, state, before_commit=before_commit))
         self._pending = _Pending(step, writing, time.monotonic() - begin)
+        if wait:
+            self._is_written(_WAITS)
         self.settle(wait=wait)
         self._telemetry.restart_clock()
 
@@ -154,8 +169,32 @@ class Checkpoints:
         Raises:
             CheckpointError, SupersededError: as `settle` does.
         """
+        self._is_written(_WAITS)
         self.settle(wait=True)
         self._settle_removal()
+
+    def _is_written(self, follows: str) -> bool:
+        """Wait a while for the checkpoint before; tell on every rank whether all have written it.
+
+        Every rank calls this. The first time that it takes too long, an alert says so, and what follows.
+        """
+        pending = self._pending
+        if pending and not pending.is_overdue:
+            begin = time.monotonic()
+            futures.wait([pending.writing], PATIENCE_S)
+            self._pending = pending = replace(pending, held_s=pending.held_s + time.monotonic() - begin)
+        is_late = pending is not None and not pending.writing.done()
+        if not ranks.any_of(is_late, self._worker.device):
+            return True
+        if pending and is_late and not pending.is_overdue:
+            self._pending = replace(pending, is_overdue=True)
+            path = self._folder.store.place(CheckpointName(pending.step, self._attempt).prefix)
+            detail = (
+                f"{path}: the checkpoint of step {pending.step:,} is still being written after a wait of "
+                f"{PATIENCE_S:g} s. {follows}. See whether the disk or file server answers"
+            )
+            self._emit(AlertRecord(level="error", title="A checkpoint takes too long to write", detail=detail))
+        return False
 
     def _draft(self, step: int) -> CheckpointManifest:
         """Return the manifest of a checkpoint that has no files yet; only rank 0's is used."""

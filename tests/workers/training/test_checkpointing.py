@@ -4,7 +4,10 @@ import json
 import resource
 import shutil
 import signal
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -29,7 +32,7 @@ from workers.contract.records import (
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.store import FolderStore
 from workers.ranks import process_group
-from workers.training import loop
+from workers.training import checkpointing, loop
 from workers.training.reporting.reporter import Reporter
 from workers.training.safety.signals import StopRequest
 
@@ -218,6 +221,38 @@ def test_a_run_whose_last_checkpoint_has_no_place_has_not_succeeded(text: Path, 
     limit_files(None)
     assert [record.step for record in saved(tmp_path)] == [2, 4]
     assert train(document(text), tmp_path, home, attempt=2) is RunStatus.SUCCEEDED
+
+
+def test_while_a_checkpoint_is_not_written_training_goes_on_without_new_ones_and_says_so(
+    text: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpointing, "PATIENCE_S", 0.5)
+    answers = threading.Event()
+
+    class Hanging(FolderStore):
+        def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+            if "step-00000002" in name:
+                assert answers.wait(60)
+            return super().writing(name)
+
+    def answer(record: Record) -> None:
+        if isinstance(record, StepRecord) and record.step == 5:
+            answers.set()
+
+    spec, folder = parse_spec(document(text)), RunFolder(tmp_path / "hung")
+    folder.store = Hanging(folder.path)
+    folder.path.mkdir()
+    reporter = Reporter(folder, on_record=answer)
+    with process_group(spec):
+        assert loop.train(spec, folder, home / "data", reporter=reporter) is RunStatus.SUCCEEDED
+    reporter.close()
+    assert [record.step for record in saved(folder.path)] == [2, 6]
+    path = folder.path / "checkpoints" / "step-00000002-a1"
+    (detail,) = [alert.detail for alert in alerts(folder.path) if alert.detail.startswith(f"{path}: ")]
+    assert "the checkpoint of step 2 is still being written after a wait of 0.5 s. Training goes on" in detail
+    train(document(text), tmp_path / "straight", home)
+    curves = [[(s.step, s.loss, s.grad_norm) for s in steps(tmp_path / run)] for run in ("straight", "hung")]
+    assert curves[0] == curves[1]
 
 
 def test_an_old_checkpoint_that_cannot_be_removed_is_told_of(text: Path, home: Path, tmp_path: Path) -> None:
