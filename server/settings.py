@@ -25,6 +25,8 @@ class Settings:
     port: int = 8000
     ray_address: str | None = None
     """URL of the head node of a Ray cluster that is there already; None for one on this machine."""
+    storage: str | None = None
+    """URL below which what new jobs store is kept, each under its id; None for the run folders under `home`."""
 
     def __post_init__(self) -> None:
         # Runs have another working folder.

@@ -39,6 +39,16 @@ Url = Annotated[
 Token = Annotated[str | None, typer.Option("--token", envvar="BIGBATCH_TOKEN", help="The token of that server.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port to listen on.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="BIGBATCH_STORAGE",
+        metavar="URL",
+        help="Store checkpoints of new jobs below this URL, such as s3://BUCKET/runs. "
+        "Credentials come from the environment.",
+    ),
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(

@@ -7,13 +7,19 @@ import typer
 
 from server.settings import Settings
 
-from .options import Home, Host, Json, Port, RayAddress
+from .options import Home, Host, Json, Port, RayAddress, Storage
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
 def serve(
-    *, home: Home, host: Host = "127.0.0.1", port: Port = 8000, ray_address: RayAddress = None, as_json: Json = False
+    *,
+    home: Home,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    ray_address: RayAddress = None,
+    storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Run the server: REST API, dashboard and scheduler.
 
@@ -21,7 +27,8 @@ def serve(
     """
     from server.http.serve import serve as run
 
-    raise typer.Exit(run(Settings(home=home, host=host, port=port, ray_address=ray_address), as_json=as_json))
+    settings = Settings(home=home, host=host, port=port, ray_address=ray_address, storage=storage)
+    raise typer.Exit(run(settings, as_json=as_json))
 
 
 def demo(

@@ -16,11 +16,15 @@ import uvicorn
 from server.ports import obstacle
 from server.settings import Settings
 from workers.contract.files import secret, write_private
+from workers.contract.problems import SpecError
+from workers.contract.run.remote import RemoteStore, StorageError
+from workers.contract.run.storage import check_url
 
 from .app import create_app
 from .context import Server
 
 _STREAMS_S = 3
+_CHECK = "check-of-bigbatch-serve"
 FAILED, BAD_USAGE = 1, 2
 
 
@@ -32,6 +36,7 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
     try:
         _check_cluster(settings)
+        _check_storage(settings)
         with _sole_server(settings):
             _check_port(settings)
             return _run(settings, as_json=as_json)
@@ -39,6 +44,18 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
         told = {"title": "The server cannot start.", "detail": str(error)}
         print(json.dumps(told) if as_json else f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201
         return BAD_USAGE
+
+
+def _check_storage(settings: Settings) -> None:
+    if settings.storage is None:
+        return
+    try:
+        check_url(settings.storage)
+        store = RemoteStore(settings.storage)
+        store.put(_CHECK, b"written by bigbatch serve, which removes it at once\n")
+        store.delete(_CHECK)
+    except (SpecError, StorageError) as error:
+        raise CannotServeError(str(error)) from None
 
 
 def _run(settings: Settings, *, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from workers.contract.records import Record
 from workers.contract.run.branches import branch, find_start, named_run
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.mending import read_entries, stand_in
+from workers.contract.run.storage import storage_of
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.start_from import StartFrom
 
@@ -42,6 +43,13 @@ class RunFolders:
         """Return the folder of a job."""
         return self._settings.run_folder(job_id)
 
+    def _run(self, job_id: str) -> RunFolder:
+        """Return the run folder of a job, which says from now on where its store is."""
+        path = self.folder(job_id)
+        run = RunFolder(path, storage_of(path, self._settings.storage))
+        run.keep_storage()
+        return run
+
     @property
     def data(self) -> Path:
         """The folder that prepared text is kept in."""
@@ -52,7 +60,7 @@ class RunFolders:
 
         Repeated at every start of the server, whose address may have changed; a run that goes on keeps its token.
         """
-        folder = RunFolder(self.folder(job.id))
+        folder = self._run(job.id)
         folder.put_spec(job.valid_spec)
         token = _token(folder) or secrets.token_urlsafe(32)
         self._store.set_token_digest(job.id, digest(token))
@@ -64,8 +72,7 @@ class RunFolders:
         Raises:
             SpecError: there is no such run or checkpoint, or the specification sets what a branch cannot set.
         """
-        folder = self.folder(job_id)
-        branch(RunFolder(folder), spec, start, named_run(start, folder.parent))
+        branch(self._run(job_id), spec, start, named_run(start, self.folder("")))
 
     def check_start(self, spec: JobSpec, start: StartFrom) -> None:
         """Check what can be checked of a branch without reading the files of the checkpoint that it goes on from.
@@ -77,6 +84,9 @@ class RunFolders:
 
     def discard(self, job_id: str) -> None:
         """Remove what was prepared for a job that is not stored after all."""
+        run = RunFolder(self.folder(job_id))
+        if run.storage:
+            run.store.clear("")
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def discard_unstored(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -64,9 +65,11 @@ def serving() -> Iterator[S3]:
     thread.start()
     before = dict(os.environ)
     os.environ |= s3.environment
+    S3FileSystem.clear_instance_cache()  # one that was made before knows another server
     try:
         yield s3
     finally:
+        S3FileSystem.clear_instance_cache()
         s3.server.shutdown()
         thread.join()
         s3.server.server_close()

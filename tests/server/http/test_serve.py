@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from server.cluster.process import ClusterProcess
 from server.http.serve import serve
 from server.settings import Settings
 from tests.serving import free_port
+from tests.workers.object_store import serving as serving_s3
 
 SERVE = (
     "import sys; from pathlib import Path; from server.http.serve import serve; from server.settings import Settings; "
@@ -87,6 +89,22 @@ def _home_of(process: psutil.Process) -> str | None:
         return process.environ().get("BIGBATCH_CLUSTER") if process.pid != os.getpid() else None
     except psutil.Error:
         return None
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("s3://no-such/runs", "s3://no-such/runs/check-of-bigbatch-serve: .*check the name of the bucket"),
+        ("runs", "--storage = 'runs': is not the URL of a folder"),
+    ],
+)
+def test_a_storage_that_cannot_be_written_is_told_of_before_anything_is_started(
+    storage: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving_s3():
+        assert serve(Settings(tmp_path / "home", storage=storage)) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_home_that_cannot_be_made_is_named_with_the_remedy(

@@ -13,6 +13,7 @@ from server.storage.records import Records
 from server.storage.runs import RunFolders, read_events
 from tests.server.http.routes.test_clones import put_checkpoint
 from tests.serving import TINY, Served, run_records, serving
+from tests.workers.object_store import serving as serving_s3
 from workers.contract.documents import parse_spec
 from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.spec.start_from import StartFrom
@@ -133,3 +134,23 @@ def test_a_run_that_was_begun_without_a_server_in_its_home_stays(tmp_path: Path)
     folder.lock.release()
     with serving(tmp_path):
         assert folder.manifest().attempt == 1
+
+
+def test_what_a_job_stores_is_below_the_storage_of_the_server_that_took_it_and_stays_there(
+    tmp_path: Path, database: Database
+) -> None:
+    store, records = Store(database), Records(database)
+    first, second = (store.create(parse_spec(TINY))[0] for _ in range(2))
+    RunFolders(Settings(tmp_path), store, records).prepare(first)
+    with serving_s3() as s3:
+        storage = f"{s3.make_bucket()}/runs"
+        folders = RunFolders(Settings(tmp_path, storage=storage), store, records)
+        for job in (first, second):
+            folders.prepare(job)
+        here, there = (RunFolder(folders.folder(job.id)) for job in (first, second))
+        assert (here.storage, there.storage) == (None, f"{storage}/{second.id}")
+        assert here.spec() == there.spec() == parse_spec(TINY)
+        assert there.store.list() == ["spec.yaml"]  # the token of control.json stays on this machine
+        assert there.control().token != here.control().token
+        folders.discard(second.id)
+        assert (there.store.list(), there.path.exists()) == ([], False)
