@@ -124,7 +124,21 @@ class RunFolder:
 
     def put_manifest(self, manifest: RunManifest) -> None:
         """Write `run.json`."""
-        self.store.put(_MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
+        self.store.put(_MANIFEST, _content(manifest))
+
+    def _put_manifest_of(self, attempt: int, manifest: RunManifest) -> None:
+        """Write `run.json`, unless a newer attempt has begun.
+
+        A store on another machine has no rename: there, one that is stopped just before it writes may write later.
+
+        Raises:
+            SupersededError: it has.
+        """
+        self.check(attempt)
+        if self.storage:
+            self.put_manifest(manifest)
+        else:
+            self.lock.replace(self.path / _MANIFEST, attempt, lambda file: file.write(_content(manifest)))
 
     def begin(self) -> int:
         """Begin an attempt of its own, unless another process is at work here; return the attempt's number.
@@ -149,13 +163,12 @@ class RunFolder:
             SupersededError: a newer attempt has begun.
             LockedError: this very attempt is at work already.
         """
-        manifest = self.manifest()
+        self.manifest()  # refuses a folder that this version cannot read before it is changed
         self.lock.take_over(attempt)
         # In this order: the records of a checkpoint that counts are in the journal before it is copied.
         self._note_beginning(attempt)
         renew(self.journal, self.lock, attempt)
-        self.lock.check(attempt)
-        self.put_manifest(manifest.in_attempt(attempt))
+        self._put_manifest_of(attempt, self.manifest().in_attempt(attempt))
 
     def keep_storage(self) -> None:
         """Have the folder say where its store is, for all who open it without being told."""
@@ -202,8 +215,7 @@ class RunFolder:
         """
         manifest = self.manifest()
         if manifest.identity is None:
-            self.check(attempt)
-            self.put_manifest(manifest.model_copy(update={"identity": identity}))
+            self._put_manifest_of(attempt, manifest.model_copy(update={"identity": identity}))
         return manifest.identity
 
     def steps_done(self) -> int:
@@ -324,3 +336,7 @@ def _checkpoints_among(objects: Iterable[str]) -> list[CheckpointName]:
     matches = filter(None, map(_CHECKPOINT_NAME.fullmatch, prefixes))
     names = {CheckpointName(int(match[1]), int(match[2] or 0)) for match in matches}
     return sorted(name for name in names if name.prefix in prefixes)
+
+
+def _content(manifest: RunManifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode() + b"\n"

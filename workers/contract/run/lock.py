@@ -113,7 +113,7 @@ class Lock:
         if last is not None and last.attempt > attempt:
             raise SupersededError(f"{self._path.parent} belongs to {last}: attempt {attempt} is over")
 
-    def replace(self, path: Path, attempt: int, write: Callable[[BinaryIO], None]) -> None:
+    def replace(self, path: Path, attempt: int, write: Callable[[BinaryIO], object]) -> None:
         """Put what `write` writes in place of a file beside the lock, unless a newer attempt has begun.
 
         Raises:

@@ -134,7 +134,7 @@ def test_a_line_that_the_old_attempt_has_half_written_is_not_taken_along(tmp_pat
     folder.lock.release()
 
 
-@pytest.mark.parametrize("name", ["lock", "events.jsonl"])
+@pytest.mark.parametrize("name", ["lock", "events.jsonl", "run.json"])
 def test_an_attempt_that_was_stopped_while_it_took_over_cannot_undo_what_a_newer_one_did(
     name: str, tmp_path: Path
 ) -> None:
@@ -155,6 +155,7 @@ def test_an_attempt_that_was_stopped_while_it_took_over_cannot_undo_what_a_newer
         journal.append(LogRecord(text="three"))
         journal.close()
     assert numbers(folder) == [(1, "one"), (2, "two"), (3, "three")]
+    assert folder.manifest().attempt == 2
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".draft")] == []
     folder.lock.release()
 
