@@ -1,19 +1,15 @@
 """Fixtures that more than one folder of tests uses, and the order in which several processes run the files."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.cluster.local import LocalCluster
-from server.errors import ClusterUnreachableError
 from tests.serving import Served, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when its library is imported; no test downloads
-START_S = 240
 # These share one server and its cluster, and wait for jobs.
 ON_THE_SERVICE = ("system/test_whole_path.py", "system/test_whole_way.py")
 # Begun last, one of these would keep one core busy for long while the others rest.
@@ -69,32 +65,6 @@ def served(tmp_path: Path) -> Iterator[Served]:
     """A real server whose cluster nobody can reach."""
     with serving(tmp_path / "home") as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """A real local Ray cluster, ready to take jobs; one for the whole session."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("cluster") / "ray", num_cpus=2)
-    try:
-        wait_until_ready(cluster)
-        yield cluster
-    finally:
-        cluster.shutdown()
-        cluster.close()
-
-
-def wait_until_ready(cluster: LocalCluster) -> None:
-    """Wait until a cluster takes jobs; fail with its reason when it does not."""
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            cluster.ensure()
-        except ClusterUnreachableError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from server.cluster.process import ClusterProcess
 from tests.system.service import Service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A served home with its cluster, of which nothing may be left at the end."""
     service = Service(tmp_path_factory.mktemp("whole-path") / "home")

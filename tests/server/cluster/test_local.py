@@ -10,7 +10,7 @@ import pytest
 from server.cluster.local import LocalCluster
 from server.errors import ClusterUnreachableError
 from server.jobs.resources import Run
-from tests.conftest import wait_until_ready
+from tests.server.conftest import wait_until_ready
 
 PYTHON = sys.executable
 
