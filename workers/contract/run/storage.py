@@ -32,7 +32,7 @@ def storage_of(run: Path, base: str | None = None) -> str | None:
         check_url(base)
     try:
         return _Pointer.model_validate_json((run / POINTER).read_bytes()).url
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # what is no folder is refused where the run folder is made
         is_begun = (run / "run.json").exists() or (run / "spec.yaml").exists()
         return None if base is None or is_begun else f"{base.rstrip('/')}/{run.name}"
     except ValidationError:
