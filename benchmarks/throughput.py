@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--service", action="store_true", help="also as a job of a control plane with Ray")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.steps <= WARM_UP:
+        parser.error(f"--steps {arguments.steps}: the first {WARM_UP} are not counted, so give more")
     document = changed(yaml.safe_load(arguments.file.read_text()), arguments)
     spec = parse_spec(document)
     torch.set_num_threads(arguments.threads)
