@@ -1,45 +1,15 @@
-"""Jobs: submit, clone, list, read, cancel."""
+"""Jobs, listed and read."""
 
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
 
-from server.errors import TransitionError
-from server.http.bodies import read_job_document
-from server.http.context import NamedJob, Server, ServerParts
-from server.jobs.job import Job, new_job_id
+from server.http.context import NamedJob, ServerParts
+from server.jobs.job import Job
 from server.jobs.status import JobStatus
-from workers.contract.assignments import set_fields
-from workers.contract.documents import parse_spec
-from workers.contract.pretrained import check_folder
-from workers.contract.problems import Problem, SpecError, explain
-from workers.contract.sources import check_files, warnings
-from workers.contract.spec.job import JobSpec
-from workers.contract.spec.strict import Positive
-from workers.planning.plan import Plan, plan
-from workers.planning.size import shortage
-from workers.planning.text import prepared
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-_KEY = "A text of your own for this job: a repeated request with it submits nothing again."
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            media: {"schema": {"$ref": "#/components/schemas/JobSpec"}}
-            for media in ("application/json", "application/yaml")
-        },
-    }
-}
-
-
-_DRY_RUN = "Only check the job and return its plan, with status 200; nothing is submitted."
-_PLAN = TypeAdapter(Plan)
 
 
 class JobPage(BaseModel):
@@ -50,81 +20,6 @@ class JobPage(BaseModel):
     jobs: list[Job]
     next_cursor: str | None
     """`cursor` of the next page; null on the last one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted(Job):
-    """A job that was accepted, and what may surprise its author."""
-
-    warnings: list[Problem]
-    """What may be wrong with the job all the same."""
-
-
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"model": Submitted | Plan, "description": "The job of an earlier request with this key, or a plan."}
-}
-
-
-@router.post("", status_code=201, response_model=Submitted, responses=_ANSWERS, openapi_extra=_BODY)
-async def submit(
-    request: Request,
-    response: Response,
-    server: ServerParts,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
-    dry_run: Annotated[bool, Query(description=_DRY_RUN)] = False,
-) -> Submitted | Response:
-    """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200.
-
-    A job that needs more than the whole cluster has is refused with 422. While the cluster is not known, it is queued.
-
-    With `dry_run`, a bad job is refused in the same way, but nothing is stored. The answer is a Plan: what the job
-    takes on the most workers that it allows. The files of the checkpoint that a branch goes on from are not read.
-    """
-    document = await read_job_document(request)
-    if dry_run:
-        made = await run_in_threadpool(_plan, server, document)
-        return Response(_PLAN.dump_json(made), media_type="application/json")
-    job, is_new = await run_in_threadpool(_create, server, document, idempotency_key)
-    server.scheduler.wake()
-    response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
-
-
-class Clone(BaseModel):
-    """What a clone has other than its job."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
-
-    from_step: Positive | None = None
-    """Step of a checkpoint of the job, to branch there; without it, the clone begins as the job began."""
-    set: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the specification by their names, such as {"phases[1].lr": 3.0e-3}."""
-
-
-_CLONE = {"requestBody": {"content": {"application/json": {"schema": Clone.model_json_schema()}}}}
-
-
-@router.post("/{job_id}/clone", status_code=201, openapi_extra=_CLONE)
-async def clone(
-    job: NamedJob,
-    request: Request,
-    response: Response,
-    server: ServerParts,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
-) -> Submitted:
-    """Submit a job again with other settings; with `from_step`, it goes on from that checkpoint of the job.
-
-    Weights, moments, counters and the position in the text go on, and only what is set changes. Seed, model, data, and
-    sequence length and batch of a phase that has begun cannot be set in a branch. When this is answered, the checkpoint
-    is the branch's own: nothing that happens to the job can take it away.
-    """
-    document = await read_job_document(request)
-    clone, is_new = await run_in_threadpool(_clone, server, job, document, idempotency_key)
-    server.scheduler.wake()
-    response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/v1/jobs/{clone.id}"
-    return clone
 
 
 @router.get("")
@@ -147,68 +42,3 @@ def list_jobs(
 def read(job: NamedJob) -> Job:
     """Read a job."""
     return job
-
-
-@router.post("/{job_id}/cancel")
-async def cancel(job: NamedJob, server: ServerParts) -> Job:
-    """Stop a job: at once if it waits, after saving a checkpoint if it runs. Repeating it changes nothing."""
-    now = datetime.now(UTC)
-    changed = await run_in_threadpool(server.store.change, job.id, lambda job: job.cancel(now))
-    server.scheduler.wake()
-    return changed
-
-
-def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submitted, bool]:
-    try:
-        body = Clone.model_validate(order)
-    except ValidationError as error:
-        raise explain(error, Clone) from None
-    if job.spec is None:
-        raise TransitionError(f"job {job.id} cannot be cloned: {job.error}")
-    document = job.spec.model_dump(mode="json")
-    if body.from_step is not None:
-        document["start_from"] = {"run": job.id, "step": body.from_step}
-    return _create(server, set_fields(document, body.set), key, parent=job.id)
-
-
-def _plan(server: Server, document: Any) -> Plan:
-    spec = _checked(server, document)
-    if spec.start_from is not None:
-        server.folders.check_start(spec, spec.start_from)
-    return plan(spec, prepared=prepared(spec.data, server.folders.data))
-
-
-def _checked(server: Server, document: Any) -> JobSpec:
-    spec = parse_spec(document)
-    if spec.start_from is None:  # a branch has weights already
-        check_folder(spec.model)
-    check_files(spec.data)
-    nodes = server.scheduler.nodes
-    if nodes is not None and (problem := shortage(spec, [node.total for node in nodes])):
-        raise SpecError([problem])
-    return spec
-
-
-def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
-    spec = _checked(server, document)
-    job, is_new = _stored(server, spec, key, parent)
-    if is_new:
-        server.folders.prepare(job)
-    values = {field.name: getattr(job, field.name) for field in fields(job)}
-    return Submitted(**values, warnings=warnings(spec.data, spec.phases)), is_new
-
-
-def _stored(server: Server, spec: JobSpec, key: str | None, parent: str | None) -> tuple[Job, bool]:
-    """Store a job, a branch only once it has its checkpoint: what is stored may start at any moment."""
-    if spec.start_from is None:
-        return server.store.create(spec, key, parent=parent)
-    if (earlier := server.store.created_by(key, spec)) is not None:
-        return earlier, False
-    job_id, is_stored = new_job_id(), False
-    try:
-        server.folders.branch(job_id, spec, spec.start_from)
-        job, is_stored = server.store.create(spec, key, job_id=job_id)
-    finally:
-        if not is_stored:
-            server.folders.discard(job_id)
-    return job, is_stored

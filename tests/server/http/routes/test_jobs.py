@@ -1,106 +1,6 @@
-import json
-import stat
-from pathlib import Path
-from typing import Any
-
 import pytest
-import yaml
 
-from tests.serving import TINY, Idle, Served, run_records, serving
-from workers.contract.documents import read_spec
-from workers.contract.push import ControlPlane
-
-YAML = {"Content-Type": "application/yaml"}
-JSON = {"Content-Type": "application/json"}
-
-
-def test_a_job_is_submitted_as_json_and_as_yaml(served: Served) -> None:
-    as_json = served.http.post("/v1/jobs", json=TINY)
-    as_yaml = served.http.post("/v1/jobs", content=yaml.safe_dump(TINY), headers=YAML)
-    assert (as_json.status_code, as_yaml.status_code) == (201, 201)
-    assert as_json.json()["spec"] == as_yaml.json()["spec"]
-    assert as_json.headers["Location"] == f"/v1/jobs/{as_json.json()['id']}"
-    assert as_json.json()["status"] == "QUEUED"
-
-
-def test_a_repeated_key_returns_the_same_job_in_either_format(served: Served) -> None:
-    key = {"Idempotency-Key": "once"}
-    first = served.http.post("/v1/jobs", json=TINY, headers=key)
-    again = served.http.post("/v1/jobs", content=yaml.safe_dump(TINY), headers=YAML | key)
-    other = served.http.post("/v1/jobs", json=TINY | {"seed": 5}, headers=key)
-    assert (first.status_code, again.status_code, other.status_code) == (201, 200, 409)
-    assert again.json()["id"] == first.json()["id"]
-    assert first.json()["id"] in other.json()["detail"]
-    assert len(served.http.get("/v1/jobs").json()["jobs"]) == 1
-
-
-def test_the_run_folder_holds_the_specification_and_a_private_token(served: Served) -> None:
-    folder = served.settings.run_folder(served.submit()["id"])
-    assert read_spec((folder / "spec.yaml").read_text()).name == "tiny"
-    control = ControlPlane.model_validate_json((folder / "control.json").read_text())
-    assert control.url == f"{served.url}/v1/jobs/{folder.name}/events"
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "control.json")] == [0o700, 0o600]
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"learning_rate": 1}, "learning_rate"),
-        ({"phases": [TINY["phases"][0] | {"steps": "many"}]}, "phases[0].steps"),
-        ({"data": {"corpus": ["/no/such/file.txt"]}}, "data.corpus[0]"),
-        ({"data": {"corpus": ["relative.txt"]}}, "data.corpus[0]"),
-    ],
-)
-def test_a_bad_field_is_named_with_its_value_and_a_remedy(served: Served, changes: dict[str, Any], field: str) -> None:
-    answer = served.http.post("/v1/jobs", json=TINY | changes)
-    assert answer.status_code == 422
-    assert [set(each) for each in answer.json()["errors"]] == [{"field", "value", "problem", "remedy"}]
-    assert answer.json()["errors"][0]["field"] == field
-
-
-def test_a_job_that_no_known_cluster_can_hold_is_refused_and_one_that_may_wait_is_queued(tmp_path: Path) -> None:
-    phase = TINY["phases"][0] | {"global_batch_size": 400}
-    huge = TINY | {"phases": [phase], "parallel": {"workers": 100}}
-    with serving(tmp_path / "unknown") as served:
-        assert served.http.post("/v1/jobs", json=huge).json()["status"] == "QUEUED"
-    with serving(tmp_path / "known", Idle()) as served:
-        served.parts.scheduler.turn()
-        refused = served.http.post("/v1/jobs", json=huge)
-        assert refused.status_code == 422
-        assert refused.json()["errors"][0] == {
-            "field": "parallel.workers",
-            "value": "100",
-            "problem": "100 workers would need 100 CPUs, and the whole cluster has 2 CPUs",
-            "remedy": "lower parallel.workers, parallel.cpus_per_worker or parallel.gpus_per_worker, or add machines",
-        }
-        assert served.http.get("/v1/jobs").json()["jobs"] == []
-        assert served.http.post("/v1/jobs", json=TINY | {"parallel": {"workers": 2}}).status_code == 201
-
-
-def test_what_may_surprise_is_told_with_the_answer(served: Served, tmp_path: Path) -> None:
-    (tmp_path / "short.txt").write_text("It is a truth universally acknowledged.\n")
-    short = TINY | {"data": {"corpus": [str(tmp_path / "short.txt")], "vocab": 100}}
-    (warning,) = served.http.post("/v1/jobs", json=short).json()["warnings"]
-    assert warning["field"] == "phases[0].global_batch_size"
-    assert "512 tokens, the corpus has 40 bytes" in warning["problem"]
-    assert served.http.post("/v1/jobs", json=TINY).json()["warnings"] == []
-
-
-@pytest.mark.parametrize("name", ["torn.txt.gz", "n" * 300, "folder"])
-def test_a_corpus_that_cannot_be_read_is_named(served: Served, tmp_path: Path, name: str) -> None:
-    (tmp_path / "torn.txt.gz").write_bytes(b"\x1f\x8b\x08\x00 not what it seems")
-    (tmp_path / "folder").mkdir()
-    answer = served.http.post("/v1/jobs", json=TINY | {"data": {"corpus": [str(tmp_path / name)]}})
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["field"] == "data.corpus[0]"
-
-
-@pytest.mark.parametrize(("text", "status"), [("\\ud800", 422), ("\\u0000", 201), ("\\u2028", 201)])
-def test_odd_characters_in_a_label_do_no_harm(served: Served, text: str, status: int) -> None:
-    body = json.dumps(TINY)[:-1] + f', "labels": {{"odd": "{text}"}}}}'
-    answer = served.http.post("/v1/jobs", content=body, headers=JSON)
-    assert answer.status_code == status
-    assert served.http.get("/v1/jobs?label=odd").status_code == 200
+from tests.serving import Served
 
 
 def test_jobs_are_listed_page_by_page(served: Served) -> None:
@@ -127,24 +27,6 @@ def test_a_bad_parameter_is_named(served: Served, query: str) -> None:
     (error,) = answer.json()["errors"]
     assert error["field"].startswith(f"query.{query.partition('=')[0]}")
     assert "Input should" not in error["problem"] + error["remedy"]
-
-
-def test_a_waiting_job_is_cancelled_at_once_and_an_ended_one_cannot_be(served: Served) -> None:
-    waiting, ended = served.submit()["id"], served.submit()["id"]
-    assert served.http.post(f"/v1/jobs/{waiting}/cancel").json()["status"] == "CANCELLED"
-    assert served.http.post(f"/v1/jobs/{waiting}/cancel").status_code == 200
-    served.push(ended, run_records(3))
-    answer = served.http.post(f"/v1/jobs/{ended}/cancel")
-    assert answer.status_code == 409
-    assert "is SUCCEEDED" in answer.json()["detail"]
-
-
-def test_a_running_job_hears_in_its_next_push_that_it_shall_stop(served: Served) -> None:
-    job_id = served.submit()["id"]
-    records = run_records(3)
-    assert served.push(job_id, records[:3]) == {"acknowledged": 3, "command": "none"}
-    assert served.http.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "STOPPING"
-    assert served.push(job_id, []) == {"acknowledged": 3, "command": "stop"}
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/nope", "/v1/nope", "/v1/jobs/nope/metrics", "/v1/jobs/nope/events"])
