@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
+from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide
 from .jobs.resources import Node
 from .jobs.status import JobStatus
@@ -31,6 +32,7 @@ class Scheduler:
         self._woken = asyncio.Event()
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
+        self._patience = Patience()
         self.obstacle: str | None = "the scheduler has not asked the cluster yet"
         """Why jobs cannot be started now; None when they can."""
         self.nodes: Sequence[Node] | None = None
@@ -80,7 +82,7 @@ class Scheduler:
         runs = {job.id: self._cluster.run_of(job.submission_id) for job in jobs if job.status.is_active}
         if self.nodes is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
             self.nodes = self._cluster.nodes([job.submission_id for job in jobs if job.status.is_active])
-        return Facts(jobs, runs, self.nodes, datetime.now(UTC))
+        return Facts(jobs, runs, self.nodes, datetime.now(UTC), self._patience.look(jobs))
 
     def _carry_out(self, decision: Decision) -> None:
         job = decision.job

@@ -18,14 +18,17 @@ from workers.contract.spec.job import JobSpec
 
 from .status import JobStatus
 
-GRACE = timedelta(seconds=30)
-"""How long a run may take to save a checkpoint and stop by itself, before the cluster kills it."""
+LEAST_GRACE = timedelta(seconds=60)
+"""The shortest time that a run has to save a checkpoint and stop by itself, before the cluster kills it."""
+GRACE_STEPS = 3
+"""A run whose steps take long has the time of so many of them, with as many checkpoints."""
 
 PACE_STEPS = 20
 """Steps over which the pace of a job is smoothed."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH_MS = 1_735_689_600_000  # 2025-01-01
+_LONGEST_S = 86_400.0  # a number of a run that is beyond all measure does not become a time beyond all dates
 
 
 class _Ticks:
@@ -80,7 +83,8 @@ class Job:
     command: Command = Command.NONE
     """What the run is asked to do in the reply to its next push."""
     stop_deadline: datetime | None = None
-    """When the cluster kills a run that was asked to stop, or has said that its attempt ends, and is still there."""
+    """When the cluster kills a run that was asked to stop and is still there. The server waits by a clock that nobody
+    can set, and begins anew when it is restarted, so this is only about when."""
     world_size: int | None = None
     """Number of workers of the current attempt."""
     unigram_entropy_nats: float | None = None
@@ -100,6 +104,8 @@ class Job:
     checkpoint_step: int | None = None
     """Step of the newest checkpoint."""
     checkpoint_path: str | None = None
+    checkpoint_s: float | None = None
+    """How long it took to write, from its beginning until it was whole."""
     export_path: str | None = None
     """The folder on the server's machine with the finished model, which `GET /v1/jobs/{id}/export` reads; null where
     the run made none."""
@@ -122,6 +128,24 @@ class Job:
     def may_grow(self) -> bool:
         """Whether the job could run on more workers than it does."""
         return self.world_size is not None and self.world_size < max(self.valid_spec.world_sizes())
+
+    @property
+    def grace(self) -> timedelta:
+        """How long the current attempt may take to save a checkpoint and end, once it was asked to or has said so.
+
+        A run learns what it is asked at the end of a step, then takes a checkpoint. One that has not begun to train has
+        nothing to save, and may never read its command.
+        """
+        if self.attempt_at is None and self.interruption is None:
+            return timedelta()
+        needed_s = (self.pace_s or 0.0) + (self.checkpoint_s or 0.0)
+        return max(LEAST_GRACE, timedelta(seconds=min(_LONGEST_S, GRACE_STEPS * needed_s)))
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the current attempt has only to save a checkpoint: it was asked to end, or has said that it does."""
+        asked = self.status in {JobStatus.PAUSING, JobStatus.STOPPING}
+        return asked or (self.status.is_active and self.interruption is not None)
 
     @property
     def submission_id(self) -> str:
@@ -191,9 +215,7 @@ class Job:
             return self
         if self.status in {JobStatus.QUEUED, JobStatus.PAUSED}:
             return self.become(JobStatus.CANCELLED, now)
-        # A run that has not reported yet has nothing to save, and may never read its command.
-        patience = timedelta() if self.status is JobStatus.STARTING else GRACE
-        return replace(self.become(JobStatus.STOPPING, now), command=Command.STOP, stop_deadline=now + patience)
+        return replace(self.become(JobStatus.STOPPING, now), command=Command.STOP, stop_deadline=now + self.grace)
 
     def after(self, record: Record) -> "Job":
         """Return the job as it is after its run reported `record`."""
@@ -218,7 +240,8 @@ class Job:
             case CheckpointRecord():
                 is_new = self.checkpoint_step is None or record.step > self.checkpoint_step
                 restarts = 0 if is_new else self.restarts
-                return replace(self, checkpoint_step=record.step, checkpoint_path=record.path, restarts=restarts)
+                told = replace(self, checkpoint_step=record.step, checkpoint_path=record.path, restarts=restarts)
+                return replace(told, checkpoint_s=record.seconds)
         return self
 
     def _after_status(self, record: StatusRecord) -> "Job":
@@ -235,7 +258,6 @@ class Job:
         )
         if record.status is RunStatus.INTERRUPTED:  # the job is settled once the attempt holds no workers any more
             reason = record.error or "The run has saved a checkpoint and made way."
-            told = replace(told, stop_deadline=told.stop_deadline or record.time + GRACE)
             return _interrupted(told, reason, is_loss=record.is_loss is not False)
         if record.status is RunStatus.RUNNING:
             told = replace(told, attempt_at=record.time)

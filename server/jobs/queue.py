@@ -1,8 +1,8 @@
 """Decides which jobs start, wait or end now: a pure function from facts to decisions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from workers.contract.problems import counted
@@ -46,6 +46,8 @@ class Facts:
     """What the cluster says of the current attempt of each active job, by job id."""
     nodes: Sequence[Node]
     now: datetime
+    waited: Mapping[str, timedelta] = field(default_factory=dict)
+    """How long each attempt that is to end has been waited for, by job id."""
 
 
 def decide(facts: Facts) -> list[Decision]:
@@ -67,8 +69,8 @@ def _decide_active(job: Job, facts: Facts) -> Decision | None:
             return Decision(job, Action.SUBMIT)
         case Run.UNKNOWN:
             return Decision(job, Action.SETTLE)
-    is_overdue = job.stop_deadline is not None and facts.now >= job.stop_deadline
-    return Decision(job, Action.KILL) if is_overdue else None
+    waited = facts.waited.get(job.id)
+    return Decision(job, Action.KILL) if waited is not None and waited >= job.grace else None
 
 
 def _grow(active: Sequence[Job], facts: Facts) -> list[Decision]:

@@ -71,6 +71,7 @@ jobs = Table(
     Column("evaluation", JSON(none_as_null=True)),
     Column("checkpoint_step", Integer),
     Column("checkpoint_path", Text),
+    Column("checkpoint_s", Float),
     Column("export_path", Text),
     Column("labels", JSON, nullable=False),
     Column("parent", Text),

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.jobs.job import GRACE
+from server.jobs.job import LEAST_GRACE
 from tests.browser import browser, browser_page, complaints
 from tests.system.service import Service, expect_every_step_once, records_of, wait_for
 from tests.workers.small_job import document
@@ -113,7 +113,7 @@ def test_a_worker_that_is_told_to_end_saves_a_checkpoint_with_the_others_and_is_
     of_first = [record for record in records(folder) if not isinstance(record, StepRecord)]
     saved = [record for record in of_first if isinstance(record, CheckpointRecord)][-1]
     assert saved.step == records_of(service, endless)[-1].step
-    assert saved.time - told_at < GRACE
+    assert saved.time - told_at < LEAST_GRACE
     ends = [record.is_loss for record in of_first if isinstance(record, StatusRecord)]
     assert ends == [None, False]
     service.http.post(f"/v1/jobs/{endless}/cancel").raise_for_status()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import TransitionError
-from server.jobs.job import GRACE, Job, new_job_id
+from server.jobs.job import LEAST_GRACE, Job, new_job_id
 from server.jobs.status import JobStatus
 from tests.serving import TINY, status, step
 from workers.contract.documents import parse_spec
@@ -20,6 +20,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def _job(state: JobStatus = JobStatus.QUEUED) -> Job:
     spec = parse_spec(TINY)
     return Job(id="0", name="n", total_steps=20, created_at=NOW, status=state, attempt=1, spec=spec)
+
+
+def _training() -> Job:
+    return replace(_job(JobStatus.RUNNING), attempt_at=NOW)
 
 
 def test_the_time_left_follows_the_pace_of_the_recent_steps_and_begins_anew_with_an_attempt() -> None:
@@ -50,13 +54,23 @@ def test_a_queued_job_is_cancelled_at_once() -> None:
 
 
 def test_a_running_job_is_asked_to_stop_and_given_time() -> None:
-    stopping = _job(JobStatus.RUNNING).cancel(NOW)
+    stopping = _training().cancel(NOW)
     assert (stopping.status, stopping.command) == (JobStatus.STOPPING, Command.STOP)
-    assert stopping.stop_deadline == NOW + GRACE
+    assert (stopping.grace, stopping.stop_deadline) == (LEAST_GRACE, NOW + LEAST_GRACE)
+
+
+def test_a_run_whose_steps_and_checkpoints_are_slow_is_given_the_time_of_three_of_each() -> None:
+    slow = _told(_training(), step(1, 1, step_s=62.0), _checkpoint(2, 1, seconds=38.0))
+    assert slow.grace == timedelta(minutes=5)
+    assert slow.cancel(NOW).stop_deadline == NOW + timedelta(minutes=5)
+    assert _told(_training(), _checkpoint(1, 0, seconds=30.0)).grace == timedelta(seconds=90)
+    assert _told(_training(), step(1, 1, step_s=1e308)).grace == timedelta(days=1)
 
 
 def test_a_job_that_was_not_heard_of_yet_is_given_no_time() -> None:
-    assert _job(JobStatus.STARTING).cancel(NOW).stop_deadline == NOW
+    cancelled = _job(JobStatus.STARTING).cancel(NOW)
+    assert (cancelled.grace, cancelled.stop_deadline) == (timedelta(), NOW)
+    assert _told(cancelled, status(1, "RUNNING")).grace == LEAST_GRACE, "it has begun to train meanwhile"
 
 
 def test_cancelling_twice_changes_nothing() -> None:
@@ -108,8 +122,8 @@ def _told(job: Job, *records: dict[str, Any]) -> Job:
     return job
 
 
-def _checkpoint(seq: int, at: int) -> dict[str, Any]:
-    what = {"kind": "checkpoint", "step": at, "path": f"/step-{at}", "size_bytes": 1, "seconds": 0.1}
+def _checkpoint(seq: int, at: int, seconds: float = 0.1) -> dict[str, Any]:
+    what = {"kind": "checkpoint", "step": at, "path": f"/step-{at}", "size_bytes": 1, "seconds": seconds}
     return what | {"seq": seq, "time": NOW.isoformat()}
 
 
@@ -126,13 +140,17 @@ def test_a_job_whose_attempt_was_interrupted_keeps_its_workers_until_the_attempt
     assert (again.attempt, again.interruption, again.restarts, again.command) == (2, None, 1, Command.NONE)
 
 
-def test_an_attempt_that_has_said_that_it_ends_has_some_time_for_it_and_the_next_one_has_no_deadline() -> None:
-    told = _told(_job(JobStatus.RUNNING), _interrupted(1, time=NOW.isoformat()))
-    assert told.stop_deadline == NOW + GRACE
+@pytest.mark.parametrize("job", [_job(JobStatus.STARTING), _job(JobStatus.RUNNING)])
+def test_an_attempt_that_has_said_that_it_ends_has_some_time_for_it_and_the_next_one_is_not_ending(job: Job) -> None:
+    told = _told(job, _interrupted(1))
+    assert (told.is_ending, told.grace) == (True, LEAST_GRACE)
     waiting = told.settle(NOW, "unheard")
-    assert (waiting.stop_deadline, waiting.admit(1, NOW).stop_deadline) == (None, None)
-    stopping = _job(JobStatus.RUNNING).cancel(NOW - GRACE)
-    assert _told(stopping, _interrupted(1, time=NOW.isoformat())).stop_deadline == NOW
+    assert (waiting.is_ending, waiting.admit(1, NOW).is_ending) == (False, False)
+
+
+def test_a_job_is_ending_while_it_is_paused_or_stopped_and_no_longer() -> None:
+    ending = [state for state in JobStatus if _job(state).is_ending]
+    assert ending == [JobStatus.PAUSING, JobStatus.STOPPING]
 
 
 def test_an_attempt_that_says_nothing_of_its_end_was_lost() -> None:

@@ -23,8 +23,13 @@ def _job(name: str, state: JobStatus = JobStatus.QUEUED, workers: Any = 1, **par
     return Job(id=name, name=name, total_steps=20, created_at=NOW, status=state, attempt=attempt, spec=spec)
 
 
-def _decide(*jobs: Job, runs: Mapping[str, Run] | None = None, nodes: Sequence[Node] = DUAL) -> list[Decision]:
-    return decide(Facts(jobs, runs or {}, nodes, NOW))
+def _decide(
+    *jobs: Job,
+    runs: Mapping[str, Run] | None = None,
+    nodes: Sequence[Node] = DUAL,
+    waited: Mapping[str, timedelta] | None = None,
+) -> list[Decision]:
+    return decide(Facts(jobs, runs or {}, nodes, NOW, waited or {}))
 
 
 def _admitted(decisions: list[Decision]) -> list[tuple[str, int]]:
@@ -70,17 +75,27 @@ def test_a_job_that_has_trained_waits_for_a_new_node_and_holds_nobody_back() -> 
     assert [(each.job.id, each.action) for each in decisions] == [("b", Action.ADMIT)]
 
 
-def test_a_run_is_killed_only_when_its_time_to_stop_is_over() -> None:
-    stopping = _job("a", JobStatus.RUNNING).cancel(NOW)
-    assert _decide(stopping, runs={"a": Run.RUNNING}) == []
-    late = replace(stopping, stop_deadline=NOW - timedelta(seconds=1))
-    assert [each.action for each in _decide(late, runs={"a": Run.RUNNING})] == [Action.KILL]
+def test_a_run_is_killed_only_when_its_time_to_stop_is_over_whatever_the_time_of_day() -> None:
+    stopping = replace(_job("a", JobStatus.RUNNING), attempt_at=NOW).cancel(NOW - timedelta(days=1))
+    assert _killed(stopping, stopping.grace - timedelta(seconds=1)) is False
+    assert _killed(stopping, stopping.grace) is True
+    ahead = replace(stopping, stop_deadline=NOW + timedelta(days=1))
+    assert _killed(ahead, ahead.grace) is True
 
 
 def test_a_run_that_is_still_there_long_after_it_said_that_its_attempt_ends_is_killed() -> None:
-    ending = replace(_job("a", JobStatus.RUNNING), interruption="worker 1 died", stop_deadline=NOW)
-    assert [each.action for each in _decide(ending, runs={"a": Run.RUNNING})] == [Action.KILL]
-    assert _decide(replace(ending, stop_deadline=NOW + timedelta(seconds=1)), runs={"a": Run.RUNNING}) == []
+    ending = replace(_job("a", JobStatus.RUNNING), interruption="worker 1 died")
+    assert _killed(ending, ending.grace) is True
+    assert _killed(ending, timedelta()) is False
+
+
+def test_a_run_that_has_only_been_asked_to_end_is_not_killed() -> None:
+    assert _decide(replace(_job("a", JobStatus.RUNNING), attempt_at=NOW).cancel(NOW), runs={"a": Run.RUNNING}) == []
+
+
+def _killed(job: Job, waited: timedelta) -> bool:
+    decisions = _decide(job, runs={job.id: Run.RUNNING}, waited={job.id: waited})
+    return [each.action for each in decisions] == [Action.KILL]
 
 
 def test_a_paused_job_is_left_alone() -> None:
