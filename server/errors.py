@@ -34,6 +34,12 @@ class UnauthorizedError(ServerError):
     status = 401
 
 
+class ForbiddenError(ServerError):
+    """The token is valid, and its role does not allow this."""
+
+    status = 403
+
+
 class JobNotFoundError(ServerError):
     """There is no such job."""
 

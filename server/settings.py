@@ -71,6 +71,11 @@ class Settings:
         return self.home / "ray"
 
     @property
+    def ray_token(self) -> Path:
+        """The file with the token of that cluster."""
+        return self.ray / "ray.token"
+
+    @property
     def server_file(self) -> Path:
         """Written by a running server: its URL and process number, for the command line to find."""
         return self.home / "server.json"

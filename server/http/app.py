@@ -17,6 +17,7 @@ from server.scheduler import Scheduler
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.histories import Histories
+from server.storage.home import close_home
 from server.storage.jobs import Store
 from server.storage.records import Records
 from server.storage.runs import RunFolders
@@ -43,7 +44,8 @@ _HEADERS = {
 
 def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     """Make the application; without `cluster`, jobs run on the one that the settings name, or else on a local one."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    close_home(settings)
+    settings.database.touch(mode=0o600)  # SQLite would let everybody read it; its other files get the mode of this one
     database = Database(settings.database)
     store, records = Store(database), Records(database)
     cluster = cluster or _cluster(settings)

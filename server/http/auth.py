@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.callers import ADMIN, Caller, Role
 from server.errors import MalformedError, ServerError, UnauthorizedError
 from server.storage.runs import digest
 
@@ -64,18 +65,22 @@ class Guard:
         in_link = request.query_params.get("token", "")
         if is_page and self._is_admin(in_link):
             return self._let_in(path)
-        if await self._may_pass(request):
+        if (caller := await self._caller(request)) is not None:
+            request.state.caller = caller
             return None
         return _login_page(path, is_wrong=bool(in_link)) if is_page else _refusal(request)
 
-    async def _may_pass(self, request: Request) -> bool:
+    async def _caller(self, request: Request) -> Caller | None:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
         bearer = bearer.strip() if scheme.lower() == "bearer" else ""
         ingest = _INGEST.fullmatch(request.url.path)
         if ingest and request.method == "POST":
             known = await run_in_threadpool(self._job_digest, ingest[1])
-            return known is not None and _same(digest(bearer), known)
-        return self._is_admin(bearer) or (self._is_admin(request.cookies.get(self._cookie, "")) and _is_own(request))
+            is_right = known is not None and _same(digest(bearer), known)
+            return Caller(f"job:{ingest[1]}", Role.JOB) if is_right else None
+        in_cookie = request.cookies.get(self._cookie, "")
+        is_admin = self._is_admin(bearer) or (self._is_admin(in_cookie) and _is_own(request))
+        return ADMIN if is_admin else None
 
     async def _log_in(self, request: Request) -> Response:
         try:

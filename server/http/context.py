@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from server.callers import Caller
 from server.jobs.job import Job
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -35,6 +36,15 @@ def _server(request: Request) -> Server:
 
 
 ServerParts = Annotated[Server, Depends(_server)]
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+Asking = Annotated[Caller, Depends(_caller)]
+"""Who sent the request."""
 
 
 def _job(job_id: Annotated[str, Path(description="The whole id of a job.")], server: ServerParts) -> Job:

@@ -15,7 +15,8 @@ import uvicorn
 
 from server.ports import obstacle
 from server.settings import Settings
-from workers.contract.files import secret, write_private
+from server.storage.home import close_home
+from workers.contract.files import SecretError, secret, write_private
 from workers.contract.problems import SpecError
 from workers.contract.run.remote import RemoteStore, StorageError
 from workers.contract.run.storage import check_url
@@ -34,10 +35,12 @@ class CannotServeError(Exception):
 
 def serve(settings: Settings, *, as_json: bool = False) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         _check_cluster(settings)
         _check_storage(settings)
         with _sole_server(settings):
+            _check_home(settings)
             _check_port(settings)
             return _run(settings, as_json=as_json)
     except CannotServeError as error:
@@ -59,7 +62,6 @@ def _check_storage(settings: Settings) -> None:
 
 
 def _run(settings: Settings, *, as_json: bool) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = uvicorn.Config(
@@ -120,6 +122,17 @@ def _sole_server(settings: Settings) -> Iterator[None]:
                 f"another server uses {settings.home}; stop it, or choose another folder with --home"
             ) from None
         yield
+
+
+def _check_home(settings: Settings) -> None:
+    """Close the home to other users, and make or check the tokens in it."""
+    try:
+        close_home(settings)
+        secret(settings.admin_token)
+        if settings.ray_token.exists():
+            secret(settings.ray_token)
+    except SecretError as error:
+        raise CannotServeError(str(error)) from None
 
 
 def _check_cluster(settings: Settings) -> None:

@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,11 @@ from typing import Any, BinaryIO
 
 DRAFT = ".draft-"
 """Names of files that are being written begin with this."""
+SHORTEST_SECRET = 20
+"""Characters of a token that a file may hold; one that is made here has 43, of 256 random bits."""
+
+_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -104,8 +111,40 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+class SecretError(ValueError):
+    """A file does not hold a token that can be trusted; says what is wrong and what to do."""
+
+
 def secret(path: Path) -> str:
-    """Read the token in a file, made at the first call."""
+    """Read the token in a file, made at the first call. From then on, only its owner can read the file.
+
+    Raises:
+        SecretError: the file cannot be read, or what it holds could be guessed.
+    """
     if not path.exists():
         write_private(path, secrets.token_urlsafe(32) + "\n")
-    return path.read_text(encoding="utf-8").strip()
+    close_to_others(path)
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretError(f"{path} cannot be read ({error}): remove it, and a new token is made") from None
+    if len(token) < SHORTEST_SECRET or any(not "!" <= character <= "~" for character in token):
+        raise SecretError(
+            f"{path} holds {len(token)} characters, and a token has at least {SHORTEST_SECRET}, none of them a space "
+            "or outside ASCII: remove the file, and a new token is made"
+        )
+    return token
+
+
+def close_to_others(path: Path) -> None:
+    """Take from other users what they may do with a file or folder, and log a warning where that was anything."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & _FOR_OTHERS:
+        return
+    try:
+        path.chmod(mode & ~_FOR_OTHERS)
+    except PermissionError:
+        remedy = "have its owner take these rights away (chmod go-rwx), or use another folder"
+        log.warning("%s is open to other users (mode %04o) and belongs to another one: %s", path, mode, remedy)
+    else:
+        log.warning("%s was open to other users (mode %04o); now it is closed to them", path, mode)

@@ -114,3 +114,16 @@ def test_a_home_that_cannot_be_made_is_named_with_the_remedy(
     home = tmp_path / "file" / "home"
     assert serve(Settings(home)) == 2
     assert f"{home} cannot be written (Not a directory); choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["admin.token", "ray/ray.token"])
+def test_an_empty_token_is_refused_before_anything_is_started(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / name).touch()
+    assert serve(Settings(tmp_path, port=free_port())) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / name} holds 0 characters" in said
+    assert "remove the file, and a new token is made" in said
+    assert not (tmp_path / "bigbatch.db").exists()

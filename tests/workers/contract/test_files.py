@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.contract.files import BusyError, replacing, replacing_folder, secret, write_private
+from workers.contract.files import BusyError, SecretError, replacing, replacing_folder, secret, write_private
 
 
 def write_half(path: Path) -> None:
@@ -31,6 +31,33 @@ def test_only_the_owner_reads_a_private_file_and_its_folder(tmp_path: Path) -> N
 
 def test_a_secret_is_made_once(tmp_path: Path) -> None:
     assert secret(tmp_path / "token") == secret(tmp_path / "token")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a" * 19, "a" * 30 + " b", "ü" * 40, "a\nb" * 20])
+def test_a_token_that_could_be_guessed_is_refused_with_its_file_and_the_remedy(text: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(text)
+    with pytest.raises(SecretError, match=r"token holds \d+ characters, .*at least 20.*: remove the file"):
+        secret(tmp_path / "token")
+
+
+def test_a_token_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff" * 40)
+    with pytest.raises(SecretError, match=r"token cannot be read .*: remove it"):
+        secret(tmp_path / "token")
+
+
+def test_a_token_that_others_could_read_is_closed_to_them_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("a" * 20)
+    path.chmod(0o644)
+    assert secret(path) == "a" * 20
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "was open to other users (mode 0644)" in caplog.text
+    caplog.clear()
+    secret(path)
+    assert caplog.text == ""
 
 
 def write_half_a_folder(path: Path) -> None:
