@@ -10,6 +10,8 @@ class ServerError(Exception):
 
     status = 500
     errors: Sequence[Problem] = ()
+    retry_after_s: int | None = None
+    """Where nothing was done and the same request may succeed later: how long to wait first."""
 
     def __init__(self, detail: str = "", errors: Sequence[Problem] = ()) -> None:
         super().__init__(detail or self.title)
@@ -90,6 +92,19 @@ class RecordError(ServerError):
     def __init__(self, seq: int, field: str, problem: str, remedy: str) -> None:
         self.seq = seq
         super().__init__(f"record {seq}: {problem}; {remedy}", [Problem(field, f"record {seq}", problem, remedy)])
+
+
+class DatabaseError(ServerError):
+    """The database cannot be used now."""
+
+    status = 503
+    retry_after_s = 5
+
+
+class NotReadyError(ServerError):
+    """The server cannot start jobs now."""
+
+    status = 503
 
 
 class ClusterUnreachableError(ServerError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from .cluster.protocol import Cluster
-from .errors import ClusterUnreachableError, SubmissionRefusedError, TransitionError
+from .errors import ClusterUnreachableError, DatabaseError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
 from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide
@@ -66,6 +66,8 @@ class Scheduler:
             if self.obstacle != error.detail:
                 log.info("waiting for the cluster: %s", error.detail)
             self.obstacle, self.nodes = error.detail, None
+        except DatabaseError:
+            pass  # the database has logged why; nothing was done, and the next turn tries again
         except Exception:
             log.exception("a turn of the scheduler failed; the next one follows")
 
@@ -101,7 +103,7 @@ class Scheduler:
                     self._fail(job, decision.reason)
                 case Action.SETTLE:
                     self._settle(job)
-        except ClusterUnreachableError:
+        except (ClusterUnreachableError, DatabaseError):
             raise
         except TransitionError as error:
             log.info("job %s changed meanwhile: %s", job.id, error.detail)

@@ -20,6 +20,7 @@ from .events import Event, parse_events
 SILENCE_S = 45.0  # the server breaks the silence of a stream more often than this
 PATIENCE = timedelta(minutes=5)
 PAUSE_S = 1.0
+BUSY_S = 60.0  # how long a request is repeated that a server could not store and asks for again
 _DIRECTLY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}  # never through a proxy
 
 
@@ -180,14 +181,26 @@ class Client:
             query["cursor"] = answer["next_cursor"]
 
     def _request(self, method: str, path: str, **options: Any) -> JsonObject:
-        try:
-            answer = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise UnreachableError(self.url, _reason(error)) from None
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                answer = self._http.request(method, path, **options)
+            except httpx.TransportError as error:
+                raise UnreachableError(self.url, _reason(error)) from None
+            wait_s = _asks_to_wait_s(answer)
+            if wait_s is None or time.monotonic() + wait_s > deadline:
+                break
+            time.sleep(wait_s)
         if not answer.is_success or "json" not in answer.headers.get("content-type", ""):
             raise self._refusal(answer)
         document: JsonObject = answer.json()
         return document
+
+
+def _asks_to_wait_s(answer: httpx.Response) -> int | None:
+    """Return how long a server that has done nothing yet asks to wait before the same request; None otherwise."""
+    told = answer.headers.get("Retry-After", "")
+    return int(told) if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE and told.isdecimal() else None
 
 
 def _reason(error: httpx.TransportError) -> str:

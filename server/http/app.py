@@ -56,7 +56,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders)
-        app.state.server = Server(settings, store, records, Histories(database), folders, scheduler, bell)
+        app.state.server = Server(settings, database, store, records, Histories(database), folders, scheduler, bell)
         await asyncio.to_thread(folders.discard_unstored)
         for job in await asyncio.to_thread(store.unfinished):
             folders.prepare(job)

@@ -53,7 +53,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        answer = await self._answer(request)
+        try:
+            answer = await self._answer(request)
+        except ServerError as error:  # the database, which knows the tokens of jobs, cannot be read
+            answer = problem_response(error)
         await (answer or self._app)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response | None:

@@ -9,6 +9,7 @@ from server.callers import Caller
 from server.jobs.job import Job
 from server.scheduler import Scheduler
 from server.settings import Settings
+from server.storage.database import Database
 from server.storage.histories import Histories
 from server.storage.jobs import Store
 from server.storage.records import Records
@@ -22,6 +23,7 @@ class Server:
     """The parts of a running server."""
 
     settings: Settings
+    database: Database
     store: Store
     records: Records
     histories: Histories

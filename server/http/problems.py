@@ -18,6 +18,8 @@ MEDIA_TYPE = "application/problem+json"
 
 def problem_response(error: ServerError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return `error` as a problem document."""
+    if error.retry_after_s is not None:
+        headers = {"Retry-After": str(error.retry_after_s)} | dict(headers or {})
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
     more = {"seq": error.seq} if isinstance(error, RecordError) else {}
     return _problem(name, error.title, error.status, error.detail, error.errors, headers, **more)

@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 
-from server.errors import ClusterUnreachableError
+from server.errors import NotReadyError
 from server.http.context import ServerParts
 
 STATIC = Path(__file__).parents[2] / "static"
@@ -26,14 +26,16 @@ def dashboard(server: ServerParts) -> Response:
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """Say that the server runs."""
+    # Not being a plain function, it does not wait for a free thread where all of them wait for the database.
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 def readyz(server: ServerParts) -> dict[str, str]:
-    """Say that the server can start jobs; 503 with the reason while it cannot."""
-    if server.scheduler.obstacle is not None:
-        raise ClusterUnreachableError(server.scheduler.obstacle)
+    """Say that the server can store and start jobs; 503 with the reasons while it cannot."""
+    obstacles = [server.database.obstacle(), server.scheduler.obstacle]
+    if found := [obstacle for obstacle in obstacles if obstacle is not None]:
+        raise NotReadyError("; ".join(found))
     return {"status": "ok"}

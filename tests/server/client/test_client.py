@@ -178,3 +178,27 @@ def _length(request: bytes) -> int:
 def test_an_id_that_the_terminal_could_not_decode_is_not_found(client: Client) -> None:
     with pytest.raises(NoSuchJobError, match="no job id begins with"):
         client.job("\udcc3\udca9")
+
+
+def test_a_request_that_the_server_could_not_store_is_sent_again_when_the_server_asks_for_it(tmp_path: Path) -> None:
+    keys: list[str] = []
+
+    class Busy(SimpleHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            keys.append(self.headers["Idempotency-Key"])
+            self.send_response(503 if len(keys) < 3 else 201)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"id": "1"}')
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with Client(tmp_path, f"http://127.0.0.1:{server.server_port}", "token") as client:
+            assert client.submit(TINY) == {"id": "1"}
+        server.shutdown()
+        thread.join()
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
