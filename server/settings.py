@@ -27,10 +27,13 @@ class Settings:
     """URL of the head node of a Ray cluster that is there already; None for one on this machine."""
     storage: str | None = None
     """URL below which what new jobs store is kept, each under its id; None for the run folders under `home`."""
+    data_roots: tuple[Path, ...] = ()
+    """Folders of this machine that jobs may name files in; where there are none, all but those of the system."""
 
     def __post_init__(self) -> None:
         # Runs have another working folder.
         object.__setattr__(self, "home", self.home.expanduser().absolute())
+        object.__setattr__(self, "data_roots", tuple(root.expanduser().resolve() for root in self.data_roots))
 
     @property
     def url(self) -> str:

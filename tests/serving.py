@@ -111,12 +111,10 @@ class Served:
 
 
 @contextmanager
-def serving(
-    home: Path, cluster: Cluster | None = None, port: int | None = None, ray_address: str | None = None
-) -> Iterator[Served]:
+def serving(home: Path, cluster: Cluster | None = None, port: int | None = None, **settings_: Any) -> Iterator[Served]:
     """Serve on `home` until the block ends; without a cluster or the address of one, jobs wait."""
-    settings = Settings(home, port=port or free_port(), ray_address=ray_address)
-    app = create_app(settings, None if ray_address else cluster or Nowhere())
+    settings = Settings(home, port=port or free_port(), **settings_)
+    app = create_app(settings, None if settings.ray_address else cluster or Nowhere())
     server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_config=None, timeout_graceful_shutdown=2))
     ready = threading.Event()
     startup = server.startup

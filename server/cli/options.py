@@ -49,6 +49,18 @@ Storage = Annotated[
         "Credentials come from the environment.",
     ),
 ]
+DataRoots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data-root",
+        envvar="BIGBATCH_DATA_ROOT",
+        metavar="FOLDER",
+        exists=True,
+        file_okay=False,
+        help="Let jobs name files of this machine only below this folder; can be repeated. Without it, they may name "
+        "all files but those of the system and of the server itself. In the variable, a colon stands between folders.",
+    ),
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(

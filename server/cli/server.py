@@ -7,7 +7,7 @@ import typer
 
 from server.settings import Settings
 
-from .options import Home, Host, Json, Port, RayAddress, Storage
+from .options import DataRoots, Home, Host, Json, Port, RayAddress, Storage
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
@@ -19,6 +19,7 @@ def serve(
     port: Port = 8000,
     ray_address: RayAddress = None,
     storage: Storage = None,
+    data_root: DataRoots = None,
     as_json: Json = False,
 ) -> None:
     """Run the server: REST API, dashboard and scheduler.
@@ -27,7 +28,9 @@ def serve(
     """
     from server.http.serve import serve as run
 
-    settings = Settings(home=home, host=host, port=port, ray_address=ray_address, storage=storage)
+    settings = Settings(
+        home=home, host=host, port=port, ray_address=ray_address, storage=storage, data_roots=tuple(data_root or ())
+    )
     raise typer.Exit(run(settings, as_json=as_json))
 
 

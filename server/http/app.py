@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.cluster.existing import ExistingCluster, token_of_environment
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
+from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.storage.database import Database
@@ -45,7 +46,6 @@ _HEADERS = {
 def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     """Make the application; without `cluster`, jobs run on the one that the settings name, or else on a local one."""
     close_home(settings)
-    settings.database.touch(mode=0o600)  # SQLite would let everybody read it; its other files get the mode of this one
     database = Database(settings.database)
     store, records = Store(database), Records(database)
     cluster = cluster or _cluster(settings)
@@ -56,7 +56,9 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders)
-        app.state.server = Server(settings, database, store, records, Histories(database), folders, scheduler, bell)
+        app.state.server = Server(
+            settings, database, store, records, Histories(database), folders, scheduler, bell, Reach(settings)
+        )
         await asyncio.to_thread(folders.discard_unstored)
         for job in await asyncio.to_thread(store.unfinished):
             folders.prepare(job)

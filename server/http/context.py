@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request
 
 from server.callers import Caller
 from server.jobs.job import Job
+from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.storage.database import Database
@@ -30,6 +31,7 @@ class Server:
     folders: RunFolders
     scheduler: Scheduler
     bell: Bell
+    reach: Reach
 
 
 def _server(request: Request) -> Server:

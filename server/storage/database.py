@@ -42,7 +42,7 @@ class Database:
         try:
             if not path.exists():
                 log.info("there is no database at %s: a new one is made", path)
-            path.touch(mode=0o600)
+            path.touch(mode=0o600)  # SQLite would let everybody read it; its other files get the mode of this one
             self._file = _identity(path)
         except OSError as error:
             raise DatabaseError(f"{path} cannot be opened ({error.strerror}): check its folder") from None

@@ -104,6 +104,8 @@ def sync_folder(folder: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is no such file or it holds something else."""
+    if not path.is_file():  # reading a pipe would wait without end
+        return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -4,7 +4,7 @@ The server checks a job by the same rules by which the workers read it. Neither 
 """
 
 import glob
-import zlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -113,24 +113,54 @@ def resolve(source: str) -> list[Path]:
     raise SourceError(source, where, "check the path, or copy the file there")
 
 
+def start_of(source: str) -> Path:
+    """Return the file or folder from which everything is found that a source of this machine names.
+
+    Raises:
+        RuntimeError: it begins with the home of a user who is not known.
+    """
+    path = Path(without_protocol(source)).expanduser()
+    if path.exists():
+        return path
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return Path(*fixed)
+
+
 def vocabulary_file(folder: Path) -> Path | None:
     """Return the file with the vocabulary of a folder; None where it has none."""
     return next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
 
 
-def check_files(data: DataLike) -> None:
-    """Check that the files which a job names are on this machine and not empty.
+def named_files(data: DataLike) -> dict[str, str]:
+    """Return what a job's `data` names, by its field: `data.corpus[0]`."""
+    named = {f"data.corpus[{i}]": source for i, source in enumerate(data.corpus)}
+    if isinstance(data.validation, Sequence):
+        named |= {f"data.validation[{i}]": source for i, source in enumerate(data.validation)}
+    return named | ({"data.vocab": data.vocab} if isinstance(data.vocab, str) else {})
+
+
+def check_files(data: DataLike) -> dict[str, Sequence[TextFile]]:
+    """Check by names and sizes alone that the files which a job names are on this machine and not empty.
+
+    Returns:
+        The files of this machine that each field names.
 
     Raises:
-        SpecError: with one problem for each file.
+        SpecError: with one problem for each source.
     """
-    problems = [_problem(f"data.corpus[{i}]", source) for i, source in enumerate(data.corpus)]
-    if isinstance(data.validation, Sequence):
-        problems += [_problem(f"data.validation[{i}]", source) for i, source in enumerate(data.validation)]
-    if isinstance(data.vocab, str):
-        problems.append(_problem("data.vocab", data.vocab))
-    if found := [problem for problem in problems if problem is not None] or _learned_and_held_out(data):
-        raise SpecError(found)
+    found: dict[str, Sequence[TextFile]] = {}
+    problems: list[Problem] = []
+    for field, source in named_files(data).items():
+        try:
+            found[field] = _check(field, source)
+        except SourceError as error:
+            problems.append(Problem(field, repr(source), error.problem, error.remedy))
+        except (OSError, RuntimeError) as error:  # RuntimeError: an unknown user's home
+            remedy = "check the file and its permissions"
+            problems.append(Problem(field, repr(source), f"cannot be read: {error}", remedy))
+    if problems := problems or _learned_and_held_out(data):
+        raise SpecError(problems)
+    return found
 
 
 def _learned_and_held_out(data: DataLike) -> list[Problem]:
@@ -233,34 +263,28 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _problem(field: str, source: str) -> Problem | None:
-    try:
-        _check(field, source)
-    except SourceError as error:
-        return Problem(field, repr(source), error.problem, error.remedy)
-    except (OSError, EOFError, RuntimeError, zlib.error) as error:  # RuntimeError: an unknown user's home
-        return Problem(field, repr(source), f"cannot be read: {error}", "check the file and its permissions")
-    return None
-
-
-def _check(field: str, source: str) -> None:
+def _check(field: str, source: str) -> Sequence[TextFile]:
     if is_url(source) and field != "data.vocab":
         check_protocol(source)  # what lies there is the workers' to see: they have the credentials
-        return
+        return ()
     if is_url(source):
         raise SourceError(source, "a vocabulary is read from this machine alone", "copy it here, or give a size")
     path = Path(without_protocol(source)).expanduser()
     if not source.startswith("builtin:") and not path.is_absolute():
         raise SourceError(source, "a relative path means nothing to the server", "write an absolute path")
-    if field == "data.vocab" and path.is_dir():
-        if vocabulary_file(path) is None:
-            raise SourceError(source, f"holds no {' or '.join(VOCABULARIES)}", "name a vocab.txt, or give a size")
-        return
-    if field == "data.vocab" and _is_device(path):
-        raise SourceError(source, "is not a file", "name a vocab.txt, or give a size")
-    files = [TextFile(str(resolve(source)[0]))] if field == "data.vocab" else _files(source, [])
-    if not any(_has_text(file) for file in files):
+    files = _vocabulary(source, path) if field == "data.vocab" else _files(source, [])
+    if not any(file.state().size_bytes for file in files):
         raise SourceError(source, "holds no text", f"name a {ALLOWED} file with text, or a folder or glob of these")
+    return files
+
+
+def _vocabulary(source: str, path: Path) -> Sequence[TextFile]:
+    file = vocabulary_file(path) if path.is_dir() else resolve(source)[0]
+    if file is None:
+        raise SourceError(source, f"holds no {' or '.join(VOCABULARIES)}", "name a vocab.txt, or give a size")
+    if _is_device(file):
+        raise SourceError(source, "is not a file", "name a vocab.txt, or give a size")
+    return [TextFile(str(file))]
 
 
 def check_protocol(url: str) -> None:
@@ -275,10 +299,3 @@ def check_protocol(url: str) -> None:
         get_filesystem_class(url.partition("://")[0])
     except (ValueError, ImportError) as error:
         raise SourceError(url, str(error), "correct data.corpus, or install that package") from error
-
-
-def _has_text(file: TextFile) -> bool:
-    if file.kind == "parquet":
-        return file.state().size_bytes > 0  # a Parquet file is only opened where it is prepared
-    with file.reading() as lines:
-        return any(line.strip() for line in lines)

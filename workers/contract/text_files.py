@@ -117,6 +117,18 @@ def is_url(source: str) -> bool:
     return "://" in source and not source.startswith(_LOCAL)
 
 
+def is_local_system(url: str) -> bool:
+    """Tell whether a URL may lead to files of this machine: by another name of its file system, or through a chain."""
+    from fsspec import get_filesystem_class
+    from fsspec.implementations.local import LocalFileSystem
+
+    protocol = url.partition("://")[0]
+    try:
+        return "::" in url or protocol == "git" or issubclass(get_filesystem_class(protocol), LocalFileSystem)
+    except (ValueError, ImportError):
+        return False  # nothing can read it
+
+
 def without_protocol(source: str) -> str:
     """Return the path of a file:// URL, and anything else as it is."""
     return source.removeprefix(_LOCAL)

@@ -13,9 +13,7 @@ from server.http.context import NamedJob, Server, ServerParts
 from server.jobs.job import Job, new_job_id
 from workers.contract.assignments import set_fields
 from workers.contract.documents import parse_spec
-from workers.contract.pretrained import check_folder
 from workers.contract.problems import Problem, SpecError, explain
-from workers.contract.sources import check_files, warnings
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.strict import Positive
 from workers.planning.plan import Plan, plan
@@ -129,30 +127,30 @@ def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submi
 
 
 def _plan(server: Server, document: Any) -> Plan:
-    spec = _checked(server, document)
+    spec, _ = _checked(server, document)
     if spec.start_from is not None:
         server.folders.check_start(spec, spec.start_from)
-    return plan(spec, prepared=prepared(spec.data, server.folders.data))
+    text = server.reach.within(lambda: prepared(spec.data, server.folders.data), f"the text of {spec.name}")
+    return plan(spec, prepared=text)
 
 
-def _checked(server: Server, document: Any) -> JobSpec:
+def _checked(server: Server, document: Any) -> tuple[JobSpec, list[Problem]]:
+    """Return the job of a document, and what may surprise its author."""
     spec = parse_spec(document)
-    if spec.start_from is None:  # a branch has weights already
-        check_folder(spec.model)
-    check_files(spec.data)
+    surprises = server.reach.check(spec)
     nodes = server.scheduler.nodes
     if nodes is not None and (problem := shortage(spec, [node.total for node in nodes])):
         raise SpecError([problem])
-    return spec
+    return spec, surprises
 
 
 def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
-    spec = _checked(server, document)
+    spec, surprises = _checked(server, document)
     job, is_new = _stored(server, spec, key, parent)
     if is_new:
         server.folders.prepare(job)
     values = {field.name: getattr(job, field.name) for field in fields(job)}
-    return Submitted(**values, warnings=warnings(spec.data, spec.phases)), is_new
+    return Submitted(**values, warnings=surprises), is_new
 
 
 def _stored(server: Server, spec: JobSpec, key: str | None, parent: str | None) -> tuple[Job, bool]:

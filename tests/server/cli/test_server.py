@@ -29,3 +29,10 @@ def test_serve_refuses_to_hide_from_the_nodes_of_a_cluster_that_are_to_report_to
     assert result.exit_code == 2
     assert "the runs on head.example could not report to 127.0.0.1" in result.stderr
     assert "--host" in result.stderr
+
+
+def test_serve_refuses_a_data_root_that_is_not_there(tmp_path: Path) -> None:
+    result = run_bigbatch("serve", "--home", tmp_path / "home", "--data-root", tmp_path / "texts")
+    assert result.exit_code == 2
+    assert "--data-root" in result.stderr
+    assert "does not" in result.stderr
