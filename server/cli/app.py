@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import data, jobs, plan, runs, server
+from . import data, jobs, plan, runs, server, verbs
 
 
 class _Commands(TyperGroup):
@@ -75,7 +75,11 @@ for command in (
     jobs.jobs,
     jobs.show,
     jobs.watch,
-    jobs.cancel,
+    verbs.pause,
+    verbs.resume,
+    verbs.checkpoint,
+    verbs.cancel,
+    verbs.retry,
     runs.export,
     runs.probe,
     server.doctor,

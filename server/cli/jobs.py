@@ -1,13 +1,12 @@
-"""The commands about jobs of a server: submit, clone, jobs, show, watch, cancel."""
+"""The commands about jobs of a server: submit, clone, jobs, show, watch."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.jobs.status import JobStatus
 
-from .options import Changes, File, Home, Id, Json, Token, Url
+from .options import Changes, File, Home, Id, Json, Token, Url, connected
 
 if TYPE_CHECKING:
     from server.client import Client
@@ -37,7 +36,7 @@ def submit(
     if dry_run and watch:
         raise typer.BadParameter("a dry run starts no job that could be watched", param_hint="--watch")
     document, _ = read_job(file, name, changes or ())
-    with _client(home, url, token) as client:
+    with connected(home, url, token) as client:
         if dry_run:
             _show_plan(client.plan(document), as_json=as_json)
             return
@@ -63,7 +62,7 @@ def clone(
     """
     from workers.contract.assignments import read_assignments
 
-    with _client(home, url, token) as client:
+    with connected(home, url, token) as client:
         job = client.clone(job_id, from_step, read_assignments(changes or ()))
         _tell(client, job, watch=watch, as_json=as_json)
 
@@ -83,7 +82,7 @@ def jobs(
     """
     from .tables import jobs_table, print_json, screen
 
-    with _client(home, url, token) as client:
+    with connected(home, url, token) as client:
         found = list(client.jobs(status, limit))
     if as_json:
         print_json(found)
@@ -100,7 +99,7 @@ def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, toke
     """
     from .tables import job_table, print_json, screen
 
-    with _client(home, url, token) as client:
+    with connected(home, url, token) as client:
         job = client.job(job_id)
     if as_json:
         print_json(job)
@@ -114,23 +113,8 @@ def watch(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
 
     Example: bigbatch watch 1qx9
     """
-    with _client(home, url, token) as client:
+    with connected(home, url, token) as client:
         _watch(client, client.job(job_id)["id"], as_json=as_json)
-
-
-def cancel(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
-    """Stop a job; a running one saves a checkpoint first.
-
-    Example: bigbatch cancel 1qx9
-    """
-    from .tables import print_json
-
-    with _client(home, url, token) as client:
-        job = client.cancel(job_id)
-    if as_json:
-        print_json(job)
-    else:
-        typer.echo(f"{job['id']} is {job['status']}")
 
 
 def _tell(client: "Client", job: "JsonObject", *, watch: bool, as_json: bool) -> None:
@@ -158,12 +142,6 @@ def _show_plan(plan: "JsonObject", *, as_json: bool) -> None:
         print_json(plan)
     else:
         print_plan(TypeAdapter(Plan).validate_python(plan))
-
-
-def _client(home: Path, url: str | None, token: str | None) -> "Client":
-    from server.client import Client
-
-    return Client(home, url, token)
 
 
 def _watch(client: "Client", job_id: str, *, as_json: bool) -> None:

@@ -1,11 +1,14 @@
 """The arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.settings import default_home
+
+if TYPE_CHECKING:
+    from server.client import Client
 
 
 def _remember(context: typer.Context, value: bool) -> bool:
@@ -71,3 +74,10 @@ RayAddress = Annotated[
         "$RAY_AUTH_TOKEN or the file $RAY_AUTH_TOKEN_PATH holds its token.",
     ),
 ]
+
+
+def connected(home: Path, url: str | None, token: str | None) -> "Client":
+    """Return the server that these options lead to."""
+    from server.client import Client
+
+    return Client(home, url, token)

@@ -99,9 +99,28 @@ class Client:
             raise NoSuchJobError(f"no job id begins with {prefix!r}: `bigbatch jobs` lists the jobs")
         return self._request("GET", f"/v1/jobs/{ids[0]}")
 
+    def pause(self, prefix: str) -> JsonObject:
+        """Ask that a job saves a checkpoint and gives its workers back."""
+        return self._ask(prefix, "pause")
+
+    def resume(self, prefix: str) -> JsonObject:
+        """Have a paused job go on from its newest checkpoint, when its turn comes."""
+        return self._ask(prefix, "resume")
+
+    def checkpoint(self, prefix: str) -> JsonObject:
+        """Ask a job that trains for a checkpoint; `checkpoint_step` names it once it is there."""
+        return self._ask(prefix, "checkpoint")
+
     def cancel(self, prefix: str) -> JsonObject:
         """Ask that a job stops; a running one saves a checkpoint first."""
-        return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/cancel")
+        return self._ask(prefix, "cancel")
+
+    def retry(self, prefix: str) -> JsonObject:
+        """Have a job that failed or was cancelled go on from its newest checkpoint, when its turn comes."""
+        return self._ask(prefix, "retry")
+
+    def _ask(self, prefix: str, verb: str) -> JsonObject:
+        return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/{verb}")
 
     @contextmanager
     def export(self, job_id: str) -> Iterator[Iterator[bytes]]:

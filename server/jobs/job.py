@@ -82,6 +82,8 @@ class Job:
     """Why the job failed."""
     command: Command = Command.NONE
     """What the run is asked to do in the reply to its next push."""
+    checkpoint_requests: int = 0
+    """How many checkpoints were asked for. While `command` is `checkpoint`, the last of them is not there yet."""
     stop_deadline: datetime | None = None
     """When the cluster kills a run that was asked to stop and is still there. The server waits by a clock that nobody
     can set, and begins anew when it is restarted, so this is only about when."""
@@ -199,23 +201,13 @@ class Job:
             return self
         if self.status is JobStatus.STOPPING:
             return self.become(JobStatus.CANCELLED, now)
+        if self.status is JobStatus.PAUSING:  # even if it was lost: who paused it decides when it goes on
+            return replace(self, interruption=self.interruption or silence).become(JobStatus.PAUSED, now)
         ended = self if self.interruption is not None else _interrupted(self, silence, is_loss=True)
         if ended.restarts > (allowed := ended.valid_spec.failures.max_restarts):
             left = f"failures.max_restarts allows {counted(allowed, 'restart')} without a new checkpoint: none is left."
             return ended.become(JobStatus.FAILED, now, f"{left} {ended.interruption}")
-        return ended.become(JobStatus.PAUSED if self.status is JobStatus.PAUSING else JobStatus.QUEUED, now)
-
-    def cancel(self, now: datetime) -> "Job":
-        """Return the job as it is after a request to stop it; a second request changes nothing.
-
-        Raises:
-            TransitionError: the job ended otherwise.
-        """
-        if self.status in {JobStatus.STOPPING, JobStatus.CANCELLED}:
-            return self
-        if self.status in {JobStatus.QUEUED, JobStatus.PAUSED}:
-            return self.become(JobStatus.CANCELLED, now)
-        return replace(self.become(JobStatus.STOPPING, now), command=Command.STOP, stop_deadline=now + self.grace)
+        return ended.become(JobStatus.QUEUED, now)
 
     def after(self, record: Record) -> "Job":
         """Return the job as it is after its run reported `record`."""
@@ -241,12 +233,14 @@ class Job:
                 is_new = self.checkpoint_step is None or record.step > self.checkpoint_step
                 restarts = 0 if is_new else self.restarts
                 told = replace(self, checkpoint_step=record.step, checkpoint_path=record.path, restarts=restarts)
-                return replace(told, checkpoint_s=record.seconds)
+                is_awaited = self.command is Command.CHECKPOINT and record.fulfils(self.checkpoint_requests)
+                return replace(told, checkpoint_s=record.seconds, command=Command.NONE if is_awaited else self.command)
         return self
 
     def _after_status(self, record: StatusRecord) -> "Job":
-        if record.attempt < self.attempt:
-            return self  # the status of an earlier attempt says nothing about this one
+        is_over = self.status in _BETWEEN_ATTEMPTS and record.attempt == self.attempt > 0
+        if is_over or record.attempt < self.attempt:
+            return self  # an attempt that has ended says nothing of the next one
         told = replace(
             self,
             attempt=record.attempt,
@@ -256,9 +250,14 @@ class Job:
             if record.unigram_entropy_nats is None
             else record.unigram_entropy_nats,
         )
-        if record.status is RunStatus.INTERRUPTED:  # the job is settled once the attempt holds no workers any more
+        # The job is settled once the attempt holds no workers any more.
+        if record.status is RunStatus.INTERRUPTED:
             reason = record.error or "The run has saved a checkpoint and made way."
             return _interrupted(told, reason, is_loss=record.is_loss is not False)
+        if record.status is RunStatus.PAUSED:
+            paused = _interrupted(told, record.error or "The run has saved a checkpoint and paused.", is_loss=False)
+            is_news = self.status.may_become(JobStatus.PAUSING)
+            return paused.become(JobStatus.PAUSING, record.time) if is_news else paused
         if record.status is RunStatus.RUNNING:
             told = replace(told, attempt_at=record.time)
         status = _REPORTED[record.status]
@@ -281,4 +280,7 @@ def _refusal(job: Job, status: JobStatus) -> str:
     return f"{now}: its status cannot change to {status} from there"
 
 
-_REPORTED = {status: JobStatus(status.value) for status in RunStatus if status is not RunStatus.INTERRUPTED}
+_BETWEEN_ATTEMPTS = {JobStatus.QUEUED, JobStatus.PAUSED}
+_REPORTED = {
+    status: JobStatus(status.value) for status in RunStatus if status not in {RunStatus.INTERRUPTED, RunStatus.PAUSED}
+}

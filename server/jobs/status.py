@@ -28,7 +28,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended for good."""
+        """Whether the job has ended; only a retry has it go on."""
         return self in _TERMINAL
 
     @property
@@ -45,15 +45,14 @@ _TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLE
 _ACTIVE = frozenset({JobStatus.STARTING, JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.STOPPING})
 _FOLLOWERS: dict[JobStatus, frozenset[JobStatus]] = {
     # A run that reports is there, whatever the server knew of it: RUNNING may follow QUEUED. A job whose attempt was
-    # interrupted waits for the next one: QUEUED may follow RUNNING. Nothing asks for PAUSING and PAUSED yet; they are
-    # part of the API for clients to know.
-    JobStatus.QUEUED: _TERMINAL | {JobStatus.STARTING, JobStatus.RUNNING},
-    JobStatus.STARTING: _TERMINAL | {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.STOPPING, JobStatus.PAUSED},
-    JobStatus.RUNNING: _TERMINAL | {JobStatus.QUEUED, JobStatus.PAUSING, JobStatus.PAUSED, JobStatus.STOPPING},
-    JobStatus.PAUSING: _TERMINAL | {JobStatus.QUEUED, JobStatus.PAUSED, JobStatus.STOPPING},
+    # interrupted waits for the next one: QUEUED may follow RUNNING. Only a retry has QUEUED follow FAILED or CANCELLED.
+    JobStatus.QUEUED: _TERMINAL | {JobStatus.STARTING, JobStatus.RUNNING, JobStatus.PAUSED},
+    JobStatus.STARTING: _TERMINAL | {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.STOPPING},
+    JobStatus.RUNNING: _TERMINAL | {JobStatus.QUEUED, JobStatus.PAUSING, JobStatus.STOPPING},
+    JobStatus.PAUSING: _TERMINAL | {JobStatus.PAUSED, JobStatus.STOPPING},
     JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLED}),
     JobStatus.STOPPING: _TERMINAL,
     JobStatus.SUCCEEDED: frozenset(),
-    JobStatus.FAILED: frozenset(),
-    JobStatus.CANCELLED: frozenset(),
+    JobStatus.FAILED: frozenset({JobStatus.QUEUED}),
+    JobStatus.CANCELLED: frozenset({JobStatus.QUEUED}),
 }

@@ -73,7 +73,8 @@ class Records:
                 replace_job(db, before, after)
         if last > acknowledged:
             self.on_change(job_id)
-        return PushReply(acknowledged=last, command=Command.STOP if after.status.is_terminal else after.command)
+        command = Command.STOP if after.status.is_terminal else after.command
+        return PushReply(acknowledged=last, command=command, request=after.checkpoint_requests)
 
     def read_after(self, job_id: str, after: int, limit: int) -> NextRecords:
         """Read at most `limit` records after number `after`, and the job, from one snapshot."""

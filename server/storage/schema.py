@@ -59,6 +59,7 @@ jobs = Table(
     Column("finished_at", UtcDateTime),
     Column("error", Text),
     Column("command", String(16), nullable=False),
+    Column("checkpoint_requests", Integer, nullable=False, server_default="0"),
     Column("stop_deadline", UtcDateTime),
     Column("world_size", Integer),
     Column("unigram_entropy_nats", Float),

@@ -14,6 +14,7 @@ from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
 from server.jobs.job import Job
 from server.jobs.status import JobStatus
+from server.jobs.verbs import cancel
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.storage.database import Database
@@ -128,7 +129,7 @@ def test_a_job_that_was_admitted_before_the_server_died_is_submitted_by_the_next
 def test_a_run_that_has_not_begun_to_report_is_ended_by_the_cluster(house: House) -> None:
     scheduler = house.program(SLEEPS)
     job = house.turn_until(scheduler, house.job(), JobStatus.STARTING)
-    house.store.change(job.id, lambda job: job.cancel(datetime.now(UTC)))
+    house.store.change(job.id, lambda job: cancel(job, datetime.now(UTC)))
     cancelled = house.turn_until(scheduler, job, JobStatus.CANCELLED, JobStatus.FAILED)
     assert cancelled.status is JobStatus.CANCELLED
 

@@ -130,6 +130,43 @@ def test_a_cancelled_job_ends_at_a_checkpoint(service: Service, text: Path) -> N
     wait_for(lambda: not service.workers(), "the end of the ranks")
 
 
+def test_a_job_is_saved_paused_resumed_cancelled_and_retried_and_every_step_is_there_once(
+    service: Service, text: Path
+) -> None:
+    def ask(verb: str, *states: str) -> dict[str, Any]:
+        service.http.post(f"/v1/jobs/{job_id}/{verb}").raise_for_status()
+        wait_for(lambda: service.job(job_id)["status"] in states, f"{verb}: {states}")
+        return service.job(job_id)
+
+    job_id = service.submit(job_of(text, 100_000, name="asked", checkpoint={"every_steps": 100_000, "keep": 9}))
+    service.until_step(job_id, 5)
+    ask("checkpoint", "RUNNING")
+    wait_for(lambda: service.job(job_id)["command"] == "none", "the checkpoint")
+    saved = service.job(job_id)
+    assert (saved["status"], saved["checkpoint_requests"]) == ("RUNNING", 1)
+    service.until_step(job_id, saved["checkpoint_step"] + 10)
+    paused = ask("pause", "PAUSED")
+    assert paused["checkpoint_step"] == paused["step"]
+    wait_for(lambda: not service.workers(), "the end of the ranks")
+    ask("resume", "RUNNING")
+    service.until_step(job_id, paused["step"] + 5)
+    cancelled = ask("cancel", "CANCELLED")
+    ask("retry", "RUNNING")
+    service.until_step(job_id, cancelled["step"] + 5)
+    job = ask("cancel", "CANCELLED")
+    assert (job["attempt"], job["restarts"]) == (3, 0)
+    taken = [record.step for record in records_of(service, job_id)]
+    assert taken == list(range(1, job["step"] + 1)), "no step was computed twice"
+    told = [r for r in records(service.settings.run_folder(job_id)) if isinstance(r, CheckpointRecord)]
+    assert [record.step for record in told] == [
+        saved["checkpoint_step"],
+        paused["step"],
+        cancelled["step"],
+        job["step"],
+    ]
+    assert [record.request for record in told] == [1, 1, 1, 1]
+
+
 def test_a_job_that_cannot_learn_fails_once_and_says_why(service: Service, text: Path) -> None:
     hopeless = PHASE | {"lr": 1e38, "steps": 60, "warmup": 0.0}
     job = service.until_ended(service.submit(job_of(text, 60, name="hopeless", phases=[hopeless])))

@@ -14,7 +14,7 @@ class ControlPlane:
 
     def __init__(self, run_dir: Path) -> None:
         self.records: dict[int, dict[str, Any]] = {}
-        self.fails, self.command, self.pushes = False, Command.NONE, 0
+        self.fails, self.command, self.request, self.pushes = False, Command.NONE, 0, 0
         self.refuses: set[int] = set()
         self.refuses_alerts, self.refusal, self.names_record = False, 422, True
         self.refused: list[bytes] = []
@@ -55,7 +55,7 @@ class ControlPlane:
             for record in push["records"]:
                 if record["seq"] == len(self.records) + 1:
                     self.records[record["seq"]] = record
-            return 200, {"acknowledged": len(self.records), "command": self.command}
+            return 200, {"acknowledged": len(self.records), "command": self.command, "request": self.request}
 
     def wait_for(self, count: int) -> None:
         with self.pushed:

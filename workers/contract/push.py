@@ -42,6 +42,9 @@ class PushReply(BaseModel):
     acknowledged: int
     """Every record up to this number is stored; the next push begins after it."""
     command: Command = Command.NONE
+    request: int = 0
+    """Number of the last checkpoint that was asked for. `command` repeats until that one is reported; the run takes one
+    checkpoint for each number."""
 
 
 class Refusal(BaseModel):

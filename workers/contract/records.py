@@ -247,8 +247,14 @@ class CheckpointRecord(_Record):
     """From when it was begun until it was whole."""
     held_s: float | None = None
     """How long training stood still for it; absent in older records, where it did all the time."""
+    request: Count | None = None
+    """Number of the last checkpoint that had been asked for when this one was begun; absent in older records."""
     kept: list[Text] | None = None
     """Paths of all checkpoints that are there from now on, this one among them; absent in older records."""
+
+    def fulfils(self, request: int) -> bool:
+        """Whether this is a checkpoint that was asked for under this number, or under a lower one."""
+        return self.request is None or self.request >= request
 
 
 class AlertRecord(_Record):

@@ -37,6 +37,8 @@ class _Pending:
     writing: Future[Saved]
     held_s: float
     """How long training has stood still for it so far."""
+    request: int
+    """Number of the last checkpoint that had been asked for when it was begun."""
     is_overdue: bool = False
     """Whether training was held for it as long as it may be."""
 
@@ -126,13 +128,14 @@ class Checkpoints:
         self.settle(wait=True)
         begin = time.monotonic()
         draft = self._draft(step)
+        request = self._reporter.begin_checkpoint() if self._reporter else 0
         state = state_of(self._worker.model, self._worker.optimizer)
         before_commit = self._reporter.sync if self._reporter else nothing
         if self._background:
             writing = self._background.begin(self._folder, draft, state, before_commit)
         else:
             writing = at_once(lambda: save(self._folder, draft, state, before_commit=before_commit))
-        self._pending = _Pending(step, writing, time.monotonic() - begin)
+        self._pending = _Pending(step, writing, time.monotonic() - begin, request)
         if wait:
             self._is_written(_WAITS)
         self.settle(wait=wait)
@@ -161,7 +164,7 @@ class Checkpoints:
             self._emit(AlertRecord(level="error", title="A checkpoint could not be written", detail=detail))
         else:
             if ranks.rank() == 0:
-                self._report_and_retire(saved, pending.held_s + time.monotonic() - begin)
+                self._report_and_retire(saved, pending.held_s + time.monotonic() - begin, pending.request)
 
     def finish(self) -> None:
         """Wait for what is being written and removed. Every rank calls this at the end of a run.
@@ -214,7 +217,7 @@ class Checkpoints:
             seconds=seconds,
         )
 
-    def _report_and_retire(self, saved: Saved, held_s: float) -> None:
+    def _report_and_retire(self, saved: Saved, held_s: float, request: int) -> None:
         """Say which checkpoints stay, and remove the others only then: no path that was told of may be gone.
 
         Raises:
@@ -229,6 +232,7 @@ class Checkpoints:
                 size_bytes=saved.size_bytes,
                 seconds=saved.seconds,
                 held_s=held_s,
+                request=request,
                 kept=kept,
             )
         )

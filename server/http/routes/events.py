@@ -147,7 +147,7 @@ def _status_of(job: Job) -> dict[str, Any]:
 
 
 def _last_status(records: list[dict[str, Any]]) -> JobStatus | None:
-    """Return the last one that is a job's; an attempt that was interrupted says nothing of its job."""
+    """Return the last one that is a job's: an attempt that was interrupted, or is to pause, has to end first."""
     statuses = [record["status"] for record in records if record["kind"] == "status"]
-    of_jobs = [status for status in statuses if status != RunStatus.INTERRUPTED]
+    of_jobs = [status for status in statuses if status not in {RunStatus.INTERRUPTED, RunStatus.PAUSED}]
     return JobStatus(of_jobs[-1]) if of_jobs else None

@@ -61,15 +61,6 @@ def test_an_unknown_status_or_id_is_bad_input(home: list[str]) -> None:
     assert "bigbatch jobs" in unknown.stderr
 
 
-def test_a_cancelled_job_ends_and_a_finished_one_cannot_be_cancelled(served: Served, home: list[str]) -> None:
-    first, second = served.submit(), served.submit(name="second")
-    assert run_bigbatch("cancel", first["id"], *home).stdout == f"{first['id']} is CANCELLED\n"
-    served.push(second["id"], run_records(2))
-    refused = run_bigbatch("cancel", second["id"], *home)
-    assert refused.exit_code == 2
-    assert "SUCCEEDED" in refused.stderr
-
-
 def test_watch_ends_with_a_summary_and_says_by_its_exit_code_how_the_job_ended(served: Served, home: list[str]) -> None:
     job = served.submit()
     served.push(job["id"], run_records(20))

@@ -62,6 +62,14 @@ def test_jobs_are_read_over_as_many_pages_as_there_are(served: Served, client: C
     assert list(client.jobs(status="RUNNING")) == []
 
 
+def test_each_verb_reaches_its_job(served: Served, client: Client) -> None:
+    job_id = served.submit()["id"]
+    told = [ask(job_id)["status"] for ask in (client.pause, client.resume, client.cancel, client.retry)]
+    assert told == ["PAUSED", "QUEUED", "CANCELLED", "QUEUED"]
+    served.push(job_id, run_records(3)[:3])
+    assert client.checkpoint(job_id)["command"] == "checkpoint"
+
+
 def test_a_lost_answer_does_not_submit_twice(served: Served, client: Client) -> None:
     with (
         _relay_that_loses_the_first_answer(served.settings.port) as port,

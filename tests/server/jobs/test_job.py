@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from server.errors import TransitionError
 from server.jobs.job import LEAST_GRACE, Job, new_job_id
 from server.jobs.status import JobStatus
+from server.jobs.verbs import cancel, checkpoint, pause
 from tests.serving import TINY, status, step
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
@@ -42,44 +43,22 @@ def test_a_time_left_that_is_beyond_all_numbers_is_not_told() -> None:
     assert _job(JobStatus.RUNNING).after(RECORD.validate_python(step(1, 1, step_s=1e308))).seconds_left is None
 
 
-def test_every_state_that_is_not_terminal_can_be_cancelled() -> None:
-    for state in JobStatus:
-        if not state.is_terminal:
-            assert _job(state).cancel(NOW).status in {JobStatus.STOPPING, JobStatus.CANCELLED}
-
-
-def test_a_queued_job_is_cancelled_at_once() -> None:
-    cancelled = _job().cancel(NOW)
-    assert (cancelled.status, cancelled.finished_at, cancelled.command) == (JobStatus.CANCELLED, NOW, Command.NONE)
-
-
-def test_a_running_job_is_asked_to_stop_and_given_time() -> None:
-    stopping = _training().cancel(NOW)
-    assert (stopping.status, stopping.command) == (JobStatus.STOPPING, Command.STOP)
-    assert (stopping.grace, stopping.stop_deadline) == (LEAST_GRACE, NOW + LEAST_GRACE)
-
-
 def test_a_run_whose_steps_and_checkpoints_are_slow_is_given_the_time_of_three_of_each() -> None:
     slow = _told(_training(), step(1, 1, step_s=62.0), _checkpoint(2, 1, seconds=38.0))
     assert slow.grace == timedelta(minutes=5)
-    assert slow.cancel(NOW).stop_deadline == NOW + timedelta(minutes=5)
+    assert cancel(slow, NOW).stop_deadline == NOW + timedelta(minutes=5)
     assert _told(_training(), _checkpoint(1, 0, seconds=30.0)).grace == timedelta(seconds=90)
     assert _told(_training(), step(1, 1, step_s=1e308)).grace == timedelta(days=1)
 
 
 def test_a_job_that_was_not_heard_of_yet_is_given_no_time() -> None:
-    cancelled = _job(JobStatus.STARTING).cancel(NOW)
+    cancelled = cancel(_job(JobStatus.STARTING), NOW)
     assert (cancelled.grace, cancelled.stop_deadline) == (timedelta(), NOW)
     assert _told(cancelled, status(1, "RUNNING")).grace == LEAST_GRACE, "it has begun to train meanwhile"
 
 
-def test_cancelling_twice_changes_nothing() -> None:
-    stopping = _job(JobStatus.RUNNING).cancel(NOW)
-    assert stopping.cancel(NOW + timedelta(seconds=9)) is stopping
-
-
 @pytest.mark.parametrize("state", [JobStatus.SUCCEEDED, JobStatus.FAILED])
-def test_a_job_that_ended_otherwise_cannot_be_cancelled(state: JobStatus) -> None:
+def test_a_job_that_has_ended_does_not_change_by_itself(state: JobStatus) -> None:
     with pytest.raises(TransitionError, match=f"is {state} .* and has ended"):
         _job(state).become(JobStatus.CANCELLED, NOW)
 
@@ -99,7 +78,7 @@ def test_a_job_whose_run_made_no_model_names_none() -> None:
 
 
 def test_a_run_that_was_asked_to_stop_may_still_say_that_it_runs() -> None:
-    stopping = _job(JobStatus.RUNNING).cancel(NOW)
+    stopping = cancel(_job(JobStatus.RUNNING), NOW)
     assert stopping.after(RECORD.validate_python(status(1, "RUNNING"))).status is JobStatus.STOPPING
     assert stopping.after(RECORD.validate_python(status(2, "CANCELLED"))).status is JobStatus.CANCELLED
 
@@ -122,9 +101,9 @@ def _told(job: Job, *records: dict[str, Any]) -> Job:
     return job
 
 
-def _checkpoint(seq: int, at: int, seconds: float = 0.1) -> dict[str, Any]:
+def _checkpoint(seq: int, at: int, seconds: float = 0.1, **fields: Any) -> dict[str, Any]:
     what = {"kind": "checkpoint", "step": at, "path": f"/step-{at}", "size_bytes": 1, "seconds": seconds}
-    return what | {"seq": seq, "time": NOW.isoformat()}
+    return what | {"seq": seq, "time": NOW.isoformat()} | fields
 
 
 def _interrupted(seq: int, **fields: Any) -> dict[str, Any]:
@@ -188,6 +167,42 @@ def test_after_as_many_losses_in_a_row_as_are_allowed_the_next_one_fails_the_job
     assert "allows 3 restarts without a new checkpoint: none is left. worker 1 died" in (failed.error or "")
 
 
+@pytest.mark.parametrize("state", [JobStatus.STARTING, JobStatus.RUNNING, JobStatus.PAUSING])
+def test_a_job_is_paused_only_when_its_attempt_holds_no_workers_any_more(state: JobStatus) -> None:
+    said = _told(_job(state), status(1, "PAUSED"))
+    assert (said.status, said.is_ending, said.restarts) == (JobStatus.PAUSING, True, 0)
+    paused = said.settle(NOW, "unheard")
+    assert (paused.status, paused.restarts, paused.command) == (JobStatus.PAUSED, 0, Command.NONE)
+    assert paused.interruption == "The run has saved a checkpoint and paused."
+
+
+def test_a_job_that_is_lost_while_it_is_being_paused_is_paused_and_says_so() -> None:
+    lost = _told(_job(JobStatus.PAUSING), *(_interrupted(1) for _ in range(9))).settle(NOW, "unheard")
+    assert (lost.status, lost.interruption) == (JobStatus.PAUSED, "worker 1 died")
+    assert _job(JobStatus.PAUSING).settle(NOW, "unheard").interruption == "unheard"
+
+
+@pytest.mark.parametrize("state", [JobStatus.QUEUED, JobStatus.PAUSED])
+@pytest.mark.parametrize("said", ["RUNNING", "PAUSED", "CANCELLED", "FAILED", "SUCCEEDED", "INTERRUPTED"])
+def test_an_attempt_that_has_ended_says_nothing_of_a_job_between_two_attempts(state: JobStatus, said: str) -> None:
+    job = _job(state)
+    assert _told(job, status(1, said, attempt=job.attempt)) is job
+
+
+def test_a_checkpoint_that_was_asked_for_is_awaited_until_one_that_was_begun_later_is_there() -> None:
+    asked = checkpoint(checkpoint(_job(JobStatus.RUNNING)))
+    assert (asked.command, asked.checkpoint_requests) == (Command.CHECKPOINT, 1)
+    begun_before = _told(asked, _checkpoint(1, 5, request=0))
+    assert (begun_before.command, begun_before.checkpoint_step) == (Command.CHECKPOINT, 5)
+    done = _told(begun_before, _checkpoint(2, 6, request=1))
+    assert (done.command, checkpoint(done).checkpoint_requests) == (Command.NONE, 2)
+    assert _told(asked, _checkpoint(1, 5)).command is Command.NONE, "an older run does not say which one it is"
+
+
+def test_a_checkpoint_takes_back_no_other_command() -> None:
+    assert _told(pause(_training(), NOW), _checkpoint(1, 5)).command is Command.PAUSE
+
+
 @pytest.mark.parametrize(
     ("state", "settled"),
     [
@@ -206,7 +221,7 @@ def test_what_follows_the_end_of_an_attempt_depends_on_what_was_asked_of_it(
 
 
 def test_the_best_guess_without_context_is_remembered_from_the_first_record() -> None:
-    told = _job().after(RECORD.validate_python(status(1, "RUNNING", unigram_entropy_nats=6.1)))
+    told = _job(JobStatus.STARTING).after(RECORD.validate_python(status(1, "RUNNING", unigram_entropy_nats=6.1)))
     assert told.after(RECORD.validate_python(status(2, "RUNNING"))).unigram_entropy_nats == 6.1
 
 

@@ -9,6 +9,7 @@ from server.jobs.job import Job
 from server.jobs.queue import Action, Decision, Facts, decide
 from server.jobs.resources import Node, Run
 from server.jobs.status import JobStatus
+from server.jobs.verbs import cancel
 from tests.serving import TINY
 from workers.contract.documents import parse_spec
 from workers.planning.size import Resources
@@ -76,7 +77,7 @@ def test_a_job_that_has_trained_waits_for_a_new_node_and_holds_nobody_back() -> 
 
 
 def test_a_run_is_killed_only_when_its_time_to_stop_is_over_whatever_the_time_of_day() -> None:
-    stopping = replace(_job("a", JobStatus.RUNNING), attempt_at=NOW).cancel(NOW - timedelta(days=1))
+    stopping = cancel(replace(_job("a", JobStatus.RUNNING), attempt_at=NOW), NOW - timedelta(days=1))
     assert _killed(stopping, stopping.grace - timedelta(seconds=1)) is False
     assert _killed(stopping, stopping.grace) is True
     ahead = replace(stopping, stop_deadline=NOW + timedelta(days=1))
@@ -90,7 +91,7 @@ def test_a_run_that_is_still_there_long_after_it_said_that_its_attempt_ends_is_k
 
 
 def test_a_run_that_has_only_been_asked_to_end_is_not_killed() -> None:
-    assert _decide(replace(_job("a", JobStatus.RUNNING), attempt_at=NOW).cancel(NOW), runs={"a": Run.RUNNING}) == []
+    assert _decide(cancel(replace(_job("a", JobStatus.RUNNING), attempt_at=NOW), NOW), runs={"a": Run.RUNNING}) == []
 
 
 def _killed(job: Job, waited: timedelta) -> bool:

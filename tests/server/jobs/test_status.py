@@ -6,6 +6,9 @@ def test_every_state_has_a_phrase_and_only_the_last_ones_are_terminal() -> None:
     assert [state for state in JobStatus if state.is_terminal] == ["SUCCEEDED", "FAILED", "CANCELLED"]
 
 
-def test_nothing_follows_on_a_terminal_state() -> None:
+def test_only_a_retry_follows_on_a_terminal_state_and_none_on_success() -> None:
     ended = [state for state in JobStatus if state.is_terminal]
-    assert not [(a, b) for a in ended for b in JobStatus if a.may_become(b)]
+    assert [(a, b) for a in ended for b in JobStatus if a.may_become(b)] == [
+        ("FAILED", "QUEUED"),
+        ("CANCELLED", "QUEUED"),
+    ]

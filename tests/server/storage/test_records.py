@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from server.errors import JobNotFoundError, RecordError
 from server.jobs.status import JobStatus
+from server.jobs.verbs import cancel
 from tests.server.storage.house import SPEC, House, read
 from tests.server.writer import Writer
 from tests.serving import Served, run_records, status, step, tensors, unpacked
@@ -99,7 +100,7 @@ def test_records_and_what_they_imply_for_the_job_are_one_transaction(house: Hous
 
 def test_the_reply_carries_the_command_and_a_cancelled_job_stays_told_to_stop(house: House) -> None:
     assert house.records.ingest(house.job.id, read(status(1, "RUNNING"))).command is Command.NONE
-    house.store.change(house.job.id, lambda job: job.cancel(job.created_at))
+    house.store.change(house.job.id, lambda job: cancel(job, job.created_at))
     assert house.records.ingest(house.job.id, []).command is Command.STOP
     assert house.records.ingest(house.job.id, read(status(2, "CANCELLED"))).command is Command.STOP
 

@@ -10,7 +10,7 @@ from tests.workers.control_plane import ControlPlane
 from tests.workers.small_job import PHASE, document
 from tests.workers.training.running import forget_after, records, steps, train
 from workers.contract.push import Command
-from workers.contract.records import CheckpointRecord, RunStatus, StatusRecord, StepRecord
+from workers.contract.records import CheckpointRecord, Record, RunStatus, StatusRecord, StepRecord
 from workers.contract.sources import CorpusError
 from workers.training import loop
 from workers.training.reporting import telemetry
@@ -205,6 +205,28 @@ def test_a_command_ends_the_run_at_a_checkpoint(
         plane.close()
     last = [record for record in records(tmp_path) if isinstance(record, StepRecord)][-1].step
     assert [r.step for r in records(tmp_path) if isinstance(r, CheckpointRecord)][-1] == last < 100_000
+
+
+def test_a_checkpoint_that_is_asked_for_is_taken_once_though_the_replies_repeat_it(
+    text: Path, home: Path, tmp_path: Path
+) -> None:
+    plane = ControlPlane(tmp_path)
+    plane.command = Command.CHECKPOINT
+
+    def ask(record: Record) -> None:
+        if isinstance(record, StepRecord) and record.step in {10, 20}:
+            plane.request += 1
+        if isinstance(record, StepRecord) and record.step in {10, 15, 20, 25}:
+            plane.wait_for_pushes(plane.pushes + 2)  # the second one was begun after the change
+
+    try:
+        job = document(text, phases=[PHASE | {"steps": 30}], checkpoint={"every_steps": 1000, "keep": 9})
+        assert train(job, tmp_path, home, on_record=ask) is RunStatus.SUCCEEDED
+    finally:
+        plane.close()
+    saved = [(r.step, r.request) for r in records(tmp_path) if isinstance(r, CheckpointRecord)]
+    assert [request for _, request in saved] == [1, 2, 2]
+    assert [step for step, _ in saved] == [11, 21, 30], "a request is heard in the step after the one that it came in"
 
 
 def test_a_run_whose_gradients_stay_infinite_is_given_up_with_a_remedy(text: Path, home: Path, tmp_path: Path) -> None:

@@ -47,8 +47,12 @@ class Reporter:
 
     @property
     def command(self) -> Command:
-        """What the control plane last asked for."""
+        """What the control plane asks for and has not got yet."""
         return self._pusher.command if self._pusher else Command.NONE
+
+    def begin_checkpoint(self) -> int:
+        """Return the number of the last checkpoint that was asked for: the one that now begins is what was meant."""
+        return self._pusher.begin_checkpoint() if self._pusher else 0
 
     def emit(self, record: AnyRecord) -> None:
         """Number one record, write it ahead and have it pushed soon.
@@ -76,14 +80,27 @@ class Pusher:
     """The background thread: sends the lines of the journal after the acknowledged number."""
 
     def __init__(self, folder: RunFolder, journal: Journal, attempt: int) -> None:
-        self.command = Command.NONE
         self._acknowledged = -1  # unknown until the first reply
+        self._reply = PushReply(acknowledged=-1)
+        self._request_begun = 0  # the last checkpoint that was asked for and has been begun
         self._folder, self._journal, self._attempt = folder, journal, attempt
         self._singly_until = 0  # up to this number, records are sent one by one to find the one that is refused
         self._replaced = 0  # the last record that an alert took the place of
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._thread.start()
+
+    @property
+    def command(self) -> Command:
+        """What is asked for; a checkpoint only until it is begun, though the replies repeat it until it is reported."""
+        reply = self._reply
+        is_begun = reply.command is Command.CHECKPOINT and reply.request <= self._request_begun
+        return Command.NONE if is_begun else reply.command
+
+    def begin_checkpoint(self) -> int:
+        """Return the number of the last checkpoint that was asked for; it is not asked for again."""
+        self._request_begun = self._reply.request
+        return self._request_begun
 
     def close(self, last_seq: int, wait_s: float) -> None:
         """Wait until `last_seq` is acknowledged, at most `wait_s` seconds, and end the thread."""
@@ -130,8 +147,8 @@ class Pusher:
             self._give_way(response, len(lines))
             return
         response.raise_for_status()
-        reply = PushReply.model_validate_json(response.content)
-        self._acknowledged, self.command = reply.acknowledged, reply.command
+        self._reply = PushReply.model_validate_json(response.content)
+        self._acknowledged = self._reply.acknowledged
 
     def _give_way(self, response: httpx.Response, count: int) -> None:
         """Replace the record that was refused; where the reply does not name it, send the next ones singly."""
