@@ -48,6 +48,12 @@ class JobNotFoundError(ServerError):
     status = 404
 
 
+class CheckpointNotFoundError(ServerError):
+    """The job has no such checkpoint."""
+
+    status = 404
+
+
 class ExportNotFoundError(ServerError):
     """The job has no finished export."""
 
@@ -58,6 +64,12 @@ class TransitionError(ServerError):
     """The job's status does not allow this."""
 
     status = 409
+
+
+class FilesLeftError(ServerError):
+    """Files could not be removed."""
+
+    status = 500
 
 
 class IdempotencyError(ServerError):

@@ -80,6 +80,7 @@ for command in (
     verbs.checkpoint,
     verbs.cancel,
     verbs.retry,
+    verbs.delete,
     runs.export,
     runs.probe,
     server.doctor,

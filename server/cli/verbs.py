@@ -1,6 +1,6 @@
-"""The commands that ask something of a job that is there. Repeating one changes nothing."""
+"""The commands that ask something of a job that is there."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -53,6 +53,36 @@ def retry(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
     """
     with connected(home, url, token) as client:
         _tell(client.retry(job_id), as_json=as_json)
+
+
+def delete(
+    job_id: Id,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Delete a job that is paused or has ended, with its records, its checkpoints and its model.
+
+    Example: bigbatch delete 1qx9
+    """
+    from .tables import print_json
+
+    with connected(home, url, token) as client:
+        job = client.job(job_id)
+        if not yes:
+            what = f"{job['name']} ({job['id']}, {job['status']}, step {job['step']:,} of {job['total_steps']:,})"
+            typer.confirm(f"Delete {what} with its records, its checkpoints and its model?", abort=True, err=True)
+            if typer.prompt("This cannot be undone. Type the job's name to delete it", err=True) != job["name"]:
+                typer.echo("bigbatch: that is not its name: nothing is deleted", err=True)
+                raise typer.Exit(1)
+        deleted = client.delete(job["id"])
+    if as_json:
+        print_json(deleted)
+    else:
+        typer.echo(f"{job['id']} is deleted")
 
 
 def _tell(job: "JsonObject", *, as_json: bool) -> None:

@@ -119,6 +119,10 @@ class Client:
         """Have a job that failed or was cancelled go on from its newest checkpoint, when its turn comes."""
         return self._ask(prefix, "retry")
 
+    def delete(self, prefix: str) -> JsonObject:
+        """Delete a paused or ended job with its records and its run folder; return it as it was."""
+        return self._request("DELETE", f"/v1/jobs/{self.job(prefix)['id']}")
+
     def _ask(self, prefix: str, verb: str) -> JsonObject:
         return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/{verb}")
 

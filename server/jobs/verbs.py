@@ -98,6 +98,16 @@ def retry(job: Job, now: datetime) -> Job:
     raise _refusal(job, "wait until it has ended")
 
 
+def check_may_be_deleted(job: Job) -> None:
+    """Check that nothing runs, or is to run, of a job.
+
+    Raises:
+        TransitionError: something does.
+    """
+    if not (job.status.is_terminal or job.status is JobStatus.PAUSED):
+        raise _refusal(job, "cancel it, and delete it once it has ended")
+
+
 def _ask_to_end(job: Job, status: JobStatus, command: Command, now: datetime) -> Job:
     return replace(job.become(status, now), command=command, stop_deadline=now + job.grace)
 

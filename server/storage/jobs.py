@@ -8,11 +8,12 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Text, insert, select, type_coerce, update
+from sqlalchemy import Connection, RowMapping, Text, delete, insert, select, type_coerce, update
 
 from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
+from server.jobs.verbs import check_may_be_deleted
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
 from workers.contract.records import EvaluationRecord
@@ -131,6 +132,18 @@ class Store:
         if after != before:
             self.on_change(job_id)
         return after
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job with its records.
+
+        Raises:
+            JobNotFoundError: no job has this id.
+            TransitionError: something of the job runs, or is to run.
+        """
+        with self._database.write() as db:
+            check_may_be_deleted(read_job(db, job_id))
+            db.execute(delete(jobs).where(jobs.c.id == job_id))
+        self.on_change(job_id)
 
     def _settle_unreadable(self, job: Job) -> None:
         log.error("job %s: %s", job.id, job.error)

@@ -3,14 +3,14 @@
 import hashlib
 import logging
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from server.errors import RecordError
+from server.errors import FilesLeftError, RecordError, TransitionError
 from server.jobs.job import Job
+from server.jobs.verbs import check_may_be_deleted
 from server.settings import Settings
 from workers.contract.push import ControlPlane
 from workers.contract.records import Record
@@ -82,22 +82,46 @@ class RunFolders:
         """
         find_start(spec, start, named_run(start, self.folder("")))
 
-    def discard(self, job_id: str) -> None:
-        """Remove what was prepared for a job that is not stored after all."""
+    def delete(self, job_id: str) -> None:
+        """Remove a job with its records and its run folder.
+
+        Raises:
+            JobNotFoundError: no job has this id.
+            TransitionError: something of the job runs, or is to run.
+            FilesLeftError: the job is removed, but some of its files are not; the server tries again when it starts.
+        """
         run = RunFolder(self.folder(job_id))
-        if run.storage:
-            run.store.clear("")
-        shutil.rmtree(self.folder(job_id), ignore_errors=True)
+        if (holder := run.lock.held_by()) is not None:
+            raise TransitionError(f"{run.path} is in use by {holder}: delete job {job_id} once that process has ended")
+        check_may_be_deleted(self._store.get(job_id))
+        run.mark_deleted()
+        self._store.delete(job_id)
+        try:
+            run.remove()
+        except OSError as error:
+            raise FilesLeftError(
+                f"job {job_id} is deleted, but not all of its files are: {error}. They are removed when the server "
+                "starts the next time, if that is possible then"
+            ) from error
+
+    def discard(self, job_id: str) -> None:
+        """Remove what was prepared for a job that is not stored after all, or was deleted."""
+        folder = self.folder(job_id)
+        try:
+            RunFolder(folder).remove()
+        except OSError as error:
+            log.warning("%s cannot be removed, which is tried again when the server starts: %s", folder, error)
 
     def discard_unstored(self) -> None:
-        """Remove what an earlier server took for branches before it was killed: it stored no job and answered nobody.
+        """Remove what earlier servers left: folders of jobs that were deleted, and of branches that were never stored.
 
-        A folder in which a run was begun stays, even if its job is not known: the database may be an older copy.
+        Another folder in which a run was begun stays, even if its job is not known: the database may be an older copy.
         """
         known = self._store.ids()
         for folder in self.folder("").glob("*/"):
-            if folder.name not in known and RunFolder(folder).is_only_prepared():
-                log.info("%s was prepared for a branch that was never accepted: it is removed", folder)
+            run = RunFolder(folder)
+            if folder.name not in known and (run.is_deleted or run.is_only_prepared()):
+                log.info("%s is of a job that was deleted, or of a branch that was never accepted: removing it", folder)
                 self.discard(folder.name)
 
     def read_rest(self, job_id: str) -> None:

@@ -74,13 +74,14 @@ def save(
         folder.store.put(name.manifest, manifest.model_dump_json(indent=1).encode())
 
     try:
-        ranks.as_rank_0_does(lambda: remove(folder, name), group)  # left by a run that was killed while it wrote
+        # What is there was left by a run that was killed while it wrote.
+        ranks.as_rank_0_does(lambda: folder.remove_checkpoint(name), group)
         dcp_save(state, storage_writer=writer, process_group=group)
         files = {file: content for written in ranks.gather(writer.files, group) for file, content in written.items()}
         ranks.as_rank_0_does(lambda: commit(files), group)
     except (CheckpointException, OSError) as error:
         with suppress(OSError):  # the first error says what is wrong
-            ranks.as_rank_0_does(lambda: remove(folder, name), group)
+            ranks.as_rank_0_does(lambda: folder.remove_checkpoint(name), group)
         raise OSError(
             f"the checkpoint of step {name.step} could not be written to {place}: {_causes(error)}"
         ) from error
@@ -97,9 +98,3 @@ def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Return what a checkpoint holds: parameters and moments by name."""
     weights, moments = get_state_dict(model, optimizer)
     return {"model": weights, "optimizer": moments}
-
-
-def remove(folder: RunFolder, name: CheckpointName) -> None:
-    """Remove a checkpoint, the manifest first, so that half of one is never taken for a whole one."""
-    folder.store.delete(name.manifest)
-    folder.store.clear(name.prefix)

@@ -11,7 +11,7 @@ from workers.checkpoints import retention
 from workers.checkpoints.background import BackgroundWriter, at_once, in_a_thread
 from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.load import Loaded, committed, load_newest
-from workers.checkpoints.save import Saved, nothing, remove, save, state_of
+from workers.checkpoints.save import Saved, nothing, save, state_of
 from workers.contract.manifests import SAMPLES_FORMAT, CheckpointManifest
 from workers.contract.phases import PhaseWindow
 from workers.contract.records import AlertRecord, CheckpointRecord, LogRecord
@@ -257,7 +257,7 @@ class Checkpoints:
         alerts = []
         for name in gone:
             try:
-                remove(self._folder, name)
+                self._folder.remove_checkpoint(name)
             except OSError as error:
                 detail = f"{self._folder.store.place(name.prefix)}: {error}. Remove it by hand, or the disk fills up."
                 title = "An old checkpoint cannot be removed"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from server.errors import ParameterError, RecordError, ServerError
+from server.errors import JobNotFoundError, ParameterError, RecordError, ServerError
 from server.http.bell import Listener
 from server.http.bodies import read_body
 from server.http.context import NamedJob, Server, ServerParts
@@ -74,14 +74,18 @@ async def watch(
 
     `event` is the record's kind, `id` its number, `data` the record. A `status` event without `id` tells the state
     of the job as the server knows it; one comes when the stream has caught up, and one whenever the state changes by
-    itself. When the job is over and everything was sent, `event: end` closes the stream: do not connect again.
+    itself. When the job is over and everything was sent, or it is deleted, `event: end` closes the stream: do not
+    connect again.
     """
     return _stream(_job_events(server, job.id, max(last_event_id, after)))
 
 
 @router.get("/events", response_class=StreamingResponse, responses=_STREAM)
 async def watch_all(server: ServerParts) -> StreamingResponse:
-    """Stream every job that changes, as `event: job` without `id`, at most four times a second each."""
+    """Stream every job that changes, as `event: job` without `id`, at most four times a second each.
+
+    One that is deleted is named by `event: deleted`.
+    """
     return _stream(_overview(server))
 
 
@@ -95,7 +99,11 @@ async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[b
     with server.bell.listen(job_id) as listener:
         while not server.bell.is_closed:
             listener.take()
-            read = await run_in_threadpool(server.records.read_after, job_id, sent, _BATCH)
+            try:
+                read = await run_in_threadpool(server.records.read_after, job_id, sent, _BATCH)
+            except JobNotFoundError:  # it was deleted
+                yield _event("end", {"status": None})
+                return
             if read.records:
                 yield b"".join(_event(record["kind"], record, record["seq"]) for record in read.records)
                 sent = read.records[-1]["seq"]
@@ -119,8 +127,12 @@ async def _overview(server: Server) -> AsyncIterator[bytes]:
             async for comment in _heartbeat(listener):
                 yield comment
             for job_id in listener.take():
-                job = await run_in_threadpool(server.store.get, job_id)
-                yield _event("job", jsonable_encoder(job))
+                try:
+                    job = await run_in_threadpool(server.store.get, job_id)
+                except JobNotFoundError:
+                    yield _event("deleted", {"id": job_id})
+                else:
+                    yield _event("job", jsonable_encoder(job))
             await asyncio.sleep(_OVERVIEW_S)
 
 

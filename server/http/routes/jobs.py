@@ -1,4 +1,4 @@
-"""Jobs, listed and read."""
+"""Jobs: listed, read and deleted."""
 
 from typing import Annotated
 
@@ -41,4 +41,14 @@ def list_jobs(
 @router.get("/{job_id}")
 def read(job: NamedJob) -> Job:
     """Read a job."""
+    return job
+
+
+@router.delete("/{job_id}")
+def delete(job: NamedJob, server: ServerParts) -> Job:
+    """Delete a job that is paused or has ended: its row, its records, and its run folder with all checkpoints.
+
+    The answer is the job as it was. Branches of it have checkpoints of their own, and an export elsewhere stays.
+    """
+    server.folders.delete(job.id)
     return job

@@ -97,8 +97,8 @@ export function follow(id, after, kinds, take, state) {
   };
 }
 
-/** Follows all jobs: `read` whenever the stream starts again, `take(job)` for each job that changed. */
-export function followJobs(read, take, fail) {
+/** Follows all jobs: `read` whenever the stream starts again, `take(job)` for each job that changed, `forget(id)` for each deleted one. */
+export function followJobs(read, take, forget, fail) {
   let source;
   let timer;
   const open = () => {
@@ -109,6 +109,7 @@ export function followJobs(read, take, fail) {
       if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
     };
     source.addEventListener("job", (event) => take(JSON.parse(event.data)));
+    source.addEventListener("deleted", (event) => forget(JSON.parse(event.data).id));
   };
   open();
   return () => {

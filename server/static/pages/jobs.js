@@ -18,9 +18,10 @@ function useJobs() {
     }
   };
   const take = (job) => setState((old) => ({ ...old, jobs: merge([job], old.jobs) }));
+  const forget = (id) => setState((old) => ({ ...old, jobs: old.jobs?.filter((job) => job.id !== id) ?? null }));
   useEffect(() => {
     read();
-    return followJobs(read, take, (error) => setState((old) => ({ ...old, error })));
+    return followJobs(read, take, forget, (error) => setState((old) => ({ ...old, error })));
   }, []);
   const more = async () => {
     const { jobs, next_cursor: next } = await listJobs(state.cursor);

@@ -30,3 +30,22 @@ def test_a_checkpoint_is_announced_and_refused_where_nothing_trains(served: Serv
     )
     asked = json.loads(run_bigbatch("checkpoint", job_id, "--json", *home).stdout)
     assert (asked["command"], asked["checkpoint_requests"]) == ("checkpoint", 1)
+
+
+def test_a_job_is_deleted_when_its_name_was_typed_and_not_before(served: Served, home: list[str]) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(3))
+    for answers in ("n\n", "y\nanother\n", "y\n"):
+        asked = run_bigbatch("delete", job_id, *home, answers=answers)
+        assert asked.exit_code == 1
+        assert "tiny" in asked.stderr
+    assert served.job(job_id)["status"] == "SUCCEEDED"
+    assert run_bigbatch("delete", job_id, *home, answers="y\ntiny\n").stdout.endswith(f"{job_id} is deleted\n")
+    assert run_bigbatch("show", job_id, *home).exit_code == 2
+
+
+def test_a_script_deletes_without_being_asked(served: Served, home: list[str]) -> None:
+    job_id = served.submit()["id"]
+    assert run_bigbatch("delete", job_id, "--yes", *home).exit_code == 2, "it waits for its turn"
+    run_bigbatch("cancel", job_id, *home)
+    assert json.loads(run_bigbatch("delete", job_id, "--yes", "--json", *home).stdout)["id"] == job_id

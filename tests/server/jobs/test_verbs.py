@@ -7,7 +7,7 @@ import pytest
 from server.errors import TransitionError
 from server.jobs.job import LEAST_GRACE, Job
 from server.jobs.status import JobStatus
-from server.jobs.verbs import cancel, checkpoint, pause, resume, retry
+from server.jobs.verbs import cancel, check_may_be_deleted, checkpoint, pause, resume, retry
 from tests.serving import TINY
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
@@ -110,3 +110,12 @@ def test_a_job_that_is_retried_begins_its_next_attempt_with_all_its_restarts_and
 def test_a_job_that_cannot_be_read_cannot_be_retried() -> None:
     with pytest.raises(TransitionError, match="cannot be started again: Its row is damaged"):
         retry(replace(_job(JobStatus.FAILED), spec=None, error="Its row is damaged."), NOW)
+
+
+@pytest.mark.parametrize("state", list(JobStatus))
+def test_only_what_is_paused_or_has_ended_may_be_deleted(state: JobStatus) -> None:
+    if state in {JobStatus.PAUSED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}:
+        check_may_be_deleted(_job(state))
+    else:
+        with pytest.raises(TransitionError, match="cancel it, and delete it once it has ended"):
+            check_may_be_deleted(_job(state))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from server.errors import FilesLeftError, TransitionError
 from server.jobs.job import new_job_id
 from server.jobs.status import JobStatus
 from server.settings import Settings
@@ -13,6 +14,7 @@ from server.storage.records import Records
 from server.storage.runs import RunFolders, read_events
 from tests.server.http.routes.test_clones import put_checkpoint
 from tests.serving import TINY, Served, run_records, serving
+from tests.workers.object_store import nothing
 from tests.workers.object_store import serving as serving_s3
 from workers.contract.documents import parse_spec
 from workers.contract.run.folder import CheckpointName, RunFolder
@@ -154,3 +156,52 @@ def test_what_a_job_stores_is_below_the_storage_of_the_server_that_took_it_and_s
         assert there.control().token != here.control().token
         folders.discard(second.id)
         assert (there.store.list(), there.path.exists()) == ([], False)
+
+
+def ended_in(storage: str | None, tmp_path: Path, database: Database) -> tuple[RunFolders, RunFolder]:
+    """A cancelled job with a checkpoint."""
+    store = Store(database)
+    folders = RunFolders(Settings(tmp_path, storage=storage), store, Records(database))
+    job, _ = store.create(parse_spec(TINY))
+    folders.prepare(job)
+    run = RunFolder(folders.folder(job.id))
+    put_checkpoint(run, 4)
+    store.change(job.id, lambda job: job.become(JobStatus.CANCELLED, job.created_at))
+    return folders, run
+
+
+def test_a_job_in_a_bucket_is_deleted_there_too_and_what_is_left_is_removed_at_the_next_start(
+    tmp_path: Path, database: Database
+) -> None:
+    with serving_s3() as s3:
+        folders, run = ended_in(f"{s3.make_bucket()}/runs", tmp_path, database)
+        s3.refuses = lambda method, _: method in {"POST", "DELETE"}
+        with pytest.raises(FilesLeftError, match="is deleted, but not all of its files are: s3://"):
+            folders.delete(run.path.name)
+        assert Store(database).page() == []
+        folders.discard_unstored()
+        assert run.store.list(), "the store still refuses"
+        s3.refuses = nothing
+        folders.discard_unstored()
+        assert (run.store.list(), run.path.exists()) == ([], False)
+
+
+def test_a_job_whose_process_still_works_in_its_folder_is_not_deleted(tmp_path: Path, database: Database) -> None:
+    folders, run = ended_in(None, tmp_path, database)
+    run.begin()
+    with pytest.raises(TransitionError, match=r"is in use by attempt 1 .* once that process has ended"):
+        folders.delete(run.path.name)
+    run.lock.release()
+    folders.delete(run.path.name)
+    assert not run.path.exists()
+
+
+def test_a_job_that_was_to_be_deleted_when_the_server_was_killed_is_still_there(
+    tmp_path: Path, database: Database
+) -> None:
+    folders, run = ended_in(None, tmp_path, database)
+    run.mark_deleted()
+    folders.discard_unstored()
+    assert [name.step for name in run.finished()] == [4]
+    folders.delete(run.path.name)
+    assert not run.path.exists()

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from optim import Lamb
 from tests.ranks import run_on_ranks
 from tests.workers.checkpoints.trained import draft, trained, write
-from workers.checkpoints.save import remove, save, state_of
+from workers.checkpoints.save import save, state_of
 from workers.contract.manifests import CheckpointManifest
 from workers.contract.run.folder import CheckpointName, RunFolder
 from workers.contract.run.lock import SupersededError
@@ -105,7 +105,7 @@ def test_where_the_disk_is_full_the_error_names_the_checkpoint_and_what_was_writ
 def test_a_checkpoint_is_removed_with_what_was_left_half_written_in_it(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     (path / ".draft-__0_0.distcp.1234").write_bytes(b"half")
-    remove(RunFolder(tmp_path), CheckpointName(1, 1))
+    RunFolder(tmp_path).remove_checkpoint(CheckpointName(1, 1))
     assert not path.exists()
 
 

@@ -7,6 +7,7 @@ of the journal and of the export. Both halves are the run folder, unless the sto
 """
 
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from .storage import POINTER, keep, storage_of
 from .store import FolderStore, Store
 
 _MANIFEST, _SPEC, _CONTROL, _TOKENIZER = "run.json", "spec.yaml", "control.json", "tokenizer.json"
+_DELETED = "deleted"
 _CHECKPOINTS, _EXPORT, _JOURNAL = "checkpoints", "export", "events.jsonl"
 _CHECKPOINT_NAME = re.compile(rf"{_CHECKPOINTS}/step-(\d+)(?:-a(\d+))?")
 
@@ -283,6 +285,40 @@ class RunFolder:
     def put_control(self, control: ControlPlane) -> None:
         """Write where to push records."""
         self._scratch.put(_CONTROL, control.model_dump_json().encode())
+
+    def mark_deleted(self) -> None:
+        """Note that the run's job is being deleted, so that what could not be removed at once is removed later."""
+        if self.path.is_dir():
+            self._scratch.put(_DELETED, b"")
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the run's job was being deleted."""
+        return self._scratch.has(_DELETED)
+
+    def remove(self) -> None:
+        """Remove everything, here and in the store; the mark of a deleted job stays until all else is gone.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
+        if self.storage:
+            self.store.clear("")
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name not in {_DELETED, POINTER}:
+                path.unlink(missing_ok=True)
+        self._scratch.clear("")
+
+    def remove_checkpoint(self, name: CheckpointName) -> None:
+        """Remove a checkpoint, the manifest first, so that half of one is never taken for a whole one.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
+        self.store.delete(name.manifest)
+        self.store.clear(name.prefix)
 
     def checkpoints(self) -> list[CheckpointName]:
         """Return every checkpoint that has at least one object, the oldest first, whole or not.

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.serving import Served
+from tests.serving import Served, run_records
 
 
 def test_jobs_are_listed_page_by_page(served: Served) -> None:
@@ -40,3 +40,35 @@ def test_a_wrong_method_is_refused_with_those_that_there_are(served: Served) -> 
     answer = served.http.delete("/v1/jobs")
     assert answer.status_code == 405
     assert "GET" in answer.headers["Allow"] or "POST" in answer.headers["Allow"]
+
+
+def test_a_deleted_job_leaves_nothing_behind_and_one_that_may_run_is_not_deleted(served: Served) -> None:
+    kept, gone = served.submit()["id"], served.submit()["id"]
+    served.push(gone, run_records(3))
+    refused = served.http.delete(f"/v1/jobs/{kept}")
+    assert refused.status_code == 409
+    assert "cancel it, and delete it once it has ended" in refused.json()["detail"]
+    assert served.http.delete(f"/v1/jobs/{gone}").json()["status"] == "SUCCEEDED"
+    assert served.http.get(f"/v1/jobs/{gone}").status_code == 404
+    assert served.http.delete(f"/v1/jobs/{gone}").status_code == 404
+    assert served.http.get(f"/v1/jobs/{gone}/metrics").status_code == 404
+    assert [job["id"] for job in served.http.get("/v1/jobs").json()["jobs"]] == [kept]
+    assert not served.settings.run_folder(gone).exists()
+    assert served.settings.run_folder(kept).exists()
+
+
+def test_who_watches_hears_that_a_job_is_deleted(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.http.post(f"/v1/jobs/{job_id}/pause")
+    with served.http.stream("GET", "/v1/events") as overview, served.http.stream("GET", _events(job_id)) as own:
+        all_jobs, of_job = overview.iter_lines(), own.iter_lines()
+        assert next(line for line in of_job if line.startswith("data")).count("PAUSED") == 1
+        assert next(all_jobs)
+        served.http.delete(f"/v1/jobs/{job_id}")
+        assert list(of_job)[-3:] == ["event: end", 'data: {"status":null}', ""]
+        assert "event: deleted" in iter(all_jobs)
+        assert next(all_jobs) == f'data: {{"id":"{job_id}"}}'
+
+
+def _events(job_id: str) -> str:
+    return f"/v1/jobs/{job_id}/events"
