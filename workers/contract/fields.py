@@ -5,7 +5,7 @@ import binascii
 import math
 import sys
 from array import array
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -64,10 +64,11 @@ Text = Annotated[str, BeforeValidator(_printable)]
 
 def _has_utc(time: datetime) -> datetime:
     try:
-        time.astimezone(UTC)
+        if time.astimezone(UTC).year < MAXYEAR:  # a deadline a little later is still a time
+            return time
     except OverflowError:
-        raise fault("is outside the years 1 to 9999 in UTC", "write a time such as 2026-01-31T12:00:00Z") from None
-    return time
+        pass
+    raise fault("is outside the years 1 to 9998 in UTC", "write a time such as 2026-01-31T12:00:00Z")
 
 
 Time = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_has_utc)]

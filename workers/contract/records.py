@@ -74,9 +74,9 @@ class StatusRecord(_Record):
     """Of bigbatch, python, torch, cuda, driver, nccl and ray, as far as the attempt uses them. This and the next two
     stand in an attempt's RUNNING record, and are absent in older ones."""
     hosts: list[str] | None = None
-    devices: dict[str, int] | None = None
+    devices: dict[str, Count] | None = None
     """How many workers compute on a device of this name."""
-    zero_stage: int | None = None
+    zero_stage: Count | None = None
     """How the attempt shards the model, in its RUNNING record; absent in older ones."""
     export_path: Text | None = None
     """The folder with the finished model, in a SUCCEEDED record; null where none was made, absent in older records."""
@@ -145,10 +145,10 @@ class StepRecord(_Record):
     clip_coef: float | None
     skipped: bool
     """The gradient was not finite on some rank, and no rank changed anything."""
-    rows: int | None = None
-    samples: int | None = None
+    rows: Count | None = None
+    samples: Count | None = None
     """One sample is one [CLS] A [SEP] B [SEP]; a row may hold several."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """Tokens that are not padding."""
     tokens_per_s: float
     """`tokens` by `step_s`."""
@@ -163,9 +163,9 @@ class StepRecord(_Record):
     waiting_s: float | None = None
     """Of it, waiting for the slowest rank, as far as it shows between two exchanges of gradients or weights: null where
     they are exchanged after every micro-batch (ZeRO 2 and 3), and where there is only one."""
-    slowest_rank: int | None = None
+    slowest_rank: Count | None = None
     """The rank that waited least for the others; null where the time of waiting is."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     """Of the rank that has used most so far: allocated on the GPU, or resident on the CPU."""
     set: str | None = None
     """The tensors record that names the numbers below; absent in older records, which follow the last one."""
@@ -242,7 +242,7 @@ class CheckpointRecord(_Record):
     kind: Literal["checkpoint"] = "checkpoint"
     step: Count
     path: Text
-    size_bytes: int
+    size_bytes: Count
     seconds: float
     """From when it was begun until it was whole."""
     held_s: float | None = None

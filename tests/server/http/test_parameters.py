@@ -1,7 +1,7 @@
 import httpx
 import pytest
 
-from tests.serving import Served
+from tests.serving import Served, run_records
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,23 @@ def test_a_page_takes_any_parameter_because_links_get_them_from_others(served: S
         cookie = {"Authorization": f"Bearer {served.token}"}
         answer = httpx.get(f"{served.url}{path}?utm_source=mail", headers=cookie, trust_env=False)
         assert answer.status_code in {200, 503}, path
+
+
+NUMBERS = ["-1", "0", "1.5", "true", "NaN", "1e3", "", "x", *(str(2**bits) for bits in (31, 53, 63, 64)), "9" * 5000]
+
+
+def test_no_number_in_a_query_or_a_header_makes_the_server_fail(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(3))
+    tried = 0
+    for path, methods in served.http.get("/openapi.json").json()["paths"].items():
+        for parameter in methods.get("get", {}).get("parameters", []):
+            if "integer" not in str(parameter["schema"]) or parameter["in"] == "path":
+                continue
+            for number in NUMBERS:
+                given = {parameter["name"]: number}
+                query, headers = (given, {}) if parameter["in"] == "query" else ({}, given)
+                answer = served.http.get(path.format(job_id=job_id), params=query, headers=headers)
+                assert answer.status_code in {200, 204, 404, 422}, (path, given, answer.text)
+                tried += 1
+    assert tried >= 10 * len(NUMBERS)

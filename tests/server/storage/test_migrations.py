@@ -113,3 +113,19 @@ def test_every_migration_can_be_taken_back(path: Path) -> None:
     with migrating(path, command.downgrade, "0001") as db:
         kept = db.execute(text("SELECT trust_ratios FROM records WHERE seq = 2")).scalar()
     assert kept == struct.pack("<3f", 0.2, 1.0, 0.4)
+
+
+def test_numbers_that_an_older_version_took_though_they_are_not_finite_are_null(path: Path) -> None:
+    numbers: dict[str, Any] = {"loss": float("nan"), "lr": float("inf"), "grad_norm": float("-inf"), "step_s": 0.5}
+    with migrating(path, command.upgrade, "0005") as db:
+        Older(db).record(8, "step", 6, skipped=False, **numbers)
+    database = Database(path)
+    metrics = Histories(database).metrics("old", ["loss", "lr", "step_s"], start=6, end=None, buckets=10)
+    record = Records(database).read_after("old", 7, 100).records[0]
+    database.close()
+    assert [metrics.last[name].tolist() for name in ("loss", "lr", "step_s")] == [
+        [pytest.approx(float("nan"), nan_ok=True)],
+        [pytest.approx(float("nan"), nan_ok=True)],
+        [0.5],
+    ]
+    assert [record[name] for name in numbers] == [None, None, None, 0.5]

@@ -6,14 +6,19 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from workers.contract.problems import fault
+from workers.contract.sources import MAX_VOCABULARY
 
 from .strict import Positive, Strict
+
+MAX_PARAMETERS = 10**12
+"""Far beyond any BERT, and few enough that every size that follows from them is a number that can be stored."""
+Layers = Annotated[Positive, Field(le=1_000)]
 
 
 class Architecture(Strict):
     """The sizes of a BERT."""
 
-    layers: Positive
+    layers: Layers
     """Transformer layers."""
     hidden: Positive
     """Width of the hidden states; a multiple of `heads`."""
@@ -37,7 +42,7 @@ class Model(Strict):
 
     preset: str | None = None
     """bert-tiny, bert-mini, bert-small, bert-base-uncased or bert-large-uncased."""
-    layers: Positive | None = None
+    layers: Layers | None = None
     """Transformer layers, in place of the preset's."""
     hidden: Positive | None = None
     """Width of the hidden states, in place of the preset's; a multiple of `heads`."""
@@ -75,7 +80,16 @@ class Model(Strict):
                 f"hidden {self.architecture.hidden} is not divisible by heads {self.architecture.heads}",
                 "make hidden a multiple of heads",
             )
+        if (parameters := self._most_parameters()) > MAX_PARAMETERS:
+            problem = f"has up to {parameters:,} parameters, and at most {MAX_PARAMETERS:,} are possible"
+            raise fault(problem, "lower layers, hidden, intermediate or max_positions")
         return self
+
+    def _most_parameters(self) -> int:
+        """Count the weights of all matrices, with the largest vocabulary."""
+        sizes = self.architecture
+        in_a_layer = 4 * sizes.hidden**2 + 2 * sizes.hidden * sizes.intermediate
+        return sizes.layers * in_a_layer + (self.max_positions + MAX_VOCABULARY) * sizes.hidden
 
     @property
     def architecture(self) -> Architecture:

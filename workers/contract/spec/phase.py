@@ -104,6 +104,9 @@ class Phase(Strict):
     @model_validator(mode="after")
     def _is_a_schedule(self) -> Self:
         batch, share = self.global_batch_size, self.warmup_share
+        if not math.isfinite(self.peak_lr):
+            problem = f"gives a learning rate beyond all numbers at a global batch of {batch:,}"
+            raise fault(problem, "lower base or the batch", "lr", self.lr)
         if share > 1:
             problem = f"gives a warm-up of {share:g} of the steps at a global batch of {batch:,}"
             raise fault(problem, "lower base or the batch, or write the share itself", "warmup", self.warmup)

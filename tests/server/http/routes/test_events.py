@@ -163,7 +163,7 @@ def _push(served: Served, job_id: str, **body: Any) -> httpx.Response:
         ({"kind": "poem"}, "poem is not one of the values of 'kind'; write one of 'status', 'tensors', 'step'"),
         ({"unknown": 1}, "there is no such key; remove it; the keys here are seq, time, kind, step"),
         ({"step": 10**30}, "is more than 9007199254740991; write a value of at most 9007199254740991"),
-        ({"time": "9999-12-31T23:59:59-12:00"}, "is outside the years 1 to 9999 in UTC; write a time such as"),
+        ({"time": "9999-12-31T23:59:59-12:00"}, "is outside the years 1 to 9998 in UTC; write a time such as"),
         ({"time": "2026-01-31T12:00:00"}, "has no time zone; write a time such as 2026-01-31T12:00:00Z"),
         ({"trust_ratio": "AAA="}, "has 2 bytes, and a float32 has four; send four bytes for each tensor"),
         ({"skipped": True, "weight_norm": None}, "was skipped, but has trust_ratio and update_norm; send null"),

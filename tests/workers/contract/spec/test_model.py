@@ -26,3 +26,19 @@ def test_a_dropout_of_attention_is_a_share_below_one(dropout: float) -> None:
     assert spec(model={"preset": "bert-tiny"}).model.attention_dropout is None
     with pytest.raises(SpecError, match=r"model\.attention_dropout"):
         spec(model={"preset": "bert-tiny", "attention_dropout": dropout})
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": 10**9}, {"intermediate": 2**31 - 1, "layers": 1000}])
+def test_a_model_with_more_parameters_than_any_has_is_refused_with_the_limit(sizes: dict[str, int]) -> None:
+    with pytest.raises(SpecError, match=r"has up to [\d,]{17,} parameters, and at most 1,000,000,000,000 are possible"):
+        spec(model={"preset": "bert-tiny"} | sizes)
+
+
+def test_the_largest_models_that_anybody_trains_are_accepted() -> None:
+    sizes = {"layers": 118, "hidden": 18_432, "heads": 128, "intermediate": 4 * 18_432}  # 540 billion parameters
+    assert spec(model=sizes).model.architecture.layers == 118
+
+
+def test_a_model_with_more_layers_than_can_be_planned_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"model\.layers = 1001: is more than 1000"):
+        spec(model={"preset": "bert-tiny", "layers": 1001})

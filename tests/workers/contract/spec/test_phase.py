@@ -48,6 +48,10 @@ def test_the_papers_untuned_rule_can_be_written_as_two_rules() -> None:
         ({"lr": {"base": 1e-3, "at_batch": 96}}, r"phases\[0\]\.lr\.rule = \(absent\): is required"),
         ({"lr": {"base": 1e-3, "at_batch": 96, "rule": "cube"}}, r"phases\[0\]\.lr\.rule = 'cube'.*'sqrt' or 'linear'"),
         ({"lr": {"base": 0, "at_batch": 96, "rule": "sqrt"}}, r"phases\[0\]\.lr\.base = 0: is not more than 0"),
+        (
+            {"lr": {"base": 1e308, "at_batch": 1, "rule": "linear"}},
+            r"phases\[0\]\.lr = .*a learning rate beyond all numbers at a global batch of 96\. Remedy: lower base",
+        ),
         ({"lr": {"bsae": 1, "at_batch": 96, "rule": "sqrt"}}, r"did you mean 'base'"),
         ({"lr": "fast"}, r"^phases\[0\]\.lr = 'fast': is not a number.*6\.0e-3\.$"),
         (
