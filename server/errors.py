@@ -54,6 +54,12 @@ class CheckpointNotFoundError(ServerError):
     status = 404
 
 
+class TokenNotFoundError(ServerError):
+    """There is no such token."""
+
+    status = 404
+
+
 class ExportNotFoundError(ServerError):
     """The job has no finished export."""
 

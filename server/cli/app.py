@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import data, jobs, plan, runs, server, verbs
+from . import data, jobs, plan, runs, server, tokens, verbs
 
 
 class _Commands(TyperGroup):
@@ -83,6 +83,7 @@ for command in (
     verbs.delete,
     runs.export,
     runs.probe,
+    tokens.audit,
     server.doctor,
 ):
     app.command()(command)
@@ -93,6 +94,8 @@ app.command(context_settings=_PASSED_ON)(runs.train)
 data.data.command(context_settings=_PASSED_ON)(data.prepare)
 data.data.callback()(data.group)
 app.add_typer(data.data, name="data")
+tokens.token.callback()(tokens.group)
+app.add_typer(tokens.token, name="token")
 
 
 def main() -> None:

@@ -98,6 +98,30 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     return table
 
 
+def tokens_table(tokens: Iterable[JsonObject]) -> Table:
+    """Lay out tokens, one per row."""
+    rows = ([each["id"], each["owner"], each["role"], each["created_by"], each["expires_at"][:10]] for each in tokens)
+    return _table(("id", "owner", "role", "made by", "until"), rows)
+
+
+def deeds_table(deeds: Iterable[JsonObject]) -> Table:
+    """Lay out entries of the audit log, one per row."""
+    rows = (
+        [each["time"][:19].replace("T", " "), each["caller"], each["role"], each["action"], str(each["status"])]
+        for each in deeds
+    )
+    return _table(("time (UTC)", "who", "role", "what", "answered"), rows)
+
+
+def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _coloured(text: str) -> Text:
     return Text(text, _COLOURS.get(text, ""))
 

@@ -126,6 +126,31 @@ class Client:
     def _ask(self, prefix: str, verb: str) -> JsonObject:
         return self._request("POST", f"/v1/jobs/{self.job(prefix)['id']}/{verb}")
 
+    def tokens(self) -> list[JsonObject]:
+        """Return what is known of every token that was made and not revoked; only an admin may ask."""
+        tokens: list[JsonObject] = self._request("GET", "/v1/tokens")["tokens"]
+        return tokens
+
+    def create_token(self, owner: str, role: str, expires_in_days: int) -> JsonObject:
+        """Make a token for somebody; the answer is the only place where it can be read."""
+        return self._request(
+            "POST", "/v1/tokens", json={"owner": owner, "role": role, "expires_in_days": expires_in_days}
+        )
+
+    def revoke_token(self, token_id: str) -> None:
+        """Have a token open nothing from now on."""
+        self._send("DELETE", f"/v1/tokens/{quote(token_id, safe='')}")
+
+    def rotate_admin_token(self) -> JsonObject:
+        """Replace the token in the server's admin.token, and log out whoever used the old one."""
+        return self._request("POST", "/v1/tokens/rotate-admin")
+
+    def audit(self, job_id: str | None = None, limit: int = 100) -> list[JsonObject]:
+        """Return the newest entries of the audit log, of one job or of all; only an admin may ask."""
+        query = {"limit": limit} | ({"job_id": job_id} if job_id else {})
+        deeds: list[JsonObject] = self._request("GET", "/v1/audit", params=query)["deeds"]
+        return deeds
+
     @contextmanager
     def export(self, job_id: str) -> Iterator[Iterator[bytes]]:
         """Yield the pieces of the archive with a job's exported model.
@@ -204,6 +229,13 @@ class Client:
             query["cursor"] = answer["next_cursor"]
 
     def _request(self, method: str, path: str, **options: Any) -> JsonObject:
+        answer = self._send(method, path, **options)
+        if "json" not in answer.headers.get("content-type", ""):
+            raise self._refusal(answer)
+        document: JsonObject = answer.json()
+        return document
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         deadline = time.monotonic() + BUSY_S
         while True:
             try:
@@ -214,10 +246,9 @@ class Client:
             if wait_s is None or time.monotonic() + wait_s > deadline:
                 break
             time.sleep(wait_s)
-        if not answer.is_success or "json" not in answer.headers.get("content-type", ""):
+        if not answer.is_success:
             raise self._refusal(answer)
-        document: JsonObject = answer.json()
-        return document
+        return answer
 
 
 def _asks_to_wait_s(answer: httpx.Response) -> int | None:

@@ -16,28 +16,32 @@ from server.cluster.protocol import Cluster
 from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
+from server.storage.audit import Audit
 from server.storage.database import Database
 from server.storage.histories import Histories
 from server.storage.home import close_home
 from server.storage.jobs import Store
 from server.storage.records import Records
 from server.storage.runs import RunFolders
-from workers.contract.files import secret
+from server.storage.tokens import Tokens
 
-from .auth import Guard, LoopbackNames
+from .access.auditing import Auditor
+from .access.guard import Guard
+from .access.login import Login
+from .access.names import LoopbackNames
 from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
 from .parameters import check_query
 from .problems import install
-from .routes import docs, events, exports, jobs, metrics, pages, submission, verbs
+from .routes import administration, docs, events, exports, jobs, metrics, pages, submission, verbs
 
 log = logging.getLogger(__name__)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     # Browsers ask each time; a file that has not changed is answered by its ETag alone.
     "Cache-Control": "no-cache",
 }
@@ -48,6 +52,9 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     close_home(settings)
     database = Database(settings.database)
     store, records = Store(database), Records(database)
+    tokens, audit = Tokens(database, settings.admin_token), Audit(database)
+    auditor = Auditor(audit)
+    login = Login(tokens, auditor, f"bigbatch-{settings.port}", is_secure=False)
     cluster = cluster or _cluster(settings)
 
     @contextlib.asynccontextmanager
@@ -57,7 +64,18 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders)
         app.state.server = Server(
-            settings, database, store, records, Histories(database), folders, scheduler, bell, Reach(settings)
+            settings,
+            database,
+            store,
+            records,
+            Histories(database),
+            tokens,
+            audit,
+            login,
+            folders,
+            scheduler,
+            bell,
+            Reach(settings),
         )
         await asyncio.to_thread(folders.discard_unstored)
         for job in await asyncio.to_thread(store.unfinished):
@@ -80,13 +98,11 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
     )
     install(app)
-    for part in (submission, jobs, verbs, events, metrics, exports, docs, pages):
+    for part in (submission, jobs, verbs, events, metrics, exports, administration, docs, pages):
         app.include_router(part.router, responses=PROBLEMS)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
-    app.add_middleware(
-        Guard, token=secret(settings.admin_token), cookie=f"bigbatch-{settings.port}", job_digest=store.token_digest
-    )
+    app.add_middleware(Guard, tokens=tokens, login=login, auditor=auditor, job_digest=store.token_digest)
     if settings.is_loopback:
         app.add_middleware(LoopbackNames)
     app.add_middleware(_Headers)

@@ -1,14 +1,16 @@
 """Bodies of requests, read with a limit and by their media type."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from server.errors import BodyTooLargeError, MediaTypeError
+from server.errors import BodyTooLargeError, MediaTypeError, ParameterError
 from workers.contract.documents import read_document, read_json_document
-from workers.contract.problems import Problem, SpecError
+from workers.contract.problems import Problem, SpecError, explain
 
+Model = TypeVar("Model", bound=BaseModel)
 LIMIT_BYTES = 2**20
 _JSON = frozenset({"application/json", ""})
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
@@ -49,6 +51,22 @@ async def read_job_document(request: Request) -> Any:
     document = read_json_document(text) if media in _JSON else read_document(text)
     _check_can_be_answered(document)
     return document
+
+
+async def read_model(request: Request, model: type[Model]) -> Model:
+    """Read a small document, in JSON or YAML as well.
+
+    Raises:
+        ParameterError: it is not one, or a field of it is wrong.
+        MediaTypeError, BodyTooLargeError: it is not read at all.
+    """
+    try:
+        return model.model_validate(await read_job_document(request))
+    except SpecError as error:
+        problems = error.problems
+    except ValidationError as error:
+        problems = explain(error, model).problems
+    raise ParameterError("; ".join(map(str, problems)), problems)
 
 
 def _check_can_be_answered(document: Any) -> None:

@@ -10,12 +10,15 @@ from server.jobs.job import Job
 from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
+from server.storage.audit import Audit
 from server.storage.database import Database
 from server.storage.histories import Histories
 from server.storage.jobs import Store
 from server.storage.records import Records
 from server.storage.runs import RunFolders
+from server.storage.tokens import Tokens
 
+from .access.login import Login
 from .bell import Bell
 
 
@@ -28,6 +31,9 @@ class Server:
     store: Store
     records: Records
     histories: Histories
+    tokens: Tokens
+    audit: Audit
+    login: Login
     folders: RunFolders
     scheduler: Scheduler
     bell: Bell

@@ -1,6 +1,5 @@
 """The run folder: what a job reads when it starts, and what it wrote."""
 
-import hashlib
 import logging
 import secrets
 from collections.abc import Iterator
@@ -23,14 +22,10 @@ from workers.contract.spec.start_from import StartFrom
 
 from .jobs import Store
 from .records import Records
+from .tokens import digest
 
 _BATCH = 500
 log = logging.getLogger(__name__)
-
-
-def digest(token: str) -> str:
-    """Return what is stored of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 class RunFolders:

@@ -110,3 +110,35 @@ Index(
     postgresql_where=text("trust_ratio IS NOT NULL"),
 )
 Index("records_by_kind", records.c.job_id, records.c.kind, records.c.seq)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("owner", String(100), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(100), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("token_sha256", String(64), nullable=False),  # of the token that opened it, and without which it is void
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("time", UtcDateTime, nullable=False),
+    Column("caller", String(100), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("job_id", Text),
+    Column("status", Integer, nullable=False),
+)

@@ -3,7 +3,7 @@
 import html
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
 from server.errors import NotReadyError
@@ -23,6 +23,18 @@ def dashboard(server: ServerParts) -> Response:
     for place, path in places.items():
         page = page.replace(place, html.escape(str(path)))
     return HTMLResponse(page)
+
+
+@router.post("/login")
+async def log_in(request: Request, server: ServerParts) -> Response:
+    """Open a session for the token in the form, and go to the page that was asked for."""
+    return await server.login.by_form(request)
+
+
+@router.post("/logout")
+async def log_out(request: Request, server: ServerParts) -> Response:
+    """End the session of the browser, and show the form that asks for a token."""
+    return await server.login.log_out(request)
 
 
 @router.get("/healthz")

@@ -1,4 +1,4 @@
-// The REST API as the pages use it. The cookie that the link with the token set goes along by itself.
+// The REST API as the pages use it. The cookie of the browser's session goes along by itself.
 
 /** A refused request: the title and detail of the server's problem document. Status 0: there was no answer. */
 export class ApiError extends Error {

@@ -8,7 +8,8 @@ export const TERMINAL = new Set(["SUCCEEDED", "FAILED", "CANCELLED"]);
 export function Bar({ children, end }) {
   return html`<header class="bar">
     <nav aria-label="Breadcrumb"><a class="brand" href="/">bigbatch</a>${children}</nav>
-    <div class="bar-end">${end}</div>
+    <div class="bar-end">${end}
+      <form method="post" action="/logout"><button>Log out</button></form></div>
   </header>`;
 }
 
