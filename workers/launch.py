@@ -10,7 +10,8 @@ status record of the attempt says what follows:
   disk that cannot be read. The next attempt goes on; failures.max_restarts says how often in a row.
 - INTERRUPTED, not `is_loss`: a node is taken away, there is room for more workers, or the workers did not get their
   processors. The next attempt goes on.
-- none of these, nor another end: the driver itself was lost, which counts like a lost worker.
+- none of these, nor another end: the driver, Ray's watcher over it or Ray Train's controller was lost, which counts
+  like a lost worker.
 
 `ray.train.report` is never called: it is a barrier over all workers that takes seconds.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -98,6 +100,9 @@ def _drive(folder: RunFolder, order: Order) -> int:
         status, error, is_loss = RunStatus.INTERRUPTED, _failures(failure), _is_loss(failure)
     except (SpecError, CorpusError) as problem:
         status, error, is_loss = RunStatus.FAILED, str(problem), None
+    except RayActorError as failure:  # the ranks may live for a moment longer: the journal is still theirs
+        sys.stderr.write(f"A process of Ray that this attempt cannot do without was lost. {failure}\n")
+        return 1
     reporter = Reporter(folder, order.attempt)
     reporter.emit(StatusRecord(status=status, attempt=order.attempt, error=error, is_loss=is_loss))
     reporter.close()

@@ -28,6 +28,8 @@ _LONGEST_WAIT_S = 5.0
 _REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 log = logging.getLogger(__name__)
+# Ray logs what is worth an INFO. A line for each push would bury everything else.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class Reporter:

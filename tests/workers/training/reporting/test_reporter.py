@@ -1,4 +1,5 @@
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def test_every_record_arrives_once_and_in_order(tmp_path: Path, plane: ControlPl
         reporter.emit(LogRecord(text=f"line {number} " + "x" * 1_000))  # more than one push holds
     reporter.close()
     assert [record["text"].split()[1] for record in plane.records.values()] == [str(i) for i in range(2_000)]
+
+
+def test_pushes_that_succeed_leave_no_line_in_the_log(
+    tmp_path: Path, plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)  # as in a worker of Ray
+    reporter = Reporter(RunFolder(tmp_path))
+    reporter.emit(LogRecord(text="pushed"))
+    reporter.close()
+    assert plane.pushes
+    assert caplog.text == ""
 
 
 def test_a_control_plane_that_is_away_gets_the_rest_when_it_is_back(tmp_path: Path, plane: ControlPlane) -> None:
