@@ -131,6 +131,10 @@ class ClusterUnreachableError(ServerError):
     status = 503
 
 
+class NoNodeError(ClusterUnreachableError):
+    """The cluster answers, but none of its nodes is alive."""
+
+
 class SubmissionRefusedError(ServerError):
     """The cluster refuses the job."""
 

@@ -33,6 +33,8 @@ class Scheduler:
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
         self._patience = Patience()
+        self._decided: set[tuple[str, Action]] = set()
+        self._failing: dict[str, str] = {}
         self.obstacle: str | None = "the scheduler has not asked the cluster yet"
         """Why jobs cannot be started now; None when they can."""
         self.nodes: Sequence[Node] | None = None
@@ -59,8 +61,11 @@ class Scheduler:
         """Compare jobs and cluster once, and act."""
         try:
             self._ensure()
-            for decision in decide(self._facts()):
+            decisions = decide(self._facts())
+            self._log_new(decisions)
+            for decision in decisions:
                 self._carry_out(decision)
+            self._failing.pop("", None)
         except ClusterUnreachableError as error:
             # Without an answer nothing is known of the runs, so nothing is done: none is taken for dead.
             if self.obstacle != error.detail:
@@ -68,8 +73,10 @@ class Scheduler:
             self.obstacle, self.nodes = error.detail, None
         except DatabaseError:
             pass  # the database has logged why; nothing was done, and the next turn tries again
-        except Exception:
-            log.exception("a turn of the scheduler failed; the next one follows")
+        except Exception as error:
+            self.obstacle = f"a turn of the scheduler failed: {error!r}; the log of the server has more"
+            if self._is_new_failure("", error):
+                log.exception("a turn of the scheduler failed; it is tried again every second")
 
     def _ensure(self) -> None:
         try:
@@ -81,14 +88,15 @@ class Scheduler:
 
     def _facts(self) -> Facts:
         jobs = self._store.unfinished()
-        runs = {job.id: self._cluster.run_of(job.submission_id) for job in jobs if job.status.is_active}
+        active = [job for job in jobs if job.status.is_active]
+        known = {job.id: self._cluster.submission(job.submission_id) for job in active}
         if self.nodes is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
-            self.nodes = self._cluster.nodes([job.submission_id for job in jobs if job.status.is_active])
-        return Facts(jobs, runs, self.nodes, datetime.now(UTC), self._patience.look(jobs))
+            self.nodes = self._cluster.nodes({job.submission_id: known[job.id] for job in active})
+        waited = self._patience.look(job.submission_id for job in active if job.is_ending)
+        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited)
 
     def _carry_out(self, decision: Decision) -> None:
         job = decision.job
-        log.info("job %s: %s %s", job.id, decision.action, decision.reason)
         try:
             match decision.action:
                 case Action.ADMIT:
@@ -102,13 +110,28 @@ class Scheduler:
                 case Action.REFUSE:
                     self._fail(job, decision.reason)
                 case Action.SETTLE:
-                    self._settle(job)
+                    self._settle(job, decision.reason)
         except (ClusterUnreachableError, DatabaseError):
             raise
         except TransitionError as error:
             log.info("job %s changed meanwhile: %s", job.id, error.detail)
-        except Exception:
-            log.exception("job %s: %s failed; it is tried again in the next turn", job.id, decision.action)
+        except Exception as error:
+            if self._is_new_failure(job.id, error):
+                log.exception("job %s: %s failed; it is tried again every second", job.id, decision.action)
+        else:
+            self._failing.pop(job.id, None)
+
+    def _log_new(self, decisions: Sequence[Decision]) -> None:
+        """Log what was not decided in the turn before, too: some things are tried every second until they succeed."""
+        for decision in decisions:
+            if (decision.job.submission_id, decision.action) not in self._decided:
+                log.info("job %s: %s %s", decision.job.id, decision.action, decision.reason)
+        self._decided = {(decision.job.submission_id, decision.action) for decision in decisions}
+
+    def _is_new_failure(self, key: str, error: Exception) -> bool:
+        """Tell whether a failure is another one than the last of its kind, and so worth a word in the log."""
+        last, self._failing[key] = self._failing.get(key), repr(error)
+        return last != repr(error)
 
     def _submit(self, job: Job) -> None:
         folder = self._folders.folder(job.id)
@@ -126,12 +149,10 @@ class Scheduler:
                 self._fail(job, f"{error.detail} (tried for {_SUBMIT_S:g} s)")
             raise
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, job: Job, end: str) -> None:
         """Read what an attempt that has ended wrote last, and end the job or have it wait for the next attempt."""
         self._folders.read_rest(job.id)
-        job = self._store.get(job.id)
-        tail = self._cluster.log_tail(job.submission_id)
-        silence = f"The attempt ended without saying why. The end of its driver's log:\n{tail}".rstrip()
+        silence = f"Attempt {job.attempt} ended without saying why: {end}"
         settled = self._store.change(job.id, lambda job: job.settle(_now(), silence))
         if settled.status is JobStatus.QUEUED:
             log.info("job %s: attempt %d was interrupted: %s", job.id, job.attempt, settled.interruption)

@@ -4,7 +4,7 @@ import base64
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from server.cluster.protocol import Cluster
 from server.errors import ClusterUnreachableError
 from server.http.app import create_app
 from server.http.context import Server
-from server.jobs.resources import Node, Run
+from server.jobs.resources import Node, Submission
 from server.ports import free_ports
 from server.settings import Settings
 from workers.contract.records import tensor_set
@@ -41,19 +41,16 @@ class Nowhere:
     def ensure(self) -> None:
         raise ClusterUnreachableError("there is no cluster in this test")
 
-    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         raise ClusterUnreachableError(str(submissions))
 
-    def run_of(self, submission_id: str) -> Run:
+    def submission(self, submission_id: str) -> Submission:
         raise ClusterUnreachableError(submission_id)
 
     def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
         raise ClusterUnreachableError(f"{submission_id} {entrypoint} {folder}")
 
     def kill(self, submission_id: str) -> None:
-        raise ClusterUnreachableError(submission_id)
-
-    def log_tail(self, submission_id: str) -> str:
         raise ClusterUnreachableError(submission_id)
 
     def shutdown(self) -> None:
@@ -69,7 +66,7 @@ class Idle(Nowhere):
     def ensure(self) -> None:
         pass
 
-    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         del submissions
         return [Node(Resources(cpus=2))]
 

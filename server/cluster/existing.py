@@ -24,12 +24,12 @@ class ExistingCluster(RayJobs):
         super().__init__(self._client, url.rstrip("/"), token)
 
     def ensure(self) -> None:
-        """Return if the cluster answers.
+        """Return if the cluster answers and a node is alive. Otherwise it is waited for: it is not ours to restart.
 
         Raises:
-            ClusterUnreachableError: it does not, with the reason.
+            ClusterUnreachableError: it is not so, with the reason.
         """
-        self.check("/api/version")
+        self.check_nodes()
 
     def shutdown(self) -> None:
         """Leave the cluster as it is: others may use it."""

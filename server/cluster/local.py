@@ -1,19 +1,26 @@
 """The Ray cluster of this machine: started when it is first needed, and asked over its Jobs API."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 
-from server.errors import ClusterUnreachableError
-from server.jobs.resources import Node, Run
+from server.errors import ClusterUnreachableError, NoNodeError
+from server.jobs.patience import Patience
+from server.jobs.resources import Node, Submission
 
 from .process import ClusterProcess, ClusterState
 from .ray_jobs import RayJobs
 
-START_S = 300.0
-"""A cluster that was started and has not answered for so long is started again."""
+ANSWER_S = 10.0
+"""How long a request to the cluster may take."""
+SILENCE = timedelta(minutes=5)
+"""A cluster that has not answered for so long is lost, and is started again."""
+NO_NODE = timedelta(seconds=30)
+"""So is one that has been ready and answers that it has no living node, of which Ray makes no new one."""
+AGAIN = timedelta(seconds=10)
+"""A cluster that ended before it was ready is started again so much later."""
 
 
 class LocalCluster:
@@ -21,8 +28,8 @@ class LocalCluster:
 
     def __init__(self, folder: Path, num_cpus: int | None = None) -> None:
         self.process = ClusterProcess(folder, num_cpus)
-        self._waited_for, self._waited_since = "", 0.0
-        self._http = httpx.Client(timeout=10.0, trust_env=False)
+        self._patience = Patience()
+        self._http = httpx.Client(timeout=ANSWER_S, trust_env=False)
 
     def ensure(self) -> None:
         """Start the cluster if it is not running.
@@ -32,24 +39,22 @@ class LocalCluster:
         """
         state = self.process.find()
         if state is None:
-            self.process.start()
-            raise ClusterUnreachableError("the local Ray cluster is being started")
-        head = self._jobs_of(state)
+            raise self._start()
         try:
-            head.check("/api/version")
-            if not state.was_ready:  # the agent comes up a little later than the Jobs API
-                head.check(f"{state.agent}/api/local_raylet_healthz")
-                self.process.mark_ready(state)
+            self._check(state)
+        except NoNodeError as error:
+            raise self._wait(state, error.detail, NO_NODE if state.was_ready else SILENCE) from error
         except ClusterUnreachableError as error:
-            raise self._give_up(state, error.detail) from error
+            raise self._wait(state, error.detail, SILENCE) from error
+        self._patience.look([])
 
-    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         """Return the one node, and what these submissions and others hold of it."""
         return self._jobs().nodes(submissions)
 
-    def run_of(self, submission_id: str) -> Run:
+    def submission(self, submission_id: str) -> Submission:
         """Return what the cluster knows of a submission."""
-        return self._jobs().run_of(submission_id)
+        return self._jobs().submission(submission_id)
 
     def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
         """Have the cluster run a command in a folder, once."""
@@ -58,10 +63,6 @@ class LocalCluster:
     def kill(self, submission_id: str) -> None:
         """Have the cluster end a submission."""
         self._jobs().kill(submission_id)
-
-    def log_tail(self, submission_id: str) -> str:
-        """Return the end of what the driver printed."""
-        return self._jobs().log_tail(submission_id)
 
     def shutdown(self) -> None:
         """End the cluster."""
@@ -80,16 +81,38 @@ class LocalCluster:
     def _jobs_of(self, state: ClusterState) -> RayJobs:
         return RayJobs(self._http, state.dashboard, self.process.token)
 
-    def _give_up(self, state: ClusterState, reason: str) -> ClusterUnreachableError:
-        """End a cluster that never became ready in time; one that was ready once is only waited for."""
-        if state.was_ready or self._waited_s(state) < START_S:
-            return ClusterUnreachableError(f"the local Ray cluster is not ready yet: {reason}")
-        tail = self.process.log_tail()
-        self.process.stop()
-        return ClusterUnreachableError(f"the local Ray cluster was not ready after {START_S:g} s: {reason}\n{tail}")
+    def _start(self) -> ClusterUnreachableError:
+        """Start a cluster, or wait with that; return what to say meanwhile."""
+        before = self.process.ended()
+        if before is None:
+            self.process.start()
+            return ClusterUnreachableError("the local Ray cluster is being started")
+        if before.was_ready or self._patience.look([before.started])[before.started] >= AGAIN:
+            self.process.start()
+            return ClusterUnreachableError("the local Ray cluster has ended by itself and is being started again")
+        said = f"it said last:\n{self.process.log_tail()}"
+        return ClusterUnreachableError(
+            f"the local Ray cluster has ended before it was ready, and is tried again; {said}"
+        )
 
-    def _waited_s(self, state: ClusterState) -> float:
-        """Return for how many seconds this server has waited for this cluster."""
-        if self._waited_for != state.started:
-            self._waited_for, self._waited_since = state.started, time.monotonic()
-        return time.monotonic() - self._waited_since
+    def _check(self, state: ClusterState) -> None:
+        head = self._jobs_of(state)
+        head.check_nodes()
+        if not state.was_ready:  # the agent comes up a little later than the rest
+            head.check(f"{state.agent}/api/local_raylet_healthz")
+            self.process.mark_ready(state)
+
+    def _wait(self, state: ClusterState, reason: str, limit: timedelta) -> ClusterUnreachableError:
+        """Return what to say while the cluster is waited for. Once that has taken too long, end it: it is lost."""
+        if suspended := self.process.suspended():
+            pids = ", ".join(str(process.pid) for process in suspended)
+            return ClusterUnreachableError(
+                f"the local Ray cluster does not work while processes of it are stopped: {pids}; continue them with "
+                f"kill -CONT, or end them"
+            )
+        if self._patience.look([state.started])[state.started] < limit:
+            return ClusterUnreachableError(f"the local Ray cluster is not ready: {reason}")
+        said = "" if state.was_ready else f"; it said last:\n{self.process.log_tail()}"
+        self.process.stop()
+        lost = f"the local Ray cluster is lost and is started again: for {limit.total_seconds():g} s, {reason}"
+        return ClusterUnreachableError(lost + said)

@@ -20,6 +20,7 @@ import psutil
 from server.ports import free_ports
 from workers.contract.files import read_json, secret, write_private
 
+from . import temporary
 from .identity import start_of
 from .processors import processors
 
@@ -55,42 +56,45 @@ class ClusterProcess:
     """One Ray head node and every process that it started; its state is kept in `folder`."""
 
     def __init__(self, folder: Path, num_cpus: int | None = None) -> None:
-        self._folder = folder.resolve()
-        self._state_file = self._folder / "cluster.json"
+        self.folder = folder.resolve()
+        self._state_file = self.folder / "cluster.json"
         self._num_cpus = num_cpus or max(2, processors())
-        digest = hashlib.sha256(str(self._folder).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:10]
         system = tempfile.gettempdir()
-        self.temp_dir = Path(system if len(system) <= _LONGEST_TMP else "/tmp") / f"bigbatch-{digest}"  # noqa: S108
+        self._temp = Path(system if len(system) <= _LONGEST_TMP else "/tmp") / f"bigbatch-{digest}"  # noqa: S108
+
+    @property
+    def temp_dir(self) -> Path:
+        """The folder of Ray's sockets and logs."""
+        return temporary.place(self._temp)
 
     @property
     def token(self) -> str:
         """The token that this cluster asks for."""
-        return secret(self._folder / "ray.token")
+        return secret(self.folder / "ray.token")
 
     def find(self) -> ClusterState | None:
         """Return the running cluster, even if another server started it; None if there is none."""
-        found = read_json(self._state_file)
-        if found is None:
-            return None
-        try:
-            state = ClusterState(**found)
-        except TypeError:  # another version wrote it, or somebody changed it
-            return None
-        return state if start_of(state.pid) == state.started else None
+        state = self._state()
+        return state if state is not None and start_of(state.pid) == state.started else None
+
+    def ended(self) -> ClusterState | None:
+        """Return the cluster that was started and has ended by itself; None if there is none."""
+        return None if self.find() else self._state()
 
     def start(self) -> None:
         """Start a new cluster, after ending what is left of an old one; it is not ready yet."""
         self.stop()
-        self.temp_dir.mkdir(mode=0o700)
-        secret(self._folder / "ray.token")
+        temporary.make(self._temp)
+        secret(self.folder / "ray.token")
         dashboard, agent, gcs, metrics, *others = free_ports(9)
-        with (self._folder / "ray.log").open("wb") as log:
+        with (self.folder / "ray.log").open("wb") as output:
             process = subprocess.Popen(
                 self._command(dashboard, agent, gcs, others),
                 env=self._environment(gcs, metrics),
-                cwd=self._folder,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -108,6 +112,16 @@ class ClusterProcess:
         marked = {process for process in psutil.process_iter() if self._is_marked(process)}
         return [process for process in marked | _descendants(marked) if _is_alive(process)]
 
+    def suspended(self) -> list[psutil.Process]:
+        """Return Ray's own processes that somebody has stopped with SIGSTOP, which is not their end."""
+        state = self.find()
+        if state is None:
+            return []
+        head = psutil.Process(state.pid)
+        # Below the raylet, titles begin so: agents, workers and whatever else a job may stop by itself.
+        ours = [head, *(each for each in head.children(recursive=True) if not _title(each).startswith("ray::"))]
+        return [process for process in ours if _status(process) == psutil.STATUS_STOPPED]
+
     def stop(self) -> None:
         """End every process of this cluster, and no other, and remove what they left in the temporary folder."""
         ours = self.processes()
@@ -121,8 +135,8 @@ class ClusterProcess:
 
     def log_tail(self, characters: int = 2000) -> str:
         """Return the end of what the head process printed."""
-        log = self._folder / "ray.log"
-        return log.read_text(errors="replace")[-characters:].strip() if log.exists() else ""
+        path = self.folder / "ray.log"
+        return path.read_text(errors="replace")[-characters:].strip() if path.exists() else ""
 
     def _command(self, dashboard: int, agent: int, gcs: int, others: list[int]) -> list[str]:
         options = {
@@ -150,9 +164,9 @@ class ClusterProcess:
         if (
             not _has_home()
         ):  # a container's user by number alone: Ray Train and PyTorch look for one when they are imported
-            inherited["HOME"] = str(self._folder)
+            inherited["HOME"] = str(self.folder)
         return inherited | {
-            _MARK: str(self._folder),
+            _MARK: str(self.folder),
             # A folder named workers or ray where a process stands is not the package.
             "PYTHONSAFEPATH": "1",
             # Names of files and what is in them are UTF-8, whatever the locale of the server.
@@ -160,7 +174,7 @@ class ClusterProcess:
             # Actors that look for "the" cluster of this machine must find this one, and no other that runs beside it.
             "RAY_ADDRESS": f"{_NODE_IP}:{gcs}",
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self._folder / "ray.token"),
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "ray.token"),
             "RAY_USAGE_STATS_ENABLED": "0",
             # One process less that imports for seconds before the ranks begin: nobody preempts this machine's own node.
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -174,9 +188,18 @@ class ClusterProcess:
 
     def _is_marked(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(_MARK) == str(self._folder)
+            return process.environ().get(_MARK) == str(self.folder)
         except psutil.Error:  # it ended meanwhile, or belongs to somebody else
             return False
+
+    def _state(self) -> ClusterState | None:
+        found = read_json(self._state_file)
+        if found is None:
+            return None
+        try:
+            return ClusterState(**found)
+        except TypeError:  # another version wrote it, or somebody changed it
+            return None
 
     def _save(self, state: ClusterState) -> None:
         write_private(self._state_file, json.dumps(asdict(state)))
@@ -198,9 +221,19 @@ def _descendants(processes: set[psutil.Process]) -> set[psutil.Process]:
 
 
 def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and _status(process) not in {None, psutil.STATUS_ZOMBIE}
+
+
+def _status(process: psutil.Process) -> str | None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+        return process.status()
+    return None
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _signal(processes: list[psutil.Process], how: str) -> None:

@@ -1,10 +1,10 @@
 """What the scheduler asks of a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from server.jobs.resources import Node, Run
+from server.jobs.resources import Node, Submission
 
 
 class Cluster(Protocol):
@@ -13,10 +13,10 @@ class Cluster(Protocol):
     def ensure(self) -> None:
         """Start the cluster if that is the server's task, and return once it can take jobs."""
 
-    def nodes(self, submissions: Sequence[str]) -> Sequence[Node]:
+    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         """Return the nodes on which workers can be started, and what these submissions and others hold of them."""
 
-    def run_of(self, submission_id: str) -> Run:
+    def submission(self, submission_id: str) -> Submission:
         """Return what the cluster knows of a submission."""
 
     def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
@@ -24,9 +24,6 @@ class Cluster(Protocol):
 
     def kill(self, submission_id: str) -> None:
         """Have the cluster end a submission."""
-
-    def log_tail(self, submission_id: str) -> str:
-        """Return the end of what the driver printed."""
 
     def shutdown(self) -> None:
         """End the cluster."""

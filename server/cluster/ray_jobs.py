@@ -1,4 +1,4 @@
-"""A Ray cluster over the REST API of its head node: jobs, their logs, and what the nodes have.
+"""A Ray cluster over the REST API of its head node: its jobs, and what the nodes have.
 
 The server need not load Ray, and the HTTP status tells a job that does not exist from a cluster that does not answer.
 """
@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 
-from server.errors import ClusterUnreachableError, SubmissionRefusedError
-from server.jobs.resources import Node, Run
+from server.errors import ClusterUnreachableError, NoNodeError, SubmissionRefusedError
+from server.jobs.resources import Node, Run, Submission
 from workers.planning.size import Resources
+
+from .endings import ending
 
 _MOST = 10_000  # Ray answers no request for more
 
@@ -34,16 +36,22 @@ class RayJobs:
         if not answer.is_success:
             raise ClusterUnreachableError(f"{answer.url} answers HTTP {answer.status_code}")
 
-    def nodes(self, submissions: Sequence[str]) -> list[Node]:
+    def check_nodes(self) -> None:
+        """Return if a node is alive: a head that answers is no proof of one.
+
+        Raises:
+            NoNodeError: none is.
+        """
+        self._living_nodes()
+
+    def nodes(self, submissions: Mapping[str, Submission]) -> list[Node]:
         """Return the living nodes, and what the placement groups of these submissions and of others hold of them.
 
         What others hold without a placement group is not known here, nor is which nodes are to be taken away: such a
         node ends as soon as nothing runs there.
         """
-        nodes = self._listed("nodes", "ALIVE")
-        if not nodes:
-            raise ClusterUnreachableError(f"the Ray cluster at {self._url} names no living node")
-        holders = {self._ray_job_of(name): name for name in submissions}
+        nodes = self._living_nodes()
+        holders = {submission.driver: name for name, submission in submissions.items()}
         held: dict[str, dict[str, Resources]] = {node["node_id"]: {} for node in nodes}
         for group in self._listed("placement_groups", "CREATED"):
             holder = holders.get(group["creator_job_id"], "")
@@ -52,12 +60,19 @@ class RayJobs:
                 on_node[holder] = on_node.get(holder, Resources()) + _resources(bundle["unit_resources"])
         return [Node(_resources(node["resources_total"]), held[node["node_id"]]) for node in nodes]
 
-    def run_of(self, submission_id: str) -> Run:
+    def submission(self, submission_id: str) -> Submission:
         """Return what the cluster knows of a submission."""
-        known = self._submission(submission_id)
-        if known is None:
-            return Run.UNKNOWN
-        return Run(known["status"]) if known["status"] in {Run.PENDING, Run.RUNNING} else Run.ENDED
+        answer = self._ask("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return Submission(Run.UNKNOWN, end="the cluster that ran it is gone, or has forgotten it.")
+        if not answer.is_success:
+            raise ClusterUnreachableError(
+                f"Ray does not report the state of {submission_id}: HTTP {answer.status_code}"
+            )
+        known = answer.json()
+        if known["status"] in {Run.PENDING, Run.RUNNING}:
+            return Submission(Run(known["status"]), known["job_id"])
+        return Submission(Run.ENDED, known["job_id"], ending(known))
 
     def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
         """Have the cluster run a command in a folder. A submission that it knows already is left as it is.
@@ -67,7 +82,7 @@ class RayJobs:
         """
         command = f"cd {shlex.quote(str(folder))} && exec {shlex.join(entrypoint)}"
         answer = self._ask("POST", "/api/jobs/", json={"submission_id": submission_id, "entrypoint": command})
-        if answer.is_success or self.run_of(submission_id) is not Run.UNKNOWN:
+        if answer.is_success or self.submission(submission_id).run is not Run.UNKNOWN:
             return
         reason = answer.text.strip().splitlines()[-1] if answer.text.strip() else f"HTTP {answer.status_code}"
         if answer.is_client_error:
@@ -78,34 +93,23 @@ class RayJobs:
         """Have the cluster end a submission: SIGTERM, and SIGKILL three seconds later."""
         self._ask("POST", f"/api/jobs/{submission_id}/stop")
 
-    def log_tail(self, submission_id: str, characters: int = 4000) -> str:
-        """Return the end of what the driver printed; empty where nothing is known of it."""
-        answer = self._ask("GET", f"/api/jobs/{submission_id}/logs")
-        logs: str = answer.json()["logs"] if answer.is_success else ""
-        return (logs or "")[-characters:].strip()
-
-    def _submission(self, submission_id: str) -> dict[str, Any] | None:
-        answer = self._ask("GET", f"/api/jobs/{submission_id}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        if not answer.is_success:
-            raise ClusterUnreachableError(
-                f"Ray does not report the state of {submission_id}: HTTP {answer.status_code}"
-            )
-        known: dict[str, Any] = answer.json()
-        return known
-
-    def _ray_job_of(self, submission_id: str) -> str | None:
-        """Return the number that Ray gave the driver of a submission; None where it has not begun."""
-        return (self._submission(submission_id) or {}).get("job_id")
+    def _living_nodes(self) -> list[dict[str, Any]]:
+        nodes = self._listed("nodes", "ALIVE")
+        if not nodes:
+            raise NoNodeError(f"the Ray cluster at {self._url} answers, but none of its nodes is alive")
+        return nodes
 
     def _listed(self, what: str, state: str) -> list[dict[str, Any]]:
         """Return everything of a kind that is in this state; Ray would list 100, the dead among them."""
         query = f"detail=true&limit={_MOST}&filter_keys=state&filter_predicates=%3D&filter_values={state}"
         answer = self._ask("GET", f"/api/v0/{what}?{query}")
         if not answer.is_success:
-            raise ClusterUnreachableError(f"{answer.url} answers HTTP {answer.status_code}")
-        listed: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+            raise ClusterUnreachableError(f"{self._url}/api/v0/{what} answers HTTP {answer.status_code}")
+        try:
+            listed: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+        except (ValueError, LookupError, TypeError):
+            beginning = answer.text[:100]
+            raise ClusterUnreachableError(f"{self._url} does not answer as a head of Ray does: {beginning}") from None
         return listed
 
     def _ask(self, method: str, path: str, **body: Any) -> httpx.Response:
@@ -113,7 +117,8 @@ class RayJobs:
         try:
             return self._http.request(method, url, headers=self._headers, **body)
         except httpx.TransportError as error:
-            raise ClusterUnreachableError(f"the Ray cluster does not answer at {url}: {error}") from error
+            where = url.partition("?")[0]
+            raise ClusterUnreachableError(f"the Ray cluster does not answer at {where}: {error}") from error
 
 
 def _resources(quantities: Mapping[str, float]) -> Resources:

@@ -11,7 +11,7 @@ from workers.planning.size import Resources, shortage, size_that_fits, worker_of
 
 from .growth import larger_size
 from .job import Job
-from .resources import Node, Run
+from .resources import Node, Run, Submission
 from .status import JobStatus
 
 
@@ -42,12 +42,12 @@ class Facts:
 
     jobs: Sequence[Job]
     """Unfinished jobs, the oldest first."""
-    runs: Mapping[str, Run]
+    submissions: Mapping[str, Submission]
     """What the cluster says of the current attempt of each active job, by job id."""
     nodes: Sequence[Node]
     now: datetime
     waited: Mapping[str, timedelta] = field(default_factory=dict)
-    """How long each attempt that is to end has been waited for, by job id."""
+    """How long each attempt that is to end has been waited for, by submission."""
 
 
 def decide(facts: Facts) -> list[Decision]:
@@ -61,15 +61,13 @@ def decide(facts: Facts) -> list[Decision]:
 
 
 def _decide_active(job: Job, facts: Facts) -> Decision | None:
-    run = facts.runs[job.id]
-    match run:
-        case Run.ENDED:
-            return Decision(job, Action.SETTLE)
+    submission = facts.submissions[job.id]
+    match submission.run:
         case Run.UNKNOWN if job.status is JobStatus.STARTING:
             return Decision(job, Action.SUBMIT)
-        case Run.UNKNOWN:
-            return Decision(job, Action.SETTLE)
-    waited = facts.waited.get(job.id)
+        case Run.UNKNOWN | Run.ENDED:
+            return Decision(job, Action.SETTLE, reason=submission.end)
+    waited = facts.waited.get(job.submission_id)
     return Decision(job, Action.KILL) if waited is not None and waited >= job.grace else None
 
 

@@ -17,6 +17,17 @@ class Run(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """What the cluster says of one submission."""
+
+    run: Run
+    driver: str | None = None
+    """How the cluster names its driver; None before that was started."""
+    end: str = ""
+    """How it ended, as the end of a sentence; empty while it has not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A living node of the cluster."""
 

@@ -1,8 +1,9 @@
 """The scheduler on a real cluster, with small programs in the place of training."""
 
+import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
 from server.jobs.job import Job
+from server.jobs.resources import Node, Run, Submission
 from server.jobs.status import JobStatus
 from server.jobs.verbs import cancel
 from server.scheduler import Scheduler
@@ -23,6 +25,7 @@ from server.storage.records import Records
 from server.storage.runs import RunFolders
 from tests.serving import TINY, Nowhere
 from workers.contract.documents import parse_spec
+from workers.planning.size import Resources
 
 # The program gets RUN_DIR --attempt N, as workers.launch does, and writes its records without pushing any.
 SUCCEEDS = """
@@ -148,4 +151,53 @@ def test_while_nobody_reaches_the_cluster_no_job_changes(tmp_path: Path, state: 
     scheduler.turn()
     assert house.store.get(job.id) == job
     assert scheduler.obstacle == "there is no cluster in this test"
+    house.database.close()
+
+
+class Confused(Nowhere):
+    """A cluster that fails in a way that nobody has thought of."""
+
+    def ensure(self) -> None:
+        raise LookupError("data")
+
+
+def test_a_failure_that_repeats_is_logged_once_and_named_as_what_keeps_jobs_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = House(tmp_path, Confused())
+    scheduler = house.program(SUCCEEDS)
+    for _ in range(3):
+        scheduler.turn()
+    assert caplog.text.count("a turn of the scheduler failed") == 1
+    assert "LookupError('data')" in (scheduler.obstacle or "")
+    house.database.close()
+
+
+class Stubborn(Nowhere):
+    """A cluster that says of every submission that it runs, and ends none."""
+
+    def ensure(self) -> None:
+        pass
+
+    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
+        del submissions
+        return [Node(Resources(cpus=2))]
+
+    def submission(self, submission_id: str) -> Submission:
+        del submission_id
+        return Submission(Run.RUNNING)
+
+    def kill(self, submission_id: str) -> None:
+        pass
+
+
+def test_what_is_tried_every_second_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    house = House(tmp_path, Stubborn())
+    job = house.job()
+    house.store.change(job.id, lambda job: job.admit(1, datetime.now(UTC)).cancel(datetime.now(UTC)))
+    scheduler = house.program(SUCCEEDS)
+    for _ in range(3):
+        scheduler.turn()
+    assert caplog.text.count(f"job {job.id}: kill") == 1
     house.database.close()

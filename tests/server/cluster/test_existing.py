@@ -1,5 +1,6 @@
 """A cluster that was there before; tests/system/test_elastic.py trains on one."""
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from server.cluster.existing import ExistingCluster, token_of_environment
-from server.errors import ClusterUnreachableError
+from server.errors import ClusterUnreachableError, NoNodeError
 
 
 class _Head(BaseHTTPRequestHandler):
     asked: list[tuple[str, str | None]]
+    nodes: list[dict[str, str]]
 
     def do_GET(self) -> None:
-        self.asked.append((self.path, self.headers["Authorization"]))
+        self.asked.append((self.path.partition("?")[0], self.headers["Authorization"]))
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(json.dumps({"data": {"result": {"result": self.nodes}}}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -26,7 +28,7 @@ class _Head(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def head() -> Iterator[str]:
-    _Head.asked = []
+    _Head.asked, _Head.nodes = [], [{"node_id": "n1", "state": "ALIVE"}]
     with ThreadingHTTPServer(("127.0.0.1", 0), _Head) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -40,14 +42,22 @@ def test_a_cluster_that_answers_is_used_with_its_token_and_nothing_is_ended_on_l
     cluster.ensure()
     cluster.shutdown()
     cluster.close()
-    assert _Head.asked == [("/api/version", "Bearer secret")]
+    assert _Head.asked == [("/api/v0/nodes", "Bearer secret")]
 
 
 def test_a_cluster_without_a_token_is_shown_none(head: str) -> None:
     cluster = ExistingCluster(head)
     cluster.ensure()
     cluster.close()
-    assert _Head.asked == [("/api/version", None)]
+    assert _Head.asked == [("/api/v0/nodes", None)]
+
+
+def test_a_cluster_without_a_living_node_is_unwell_though_its_head_answers(head: str) -> None:
+    _Head.nodes = []
+    cluster = ExistingCluster(head)
+    with pytest.raises(NoNodeError, match="answers, but none of its nodes is alive"):
+        cluster.ensure()
+    cluster.close()
 
 
 def test_a_cluster_that_does_not_answer_is_unreachable() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from server.cluster.ray_jobs import RayJobs
 from server.errors import ClusterUnreachableError, SubmissionRefusedError
-from server.jobs.resources import Node, Run
+from server.jobs.resources import Node, Run, Submission
 from workers.planning.size import Resources
 
 NODES = [
@@ -29,14 +29,14 @@ GROUPS = [
 ONLY = "detail=true&limit=10000&filter_keys=state&filter_predicates=%3D&filter_values"
 ANSWERS = {
     ("GET", "/api/version"): (200, {"version": "4"}),
+    ("GET", f"/login/api/v0/nodes?{ONLY}=ALIVE"): (200, {"please": "log in"}),
     ("GET", f"/api/v0/nodes?{ONLY}=ALIVE"): (200, {"data": {"result": {"result": NODES}}}),
     ("GET", f"/api/v0/placement_groups?{ONLY}=CREATED"): (200, {"data": {"result": {"result": GROUPS}}}),
     ("GET", "/api/jobs/waits-a1"): (200, {"status": "PENDING", "job_id": None}),
     ("GET", "/api/jobs/runs-a1"): (200, {"status": "RUNNING", "job_id": "02000000"}),
-    ("GET", "/api/jobs/done-a1"): (200, {"status": "SUCCEEDED"}),
-    ("GET", "/api/jobs/dead-a1"): (200, {"status": "STOPPED"}),
+    ("GET", "/api/jobs/done-a1"): (200, {"status": "SUCCEEDED", "job_id": "03000000"}),
+    ("GET", "/api/jobs/dead-a1"): (200, {"status": "STOPPED", "job_id": None}),
     ("GET", "/api/jobs/odd-a1"): (500, {}),
-    ("GET", "/api/jobs/runs-a1/logs"): (200, {"logs": "first line\nlast line\n"}),
 }
 
 
@@ -70,7 +70,8 @@ def ray() -> Iterator[RayJobs]:
 
 def test_each_living_node_says_what_it_has_and_what_a_submission_and_others_hold_of_it(ray: RayJobs) -> None:
     others = Resources(cpus=1, gpus=1)
-    assert ray.nodes(["runs-a1", "waits-a1", "never-a1"]) == [
+    submissions = {name: ray.submission(name) for name in ("runs-a1", "waits-a1", "never-a1")}
+    assert ray.nodes(submissions) == [
         Node(Resources(cpus=4, gpus=1), {"": others}),
         Node(Resources(cpus=8), {"runs-a1": Resources(cpus=4)}),
     ]
@@ -87,12 +88,18 @@ def test_each_living_node_says_what_it_has_and_what_a_submission_and_others_hold
     ],
 )
 def test_every_state_of_ray_is_one_of_ours(ray: RayJobs, name: str, run: Run) -> None:
-    assert ray.run_of(f"{name}-a1") is run
+    assert ray.submission(f"{name}-a1").run is run
+
+
+def test_a_submission_that_is_over_says_how_it_ended(ray: RayJobs) -> None:
+    assert ray.submission("runs-a1") == Submission(Run.RUNNING, "02000000")
+    assert ray.submission("dead-a1") == Submission(Run.ENDED, None, "it was stopped on the cluster.")
+    assert ray.submission("never-a1").end == "the cluster that ran it is gone, or has forgotten it."
 
 
 def test_an_error_of_ray_says_nothing_about_a_run(ray: RayJobs) -> None:
     with pytest.raises(ClusterUnreachableError, match="HTTP 500"):
-        ray.run_of("odd-a1")
+        ray.submission("odd-a1")
 
 
 def test_a_submission_that_ray_refuses_is_told_from_one_that_may_succeed_later(ray: RayJobs, tmp_path: Path) -> None:
@@ -103,17 +110,17 @@ def test_a_submission_that_ray_refuses_is_told_from_one_that_may_succeed_later(r
     ray.submit("runs-a1", ["true"], tmp_path)  # it is known already
 
 
-def test_the_end_of_a_log_is_read_and_a_missing_log_is_empty(ray: RayJobs) -> None:
-    assert ray.log_tail("runs-a1", characters=10) == "last line"
-    assert ray.log_tail("never-a1") == ""
-
-
 def test_a_check_names_the_url_that_did_not_answer_with_success(ray: RayJobs) -> None:
     ray.check("/api/version")
     with pytest.raises(ClusterUnreachableError, match=r"/api/nothing answers HTTP 404"):
         ray.check("/api/nothing")
 
 
+def test_a_server_that_is_no_head_of_ray_is_named(ray: RayJobs) -> None:
+    with httpx.Client(trust_env=False) as http, pytest.raises(ClusterUnreachableError, match=r"as a head .*log in"):
+        RayJobs(http, f"{ray._url}/login", "token").check_nodes()
+
+
 def test_a_head_node_that_is_gone_is_unreachable() -> None:
     with httpx.Client(trust_env=False) as http, pytest.raises(ClusterUnreachableError, match="does not answer"):
-        RayJobs(http, "http://127.0.0.1:9", "token").nodes([])
+        RayJobs(http, "http://127.0.0.1:9", "token").nodes({})

@@ -7,7 +7,7 @@ import pytest
 
 from server.jobs.job import Job
 from server.jobs.queue import Action, Decision, Facts, decide
-from server.jobs.resources import Node, Run
+from server.jobs.resources import Node, Run, Submission
 from server.jobs.status import JobStatus
 from server.jobs.verbs import cancel
 from tests.serving import TINY
@@ -30,7 +30,8 @@ def _decide(
     nodes: Sequence[Node] = DUAL,
     waited: Mapping[str, timedelta] | None = None,
 ) -> list[Decision]:
-    return decide(Facts(jobs, runs or {}, nodes, NOW, waited or {}))
+    known = {name: Submission(run, end="it ended." if run is Run.ENDED else "") for name, run in (runs or {}).items()}
+    return decide(Facts(jobs, known, nodes, NOW, waited or {}))
 
 
 def _admitted(decisions: list[Decision]) -> list[tuple[str, int]]:
@@ -95,7 +96,7 @@ def test_a_run_that_has_only_been_asked_to_end_is_not_killed() -> None:
 
 
 def _killed(job: Job, waited: timedelta) -> bool:
-    decisions = _decide(job, runs={job.id: Run.RUNNING}, waited={job.id: waited})
+    decisions = _decide(job, runs={job.id: Run.RUNNING}, waited={job.submission_id: waited})
     return [each.action for each in decisions] == [Action.KILL]
 
 
