@@ -195,7 +195,7 @@ def test_what_is_tried_every_second_is_logged_once(tmp_path: Path, caplog: pytes
     caplog.set_level(logging.INFO)
     house = House(tmp_path, Stubborn())
     job = house.job()
-    house.store.change(job.id, lambda job: job.admit(1, datetime.now(UTC)).cancel(datetime.now(UTC)))
+    house.store.change(job.id, lambda job: cancel(job.admit(1, datetime.now(UTC)), datetime.now(UTC)))
     scheduler = house.program(SUCCEEDS)
     for _ in range(3):
         scheduler.turn()
