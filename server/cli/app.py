@@ -35,6 +35,13 @@ class _Commands(TyperGroup):
         except ClientError as error:
             report(error.as_dict(), as_json=ctx.meta.get("json", False))
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.filename is None:  # not of a file: the other end of a pipe has closed it, for example
+                raise
+            remedy = "check the path, the free space there, and who may read and write it"
+            problem = {"title": "a file cannot be used", "detail": f"{error.filename}: {error.strerror}: {remedy}"}
+            report(problem, as_json=ctx.meta.get("json", False))
+            raise typer.Exit(2) from None
         except typer.BadParameter as error:
             if isinstance(error.__cause__, ValidationError):
                 error.message = explain_option(error.__cause__)

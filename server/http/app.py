@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.cluster.existing import ExistingCluster, token_of_environment
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
+from server.jobs.job import Job
 from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -79,7 +80,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         )
         await asyncio.to_thread(folders.discard_unstored)
         for job in await asyncio.to_thread(store.unfinished):
-            folders.prepare(job)
+            await asyncio.to_thread(_prepare, folders, job)
         async with asyncio.TaskGroup() as tasks:
             loop = tasks.create_task(scheduler.run(), name="scheduler")
             yield
@@ -113,6 +114,14 @@ def _cluster(settings: Settings) -> Cluster:
     if settings.ray_address is None:
         return LocalCluster(settings.ray)
     return ExistingCluster(settings.ray_address, token_of_environment())
+
+
+def _prepare(folders: RunFolders, job: Job) -> None:
+    """Write anew what a run needs of this server. Where that fails, it is one job's failure."""
+    try:
+        folders.prepare(job)
+    except (OSError, ValueError):
+        log.exception("job %s: its run folder cannot be written, so its run may not find this server", job.id)
 
 
 def _leave(store: Store, cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
+from server.errors import DatabaseError
 from server.ports import obstacle
 from server.settings import Settings
 from server.storage.home import close_home
@@ -43,10 +44,18 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
             _check_home(settings)
             _check_port(settings)
             return _run(settings, as_json=as_json)
-    except CannotServeError as error:
-        told = {"title": "The server cannot start.", "detail": str(error)}
-        print(json.dumps(told) if as_json else f"bigbatch serve: {error}", file=sys.stderr)  # noqa: T201
-        return BAD_USAGE
+    except (CannotServeError, DatabaseError) as error:
+        return _refuse(str(error), as_json=as_json)
+    except OSError as error:
+        where, why = error.filename or settings.home, error.strerror or error
+        remedy = "check the free space there and who may write it, or choose another folder with --home"
+        return _refuse(f"{where} cannot be used ({why}); {remedy}", as_json=as_json)
+
+
+def _refuse(detail: str, *, as_json: bool) -> int:
+    told = {"title": "The server cannot start.", "detail": detail}
+    print(json.dumps(told) if as_json else f"bigbatch serve: {detail}", file=sys.stderr)  # noqa: T201
+    return BAD_USAGE
 
 
 def _check_storage(settings: Settings) -> None:

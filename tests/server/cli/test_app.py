@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.cli.command import ASCII, run_bigbatch
-from tests.serving import Served, status
+from tests.serving import Served, free_port, status
 
 COMMANDS = ["serve", "submit", "train", "jobs", "show", "watch", "cancel", "demo", "doctor"]
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
@@ -99,3 +99,10 @@ def test_ctrl_c_while_the_command_is_being_imported_ends_it_without_a_traceback(
     process.communicate()
     assert process.returncode == 130, "".join(said[-20:])
     assert "Traceback" not in "".join(said)
+
+
+def test_a_file_that_cannot_be_written_is_told_of_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "server.log").mkdir()
+    result = run_bigbatch("demo", "--home", tmp_path, "--port", str(free_port()))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"bigbatch: {tmp_path}/server.log: Is a directory: check the path")

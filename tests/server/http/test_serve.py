@@ -3,11 +3,12 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 from server.cluster.process import ClusterProcess
 from server.http.serve import serve
 from server.settings import Settings
+from server.storage.database import Database
 from tests.serving import free_port
 from tests.workers.object_store import serving as serving_s3
 
@@ -127,3 +129,55 @@ def test_an_empty_token_is_refused_before_anything_is_started(
     assert f"{tmp_path / name} holds 0 characters" in said
     assert "remove the file, and a new token is made" in said
     assert not (tmp_path / "bigbatch.db").exists()
+
+
+def _garbage(home: Path) -> None:
+    (home / "bigbatch.db").write_bytes(b"no database at all" * 1000)
+
+
+def _newer(home: Path) -> None:
+    Database(home / "bigbatch.db").close()
+    with closing(sqlite3.connect(home / "bigbatch.db")) as db, db:
+        db.execute("UPDATE alembic_version SET version_num = '9999'")
+
+
+def _folder(home: Path) -> None:
+    (home / "bigbatch.db").mkdir()
+
+
+def _token_that_is_a_folder(home: Path) -> None:
+    (home / "server.lock").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_garbage, "bigbatch.db is not a database"),
+        (_newer, "written by a newer version of bigbatch"),
+        (_folder, "bigbatch.db cannot be opened"),
+        (_token_that_is_a_folder, "cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_home_that_cannot_be_used_is_told_of_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], said: str, *, as_json: bool
+) -> None:
+    spoil(tmp_path)
+    assert serve(Settings(tmp_path, port=free_port()), as_json=as_json) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert "--home" in told or "check" in told
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 20_000])
+def test_a_disk_that_takes_no_more_is_told_of_in_one_line(tmp_path: Path, limit_bytes: int) -> None:
+    """A limit on the size of files stands for the disk, first for the token's file and then for the database's."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes})); "
+    code = f"{limit}{SERVE}sys.exit(serve(Settings(Path({str(tmp_path)!r}), port={free_port()})))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    last = found.stderr.splitlines()[-1]
+    assert last.startswith("bigbatch serve: ")
+    assert "space" in last
