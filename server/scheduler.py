@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, DatabaseError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
+from .jobs.order import DEFAULT_RULES, Rules
 from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide
 from .jobs.resources import Node
@@ -27,8 +28,16 @@ log = logging.getLogger(__name__)
 class Scheduler:
     """Takes a turn each second, or at once when woken: reads the facts, decides, and carries the decisions out."""
 
-    def __init__(self, store: Store, cluster: Cluster, folders: RunFolders, program: Sequence[str] = _PROGRAM) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cluster: Cluster,
+        folders: RunFolders,
+        program: Sequence[str] = _PROGRAM,
+        rules: Rules = DEFAULT_RULES,
+    ) -> None:
         self._store, self._cluster, self._folders, self._program = store, cluster, folders, program
+        self._rules = rules
         self._woken = asyncio.Event()
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
@@ -93,7 +102,7 @@ class Scheduler:
         if self.nodes is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
             self.nodes = self._cluster.nodes({job.submission_id: known[job.id] for job in active})
         waited = self._patience.look(job.submission_id for job in active if job.is_ending)
-        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited)
+        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self._rules)
 
     def _carry_out(self, decision: Decision) -> None:
         job = decision.job

@@ -29,6 +29,8 @@ class Settings:
     """URL below which what new jobs store is kept, each under its id; None for the run folders under `home`."""
     data_roots: tuple[Path, ...] = ()
     """Folders of this machine that jobs may name files in; where there are none, all but those of the system."""
+    priority_per_hour: float = 1.0
+    """So much does an hour of waiting raise a job's priority."""
 
     def __post_init__(self) -> None:
         # Runs have another working folder.

@@ -87,6 +87,8 @@ for command in (
     verbs.checkpoint,
     verbs.cancel,
     verbs.retry,
+    verbs.priority,
+    verbs.label,
     verbs.delete,
     runs.export,
     runs.probe,

@@ -70,7 +70,15 @@ def clone(
 def jobs(
     *,
     status: Annotated[JobStatus | None, typer.Option(case_sensitive=False, help="Only jobs of this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many to list at most, the newest first.")] = 20,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label; with all of several.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs with this text in their names.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only jobs that this owner submitted.")] = None,
+    sort: Annotated[
+        str, typer.Option(help="created, name, owner, status or priority; with a minus, from the last one on.")
+    ] = "-created",
+    limit: Annotated[int, typer.Option(min=1, help="How many to list at most.")] = 20,
     as_json: Json = False,
     home: Home,
     url: Url = None,
@@ -83,13 +91,20 @@ def jobs(
     from .tables import jobs_table, print_json, screen
 
     with connected(home, url, token) as client:
-        found = list(client.jobs(status, limit))
+        found = list(client.jobs(status, limit, labels=label or (), name=name, owner=owner, sort=sort))
     if as_json:
         print_json(found)
     elif found:
         screen().print(jobs_table(found))
     else:
-        typer.echo(f"No job is {status}." if status else "No jobs yet. Submit one with: bigbatch submit FILE")
+        is_narrowed = label or name or owner
+        typer.echo(_no_job(status, is_narrowed=bool(is_narrowed)))
+
+
+def _no_job(status: JobStatus | None, *, is_narrowed: bool) -> str:
+    if is_narrowed:
+        return "No job meets these conditions."
+    return f"No job is {status}." if status else "No jobs yet. Submit one with: bigbatch submit FILE"
 
 
 def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:

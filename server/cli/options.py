@@ -42,6 +42,16 @@ Url = Annotated[
 Token = Annotated[str | None, typer.Option("--token", envvar="BIGBATCH_TOKEN", help="The token of that server.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port to listen on.")]
+PriorityPerHour = Annotated[
+    float,
+    typer.Option(
+        "--priority-per-hour",
+        envvar="BIGBATCH_PRIORITY_PER_HOUR",
+        min=0.0,
+        max=1e6,
+        help="How much an hour of waiting raises a job's priority, so that no job waits for ever.",
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

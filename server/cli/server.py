@@ -7,7 +7,7 @@ import typer
 
 from server.settings import Settings
 
-from .options import DataRoots, Home, Host, Json, Port, RayAddress, Storage
+from .options import DataRoots, Home, Host, Json, Port, PriorityPerHour, RayAddress, Storage
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
@@ -20,6 +20,7 @@ def serve(
     ray_address: RayAddress = None,
     storage: Storage = None,
     data_root: DataRoots = None,
+    priority_per_hour: PriorityPerHour = 1.0,
     as_json: Json = False,
 ) -> None:
     """Run the server: REST API, dashboard and scheduler.
@@ -29,7 +30,13 @@ def serve(
     from server.http.serve import serve as run
 
     settings = Settings(
-        home=home, host=host, port=port, ray_address=ray_address, storage=storage, data_roots=tuple(data_root or ())
+        home=home,
+        host=host,
+        port=port,
+        ray_address=ray_address,
+        storage=storage,
+        data_roots=tuple(data_root or ()),
+        priority_per_hour=priority_per_hour,
     )
     raise typer.Exit(run(settings, as_json=as_json))
 

@@ -55,6 +55,56 @@ def retry(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
         _tell(client.retry(job_id), as_json=as_json)
 
 
+def priority(
+    job_id: Id,
+    number: Annotated[int, typer.Argument(min=-1000, max=1000, help="Higher ones start first.")],
+    *,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Give a job that waits another priority; jobs have 0 unless they say otherwise.
+
+    Example: bigbatch priority 1qx9 10
+    """
+    from .tables import print_json
+
+    with connected(home, url, token) as client:
+        job = client.amend(job_id, priority=number)
+    if as_json:
+        print_json(job)
+    else:
+        typer.echo(f"{job['id']} has priority {job['priority']}")
+
+
+def label(
+    job_id: Id,
+    labels: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="KEY= removes a label.")],
+    *,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Set labels of a job, by which `jobs --label` finds it, or remove some.
+
+    Example: bigbatch label 1qx9 team=nlp draft=
+    """
+    from .tables import print_json
+
+    pairs = [text.partition("=") for text in labels]
+    if bad := [key + sign for key, sign, _ in pairs if not (key and sign)]:
+        raise typer.BadParameter(f"{bad[0]!r} is not KEY=VALUE", param_hint="KEY=VALUE")
+    with connected(home, url, token) as client:
+        job = client.amend(job_id, labels={key: value or None for key, _, value in pairs})
+    if as_json:
+        print_json(job)
+    else:
+        told = ", ".join(f"{key}={value}" for key, value in job["labels"].items())
+        typer.echo(f"{job['id']} has {f'the labels {told}' if told else 'no labels'}")
+
+
 def delete(
     job_id: Id,
     *,

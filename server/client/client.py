@@ -1,7 +1,7 @@
 """The REST API from Python: everything that the command line says to a server."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -73,10 +73,31 @@ class Client:
         except UnreachableError:
             return self._request("POST", path, json=body, headers=headers)
 
-    def jobs(self, status: str | None = None, limit: int | None = None, page: int = 100) -> Iterator[JsonObject]:
-        """Yield jobs, the newest first, in pages of so many."""
-        query: dict[str, str | int] = {"limit": min(limit or page, page)} | ({"status": status} if status else {})
-        return islice(self._pages(query), limit)
+    def jobs(
+        self,
+        status: str | None = None,
+        limit: int | None = None,
+        page: int = 100,
+        *,
+        labels: Sequence[str] = (),
+        name: str | None = None,
+        owner: str | None = None,
+        sort: str = "-created",
+    ) -> Iterator[JsonObject]:
+        """Yield jobs, in pages of so many.
+
+        Args:
+            status: only jobs of this status.
+            limit: at most so many.
+            page: so many are asked for at a time.
+            labels: only jobs with all of these, each `key` or `key=value`.
+            name: only jobs with this text in their names.
+            owner: only jobs that this owner submitted.
+            sort: created, name, owner, status or priority; with a minus before it, the last one comes first.
+        """
+        conditions = {"status": status, "name": name, "owner": owner, "label": list(labels) or None}
+        query = {"limit": min(limit or page, page), "sort": sort}
+        return islice(self._pages(query | {key: value for key, value in conditions.items() if value}), limit)
 
     def job(self, prefix: str) -> JsonObject:
         """Return the job whose id is `prefix`, or begins with it and no other does.
@@ -118,6 +139,13 @@ class Client:
     def retry(self, prefix: str) -> JsonObject:
         """Have a job that failed or was cancelled go on from its newest checkpoint, when its turn comes."""
         return self._ask(prefix, "retry")
+
+    def amend(
+        self, prefix: str, *, priority: int | None = None, labels: Mapping[str, str | None] | None = None
+    ) -> JsonObject:
+        """Change the priority of a job that waits, or labels of any; a label that is None is removed."""
+        change = ({} if priority is None else {"priority": priority}) | {"labels": dict(labels or {})}
+        return self._request("PATCH", f"/v1/jobs/{self.job(prefix)['id']}", json=change)
 
     def delete(self, prefix: str) -> JsonObject:
         """Delete a paused or ended job with its records and its run folder; return it as it was."""
@@ -220,7 +248,7 @@ class Client:
             return TokenRefusedError(self.url, answer, self._address.source)
         return RefusedError(self.url, answer)
 
-    def _pages(self, query: dict[str, str | int]) -> Iterator[JsonObject]:
+    def _pages(self, query: JsonObject) -> Iterator[JsonObject]:
         while True:
             answer = self._request("GET", "/v1/jobs", params=query)
             yield from answer["jobs"]

@@ -14,6 +14,7 @@ from server.cluster.existing import ExistingCluster, token_of_environment
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
 from server.jobs.job import Job
+from server.jobs.order import Rules
 from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -63,7 +64,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         bell = Bell()
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
-        scheduler = Scheduler(store, cluster, folders)
+        scheduler = Scheduler(store, cluster, folders, rules=Rules(settings.priority_per_hour))
         app.state.server = Server(
             settings,
             database,

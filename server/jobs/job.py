@@ -112,6 +112,12 @@ class Job:
     """The folder on the server's machine with the finished model, which `GET /v1/jobs/{id}/export` reads; null where
     the run made none."""
     labels: dict[str, str] = field(default_factory=dict)
+    owner: str = "admin"
+    """Whose token submitted it."""
+    priority: int = 0
+    """Of the jobs that wait, those with a higher one start first; an hour of waiting raises it by one."""
+    queued_at: datetime | None = None
+    """Since when it waits, or waited last, if it was resumed or retried; null where that is since its creation."""
     parent: str | None = None
     """Of a clone or a branch: the id of the job that it was made from, or the path of the run folder."""
     parent_step: int | None = None
@@ -125,6 +131,11 @@ class Job:
         if self.spec is None:
             raise ValueError(f"job {self.id} has no readable specification: {self.error}")
         return self.spec
+
+    @property
+    def waits_since(self) -> datetime:
+        """Since when the job waits, or waited last. An attempt that was lost does not cost it its place."""
+        return self.queued_at or self.created_at
 
     @property
     def may_grow(self) -> bool:

@@ -11,6 +11,7 @@ from workers.planning.size import Resources, shortage, size_that_fits, worker_of
 
 from .growth import larger_size
 from .job import Job
+from .order import DEFAULT_RULES, Rules, in_line
 from .resources import Node, Run, Submission
 from .status import JobStatus
 
@@ -48,13 +49,14 @@ class Facts:
     now: datetime
     waited: Mapping[str, timedelta] = field(default_factory=dict)
     """How long each attempt that is to end has been waited for, by submission."""
+    rules: Rules = DEFAULT_RULES
 
 
 def decide(facts: Facts) -> list[Decision]:
     """Decide for every job; jobs that need nothing are not mentioned."""
     active = [job for job in facts.jobs if job.status.is_active]
     decisions = [decision for job in active if (decision := _decide_active(job, facts))]
-    queued = [job for job in facts.jobs if job.status is JobStatus.QUEUED]
+    queued = in_line((job for job in facts.jobs if job.status is JobStatus.QUEUED), facts.rules, facts.now)
     if not queued:  # those go first
         decisions += _grow(active, facts)
     return decisions + _admit(queued, [node.total for node in facts.nodes], _free(facts.nodes, active))
@@ -82,7 +84,7 @@ def _grow(active: Sequence[Job], facts: Facts) -> list[Decision]:
 
 
 def _admit(queued: Sequence[Job], total: Sequence[Resources], free: Sequence[Resources]) -> list[Decision]:
-    """Admit in order of arrival, each on the most workers that there is room for.
+    """Admit in this order, each on the most workers that there is room for.
 
     A job that must wait for others to end holds back those behind it, so that it gets its turn. One that has trained
     already, on a node that is gone, waits for a new one.

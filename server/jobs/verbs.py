@@ -1,5 +1,6 @@
 """What users ask of a job that is there. Each request can be repeated: where it is fulfilled, nothing changes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -36,7 +37,7 @@ def resume(job: Job, now: datetime) -> Job:
     """
     match job.status:
         case JobStatus.PAUSED:
-            return job.become(JobStatus.QUEUED, now)
+            return replace(job.become(JobStatus.QUEUED, now), queued_at=now)
         case status if status in _WAITS_OR_RUNS:
             return job
         case JobStatus.PAUSING:
@@ -90,12 +91,27 @@ def retry(job: Job, now: datetime) -> Job:
         case JobStatus.FAILED | JobStatus.CANCELLED if job.spec is None:
             raise TransitionError(f"job {job.id} cannot be started again: {job.error}")
         case JobStatus.FAILED | JobStatus.CANCELLED:
-            return replace(job.become(JobStatus.QUEUED, now), error=None, interruption=None, restarts=0)
+            again = replace(job.become(JobStatus.QUEUED, now), queued_at=now)
+            return replace(again, error=None, interruption=None, restarts=0)
         case JobStatus.PAUSED:
             raise _refusal(job, "resume it")
         case JobStatus.SUCCEEDED:
             raise _refusal(job, "only a job that failed or was cancelled can be retried; clone this one")
     raise _refusal(job, "wait until it has ended")
+
+
+def amend(job: Job, priority: int | None, labels: Mapping[str, str | None]) -> Job:
+    """Return the job with another priority, and with these labels set, or removed where they are None.
+
+    Raises:
+        TransitionError: the priority is to change, which counts only while a job waits, and it does not wait.
+    """
+    if priority is not None and priority != job.priority:
+        if job.status not in {JobStatus.QUEUED, JobStatus.PAUSED}:
+            raise _refusal(job, "its priority counts only while it waits")
+        job = replace(job, priority=priority)
+    kept = {key: value for key, value in {**job.labels, **labels}.items() if value is not None}
+    return replace(job, labels=kept)
 
 
 def check_may_be_deleted(job: Job) -> None:

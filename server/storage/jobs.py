@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from workers.contract.records import EvaluationRecord
 from workers.contract.spec.job import JobSpec
 
 from .database import Database
+from .listing import EVERY_JOB, Cursor, Sort, Wanted, sorted_after
 from .schema import jobs
 
 # The specification is read as text, so that one that is damaged fails when its own row is read.
@@ -37,7 +38,13 @@ class Store:
         self.on_change = on_change
 
     def create(
-        self, spec: JobSpec, key: str | None = None, *, job_id: str | None = None, parent: str | None = None
+        self,
+        spec: JobSpec,
+        key: str | None = None,
+        *,
+        job_id: str | None = None,
+        parent: str | None = None,
+        owner: str = "admin",
     ) -> tuple[Job, bool]:
         """Store a new QUEUED job, or find the one that `key` created before; say whether it is new.
 
@@ -46,6 +53,7 @@ class Store:
             key: what a repeated request has, too.
             job_id: of the new job, where something was prepared for it.
             parent: what it is a clone of; of a branch, its specification says so.
+            owner: who submits it.
 
         Raises:
             IdempotencyError: the key stands for another specification.
@@ -61,6 +69,8 @@ class Store:
                 total_steps=spec.total_steps,
                 created_at=datetime.now(UTC),
                 labels=spec.labels,
+                owner=owner,
+                priority=spec.priority,
                 parent=parent if start is None else start.run,
                 parent_step=None if start is None else start.step,
                 spec=spec,
@@ -93,23 +103,10 @@ class Store:
             return set(db.execute(select(jobs.c.id)).scalars())
 
     def page(
-        self,
-        *,
-        statuses: Sequence[JobStatus] = (),
-        label: str | None = None,
-        limit: int = 50,
-        before: str | None = None,
+        self, wanted: Wanted = EVERY_JOB, sort: Sort = Sort.NEWEST, *, limit: int = 50, after: Cursor | None = None
     ) -> list[Job]:
-        """Read jobs, the newest first; `label` is `key` or `key=value`, `before` the id where the last page ended."""
-        query = select(*_JOB_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
-        if statuses:
-            query = query.where(jobs.c.status.in_(statuses))
-        if before is not None:
-            query = query.where(jobs.c.id < before)
-        if label is not None:
-            key, has_value, value = label.partition("=")
-            stored = jobs.c.labels[key].as_string()
-            query = query.where(stored == value if has_value else stored.is_not(None))
+        """Read the jobs that are wanted, in this order, from behind `after`, where the last page ended."""
+        query = sorted_after(select(*_JOB_COLUMNS).where(*wanted.conditions()), sort, after).limit(limit)
         with self._database.read() as db:
             return [_job(row) for row in db.execute(query).mappings()]
 

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from server.callers import Caller
 from server.errors import TransitionError
 from server.http.bodies import read_job_document
-from server.http.context import NamedJob, Server, ServerParts
+from server.http.context import Asking, NamedJob, Server, ServerParts
 from server.jobs.job import Job, new_job_id
 from workers.contract.assignments import set_fields
 from workers.contract.documents import parse_spec
@@ -56,6 +57,7 @@ async def submit(
     request: Request,
     response: Response,
     server: ServerParts,
+    caller: Asking,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
     dry_run: Annotated[bool, Query(description=_DRY_RUN)] = False,
 ) -> Submitted | Response:
@@ -70,7 +72,7 @@ async def submit(
     if dry_run:
         made = await run_in_threadpool(_plan, server, document)
         return Response(_PLAN.dump_json(made), media_type="application/json")
-    job, is_new = await run_in_threadpool(_create, server, document, idempotency_key)
+    job, is_new = await run_in_threadpool(_create, server, caller, document, idempotency_key)
     server.scheduler.wake()
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -97,6 +99,7 @@ async def clone(
     request: Request,
     response: Response,
     server: ServerParts,
+    caller: Asking,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
 ) -> Submitted:
     """Submit a job again with other settings; with `from_step`, it goes on from that checkpoint of the job.
@@ -106,14 +109,14 @@ async def clone(
     is the branch's own: nothing that happens to the job can take it away.
     """
     document = await read_job_document(request)
-    clone, is_new = await run_in_threadpool(_clone, server, job, document, idempotency_key)
+    clone, is_new = await run_in_threadpool(_clone, server, caller, job, document, idempotency_key)
     server.scheduler.wake()
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/jobs/{clone.id}"
     return clone
 
 
-def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submitted, bool]:
+def _clone(server: Server, caller: Caller, job: Job, order: Any, key: str | None) -> tuple[Submitted, bool]:
     try:
         body = Clone.model_validate(order)
     except ValidationError as error:
@@ -123,7 +126,7 @@ def _clone(server: Server, job: Job, order: Any, key: str | None) -> tuple[Submi
     document = job.spec.model_dump(mode="json")
     if body.from_step is not None:
         document["start_from"] = {"run": job.id, "step": body.from_step}
-    return _create(server, set_fields(document, body.set), key, parent=job.id)
+    return _create(server, caller, set_fields(document, body.set), key, parent=job.id)
 
 
 def _plan(server: Server, document: Any) -> Plan:
@@ -144,25 +147,27 @@ def _checked(server: Server, document: Any) -> tuple[JobSpec, list[Problem]]:
     return spec, surprises
 
 
-def _create(server: Server, document: Any, key: str | None, parent: str | None = None) -> tuple[Submitted, bool]:
+def _create(
+    server: Server, caller: Caller, document: Any, key: str | None, parent: str | None = None
+) -> tuple[Submitted, bool]:
     spec, surprises = _checked(server, document)
-    job, is_new = _stored(server, spec, key, parent)
+    job, is_new = _stored(server, spec, key, parent, caller.name)
     if is_new:
         server.folders.prepare(job)
     values = {field.name: getattr(job, field.name) for field in fields(job)}
     return Submitted(**values, warnings=surprises), is_new
 
 
-def _stored(server: Server, spec: JobSpec, key: str | None, parent: str | None) -> tuple[Job, bool]:
+def _stored(server: Server, spec: JobSpec, key: str | None, parent: str | None, owner: str) -> tuple[Job, bool]:
     """Store a job, a branch only once it has its checkpoint: what is stored may start at any moment."""
     if spec.start_from is None:
-        return server.store.create(spec, key, parent=parent)
+        return server.store.create(spec, key, parent=parent, owner=owner)
     if (earlier := server.store.created_by(key, spec)) is not None:
         return earlier, False
     job_id, is_stored = new_job_id(), False
     try:
         server.folders.branch(job_id, spec, spec.start_from)
-        job, is_stored = server.store.create(spec, key, job_id=job_id)
+        job, is_stored = server.store.create(spec, key, job_id=job_id, owner=owner)
     finally:
         if not is_stored:
             server.folders.discard(job_id)

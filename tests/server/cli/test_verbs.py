@@ -49,3 +49,23 @@ def test_a_script_deletes_without_being_asked(served: Served, home: list[str]) -
     assert run_bigbatch("delete", job_id, "--yes", *home).exit_code == 2, "it waits for its turn"
     run_bigbatch("cancel", job_id, *home)
     assert json.loads(run_bigbatch("delete", job_id, "--yes", "--json", *home).stdout)["id"] == job_id
+
+
+def test_priority_and_labels_are_changed_and_jobs_are_found_by_them(served: Served, home: list[str]) -> None:
+    first, second = served.submit()["id"], served.submit(name="second")["id"]
+    assert run_bigbatch("priority", first, "7", *home).stdout == f"{first} has priority 7\n"
+    told = run_bigbatch("label", first, "team=nlp", "draft=yes", *home).stdout
+    assert told == f"{first} has the labels team=nlp, draft=yes\n"
+    assert run_bigbatch("label", first, "draft=", "team=", *home).stdout == f"{first} has no labels\n"
+    assert run_bigbatch("label", first, "draft", *home).exit_code == 2
+    run_bigbatch("label", second, "team=nlp", *home)
+    for options, found in (
+        (["--label", "team=nlp"], [second]),
+        (["--name", "seco"], [second]),
+        (["--sort", "-priority"], [first, second]),
+        (["--owner", "nobody"], []),
+    ):
+        listed = json.loads(run_bigbatch("jobs", "--json", *options, *home).stdout)
+        assert [job["id"] for job in listed] == found
+    assert run_bigbatch("jobs", "--owner", "nobody", *home).stdout == "No job meets these conditions.\n"
+    assert run_bigbatch("jobs", "--sort", "odd", *home).exit_code == 2

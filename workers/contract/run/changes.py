@@ -14,7 +14,7 @@ from workers.contract.spec.phase import Phase
 # compiler fails on a new machine must be able to go on without it. How the model is sharded decides in which order sums
 # are rounded, as the number of workers does.
 _FREE = re.compile(
-    r"(labels|execution|evaluation|checkpoint|export|failures)\b.*"
+    r"(labels|priority|execution|evaluation|checkpoint|export|failures)\b.*"
     r"|parallel\.(workers|cpus_per_worker|zero_stage|replicate)\b.*"
 )
 _FIXED_IN_A_BRANCH = re.compile(r"(seed|model|data)\b.*")

@@ -31,6 +31,8 @@ class JobSpec(Strict):
     """Letters, digits, dots, underscores and hyphens; the first one is a letter or a digit."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Text by which jobs can be found, such as {team: nlp}."""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Of the jobs that wait for processors, those with a higher one start first."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the first weights, the order of the samples and what is masked."""
     model: Model = Model(preset="bert-base-uncased")

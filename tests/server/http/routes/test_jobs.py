@@ -42,6 +42,30 @@ def test_a_wrong_method_is_refused_with_those_that_there_are(served: Served) -> 
     assert "GET" in answer.headers["Allow"] or "POST" in answer.headers["Allow"]
 
 
+def test_the_list_is_sorted_and_goes_on_behind_its_cursor(served: Served) -> None:
+    for name in ("b", "a", "c", "a"):
+        served.submit(name=name)
+    first = served.http.get("/v1/jobs?sort=name&limit=2").json()
+    rest = served.http.get("/v1/jobs", params={"sort": "name", "cursor": first["next_cursor"]}).json()
+    assert [job["name"] for job in first["jobs"] + rest["jobs"]] == ["a", "a", "b", "c"]
+    other = served.http.get("/v1/jobs", params={"sort": "-name", "cursor": first["next_cursor"]})
+    assert (other.status_code, other.json()["errors"][0]["field"]) == (422, "query.cursor")
+
+
+def test_priority_and_labels_can_be_changed(served: Served) -> None:
+    job = served.submit(priority=3, labels={"team": "nlp", "old": "1"})
+    assert (job["priority"], job["owner"]) == (3, "admin")
+    path = f"/v1/jobs/{job['id']}"
+    changed = served.http.patch(path, json={"priority": -4, "labels": {"old": None, "new": "2"}}).json()
+    assert (changed["priority"], changed["labels"]) == (-4, {"team": "nlp", "new": "2"})
+    for wrong, field in (({"priority": 1001}, "priority"), ({"priority": "1"}, "priority"), ({"name": "x"}, "name")):
+        refused = served.http.patch(path, json=wrong)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+    served.push(job["id"], run_records(3)[:3])
+    assert served.http.patch(path, json={"priority": 9}).status_code == 409
+    assert served.http.patch(path, json={"labels": {"late": "yes"}}).json()["labels"]["late"] == "yes"
+
+
 def test_a_deleted_job_leaves_nothing_behind_and_one_that_may_run_is_not_deleted(served: Served) -> None:
     kept, gone = served.submit()["id"], served.submit()["id"]
     served.push(gone, run_records(3))

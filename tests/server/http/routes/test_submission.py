@@ -122,3 +122,12 @@ def test_a_file_outside_the_roots_of_the_server_is_refused_with_field_and_remedy
     [error] = answer.json()["errors"]
     assert (error["field"], error["problem"]) == ("data.corpus[0]", "lies outside the folders that jobs may read here")
     assert f"copy it below {tmp_path}/texts" in error["remedy"]
+
+
+def test_a_job_and_its_clone_belong_to_those_whose_tokens_submitted_them(served: Served) -> None:
+    job = served.submit()
+    token = served.http.post("/v1/tokens", json={"owner": "ann", "role": "operator"}).json()["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    clone = served.http.post(f"/v1/jobs/{job['id']}/clone", json={}, headers=headers).json()
+    assert (job["owner"], clone["owner"]) == ("admin", "ann")
+    assert [each["id"] for each in served.http.get("/v1/jobs?owner=ann").json()["jobs"]] == [clone["id"]]
