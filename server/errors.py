@@ -135,6 +135,12 @@ class NoNodeError(ClusterUnreachableError):
     """The cluster answers, but none of its nodes is alive."""
 
 
+class StoreUnreachableError(ServerError):
+    """The store of checkpoints cannot be used."""
+
+    status = 503
+
+
 class SubmissionRefusedError(ServerError):
     """The cluster refuses the job."""
 

@@ -87,6 +87,7 @@ for command in (
     verbs.checkpoint,
     verbs.cancel,
     verbs.retry,
+    verbs.checkpoints,
     verbs.priority,
     verbs.label,
     verbs.delete,

@@ -76,6 +76,20 @@ def jobs_table(jobs: Iterable[JsonObject]) -> Table:
     return table
 
 
+def checkpoints_table(checkpoints: Iterable[JsonObject]) -> Table:
+    """Lay out checkpoints, one per row."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("step", "attempt", "size", "held-out loss", "place"):
+        table.add_column(name, overflow="fold")
+    for each in checkpoints:
+        size = "-" if each["size_bytes"] is None else f"{each['size_bytes'] / 1e6:,.1f} MB"
+        loss = each["evaluation"] and each["evaluation"]["mlm_loss"]
+        note = " (the loss was not in order)" * (each["is_sound"] is False) + " (damaged)" * bool(each["problem"])
+        place = f"{each['place']}{note}"
+        table.add_row(f"{each['step']:,}", str(each["attempt"]), size, "-" if loss is None else f"{loss:.3f}", place)
+    return table
+
+
 def job_table(job: JsonObject) -> Table:
     """Lay out what is known of one job, one field per row, without its specification."""
     table = Table(box=None, pad_edge=False, show_header=False)

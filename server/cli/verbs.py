@@ -55,6 +55,31 @@ def retry(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
         _tell(client.retry(job_id), as_json=as_json)
 
 
+def checkpoints(
+    job_id: Id,
+    *,
+    delete: Annotated[int | None, typer.Option(metavar="STEP", min=0, help="First remove that of this step.")] = None,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List the checkpoints of a job; each can be branched from with `clone --from-step`.
+
+    Example: bigbatch checkpoints 1qx9
+    """
+    from .tables import checkpoints_table, print_json, screen
+
+    with connected(home, url, token) as client:
+        found = client.checkpoints(job_id) if delete is None else client.delete_checkpoint(job_id, delete)
+    if as_json:
+        print_json(found)
+    elif found:
+        screen().print(checkpoints_table(found))
+    else:
+        typer.echo("There is no checkpoint.")
+
+
 def priority(
     job_id: Id,
     number: Annotated[int, typer.Argument(min=-1000, max=1000, help="Higher ones start first.")],

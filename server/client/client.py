@@ -140,6 +140,17 @@ class Client:
         """Have a job that failed or was cancelled go on from its newest checkpoint, when its turn comes."""
         return self._ask(prefix, "retry")
 
+    def checkpoints(self, prefix: str) -> list[JsonObject]:
+        """Return the checkpoints of a job, the oldest first."""
+        listed: list[JsonObject] = self._request("GET", f"/v1/jobs/{self.job(prefix)['id']}/checkpoints")["checkpoints"]
+        return listed
+
+    def delete_checkpoint(self, prefix: str, step: int) -> list[JsonObject]:
+        """Remove the checkpoint of a step; return those that are left."""
+        path = f"/v1/jobs/{self.job(prefix)['id']}/checkpoints/{step}"
+        left: list[JsonObject] = self._request("DELETE", path)["checkpoints"]
+        return left
+
     def amend(
         self, prefix: str, *, priority: int | None = None, labels: Mapping[str, str | None] | None = None
     ) -> JsonObject:

@@ -1,6 +1,7 @@
 import json
 
 from tests.server.cli.command import run_bigbatch
+from tests.server.http.routes.test_clones import folder_of, put_checkpoint
 from tests.serving import Served, run_records
 
 
@@ -69,3 +70,17 @@ def test_priority_and_labels_are_changed_and_jobs_are_found_by_them(served: Serv
         assert [job["id"] for job in listed] == found
     assert run_bigbatch("jobs", "--owner", "nobody", *home).stdout == "No job meets these conditions.\n"
     assert run_bigbatch("jobs", "--sort", "odd", *home).exit_code == 2
+
+
+def test_checkpoints_are_listed_and_removed(served: Served, home: list[str]) -> None:
+    job = served.submit()
+    assert run_bigbatch("checkpoints", job["id"], *home).stdout == "There is no checkpoint.\n"
+    for step in (2, 4000):
+        put_checkpoint(folder_of(served, job), step)
+    header, *rows = run_bigbatch("checkpoints", job["id"], *home).stdout.splitlines()
+    assert header.split() == ["step", "attempt", "size", "held-out", "loss", "place"]
+    assert [row.split()[0] for row in rows] == ["2", "4,000"]
+    left = json.loads(run_bigbatch("checkpoints", job["id"], "--delete", "2", "--json", *home).stdout)
+    assert [each["step"] for each in left] == [4000]
+    refused = run_bigbatch("checkpoints", job["id"], "--delete", "4000", *home)
+    assert (refused.exit_code, "its newest checkpoint" in refused.stderr) == (2, True)
