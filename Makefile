@@ -22,8 +22,8 @@ help:  ## List the targets
 
 setup: .venv/installed  ## Install bigbatch into .venv (PYTHON=python3.12 TORCH_INDEX=https://...)
 
-demo: .venv/installed  ## Serve, train a small BERT and watch it (PORT=8000 HOST=127.0.0.1)
-	@$(BIN)/bigbatch demo --host $(HOST) --port $(PORT)
+demo: .venv/installed  ## Serve, train a small BERT and watch it (PORT=8000 HOST=127.0.0.1 WITHOUT_TLS=)
+	@$(BIN)/bigbatch demo --host $(HOST) --port $(PORT) $(if $(WITHOUT_TLS),--without-tls)
 
 test: check browser  ## Run all checks and tests
 	@$(PYTEST)

@@ -84,6 +84,12 @@ class IdempotencyError(ServerError):
     status = 409
 
 
+class LateRequestError(ServerError):
+    """The request did not arrive in time."""
+
+    status = 408
+
+
 class BodyTooLargeError(ServerError):
     """The body of the request is too large."""
 
@@ -110,6 +116,13 @@ class RecordError(ServerError):
     def __init__(self, seq: int, field: str, problem: str, remedy: str) -> None:
         self.seq = seq
         super().__init__(f"record {seq}: {problem}; {remedy}", [Problem(field, f"record {seq}", problem, remedy)])
+
+
+class TooManyConnectionsError(ServerError):
+    """The server has as many connections as it can serve."""
+
+    status = 503
+    retry_after_s = 5
 
 
 class DatabaseError(ServerError):

@@ -32,6 +32,13 @@ class Settings:
     priority_per_hour: float = 1.0
     """So much does an hour of waiting raise a job's priority."""
 
+    tls_cert: Path | None = None
+    """PEM file with the server's certificate, followed by those that signed it; None for plain HTTP."""
+    tls_key: Path | None = None
+    """PEM file with the key of that certificate; None where the same file holds both."""
+    without_tls: bool = False
+    """Whether other machines may reach the server by plain HTTP, where everybody on the way can read the tokens."""
+
     def __post_init__(self) -> None:
         # Runs have another working folder.
         object.__setattr__(self, "home", self.home.expanduser().absolute())
@@ -48,7 +55,8 @@ class Settings:
         return self._url(socket.gethostname()) if self.has_other_nodes and self.host in _EVERYWHERE else self.url
 
     def _url(self, host: str) -> str:
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     @property
     def has_other_nodes(self) -> bool:

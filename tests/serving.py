@@ -17,6 +17,7 @@ import uvicorn
 
 from server.cluster.protocol import Cluster
 from server.errors import ClusterUnreachableError
+from server.http.access.connections import PatientProtocol
 from server.http.app import create_app
 from server.http.context import Server
 from server.jobs.resources import Node, Submission
@@ -112,7 +113,8 @@ def serving(home: Path, cluster: Cluster | None = None, port: int | None = None,
     """Serve on `home` until the block ends; without a cluster or the address of one, jobs wait."""
     settings = Settings(home, port=port or free_port(), **settings_)
     app = create_app(settings, None if settings.ray_address else cluster or Nowhere())
-    server = uvicorn.Server(uvicorn.Config(app, port=settings.port, log_config=None, timeout_graceful_shutdown=2))
+    config = uvicorn.Config(app, port=settings.port, log_config=None, http=PatientProtocol, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     ready = threading.Event()
     startup = server.startup
 

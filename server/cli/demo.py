@@ -111,7 +111,8 @@ def server_command(settings: Settings) -> list[str]:
     options = {"--home": settings.home, "--host": settings.host, "--port": settings.port}
     # -P: a folder named server where the user stands is not the package.
     command = [sys.executable, "-P", "-m", "server", "serve"]
-    return [*command, *(str(part) for pair in options.items() for part in pair)]
+    switches = ["--without-tls"] if settings.without_tls else []
+    return [*command, *(str(part) for pair in options.items() for part in pair), *switches]
 
 
 @contextmanager

@@ -52,6 +52,38 @@ PriorityPerHour = Annotated[
         help="How much an hour of waiting raises a job's priority, so that no job waits for ever.",
     ),
 ]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        envvar="BIGBATCH_TLS_CERT",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        resolve_path=True,
+        help="Serve HTTPS with this certificate: a PEM file, followed by the certificates that signed it.",
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-key",
+        envvar="BIGBATCH_TLS_KEY",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        resolve_path=True,
+        help="The key of that certificate, a PEM file, where the same file does not hold both.",
+    ),
+]
+WithoutTls = Annotated[
+    bool,
+    typer.Option(
+        "--without-tls",
+        envvar="BIGBATCH_WITHOUT_TLS",
+        help="Let other machines reach the server by plain HTTP. Whoever reads the network reads the tokens.",
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,19 @@ import typer
 
 from server.settings import Settings
 
-from .options import DataRoots, Home, Host, Json, Port, PriorityPerHour, RayAddress, Storage
+from .options import (
+    DataRoots,
+    Home,
+    Host,
+    Json,
+    Port,
+    PriorityPerHour,
+    RayAddress,
+    Storage,
+    TlsCert,
+    TlsKey,
+    WithoutTls,
+)
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
@@ -19,6 +31,9 @@ def serve(
     port: Port = 8000,
     ray_address: RayAddress = None,
     storage: Storage = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    without_tls: WithoutTls = False,
     data_root: DataRoots = None,
     priority_per_hour: PriorityPerHour = 1.0,
     as_json: Json = False,
@@ -37,6 +52,9 @@ def serve(
         storage=storage,
         data_roots=tuple(data_root or ()),
         priority_per_hour=priority_per_hour,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        without_tls=without_tls,
     )
     raise typer.Exit(run(settings, as_json=as_json))
 
@@ -47,6 +65,7 @@ def demo(
     home: Home,
     host: Host = "127.0.0.1",
     port: Port = 8000,
+    without_tls: WithoutTls = False,
     as_json: Json = False,
 ) -> None:
     """Serve, train a small BERT and watch it, in one command.
@@ -59,7 +78,7 @@ def demo(
     from .files import read_job
 
     document, _ = read_job(file)
-    settings = Settings(home=home, host=host, port=port)
+    settings = Settings(home=home, host=host, port=port, without_tls=without_tls)
     try:
         job = demonstration.run(document, settings, Console(), as_json=as_json)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The commands about who may do what: token create, list, revoke and rotate, and audit."""
+"""The commands about who may do what: token create, list, revoke, rotate and link, and audit."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -111,6 +111,22 @@ def rotate(*, as_json: Json = False, home: Home, url: Url = None, token: Token =
         return
     typer.echo(f"the new admin token of {where}, which is also in admin.token in its home folder:", err=True)
     typer.echo(made["token"])
+
+
+@token.command()
+def link(*, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
+    """Print a link that logs a browser in; it is as secret as the token that is in it.
+
+    Example: bigbatch token link
+    """
+    from .tables import print_json
+
+    with _client(home, url, token) as client:
+        found = client.link()
+    if as_json:
+        print_json({"dashboard": found})
+    else:
+        typer.echo(found)
 
 
 def audit(

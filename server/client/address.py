@@ -24,6 +24,8 @@ class Address:
     token: str = field(repr=False)
     source: str
     """Where the token comes from, as a message says it."""
+    certificate: str | None = None
+    """The certificate of a server on this machine, in PEM, which alone is trusted; None for what the system trusts."""
 
 
 def find_server(home: Path, url: str | None = None, token: str | None = None) -> Address:
@@ -33,8 +35,9 @@ def find_server(home: Path, url: str | None = None, token: str | None = None) ->
         AddressError: the URL or the token cannot be one, or the token's file cannot be read.
     """
     settings = Settings(home)
+    recorded, certificate = _recorded_server(settings)
     if url is None:
-        base, in_link = _recorded_url(settings) or settings.url, None
+        base, in_link = recorded or settings.url, None
     else:
         base, in_link = _read_url(url)
     found, source = token, "the token given with --token or BIGBATCH_TOKEN"
@@ -42,7 +45,7 @@ def find_server(home: Path, url: str | None = None, token: str | None = None) ->
         found, source = in_link, "the token in the link"
     if found is None:
         found, source = _recorded_token(settings.admin_token)
-    return Address(base, _checked(found.strip(), source), source)
+    return Address(base, _checked(found.strip(), source), source, certificate if base == recorded else None)
 
 
 def _read_url(text: str) -> tuple[str, str | None]:
@@ -78,11 +81,13 @@ def _checked(token: str, source: str) -> str:
     return token
 
 
-def _recorded_url(settings: Settings) -> str | None:
+def _recorded_server(settings: Settings) -> tuple[str | None, str | None]:
+    """Return the URL and the certificate of the server that runs in a home folder."""
     try:
-        return str(json.loads(settings.server_file.read_text(encoding="utf-8"))["url"])
+        recorded = json.loads(settings.server_file.read_text(encoding="utf-8"))
+        return str(recorded["url"]), recorded.get("certificate")
     except (FileNotFoundError, NotADirectoryError):
-        return None  # no server runs there
+        return None, None  # no server runs there
     except (OSError, ValueError, KeyError, TypeError):
         raise AddressError(
             f"{settings.server_file} cannot be read: remove it and start the server again, or name it with --url"

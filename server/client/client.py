@@ -13,6 +13,8 @@ from uuid import uuid4
 
 import httpx
 
+from workers.contract.tls import trusting_only
+
 from .address import find_server
 from .errors import JsonObject, NoSuchJobError, RefusedError, TokenRefusedError, UnreachableError
 from .events import Event, parse_events
@@ -252,7 +254,11 @@ class Client:
         self._address = find_server(self._home, *self._given)
         self.url, self.token = self._address.url, self._address.token
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY)
+        certificate = self._address.certificate
+        trusted = True if certificate is None else trusting_only(certificate)
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=SILENCE_S, mounts=_DIRECTLY, verify=trusted
+        )
 
     def _refusal(self, answer: httpx.Response) -> RefusedError:
         if answer.status_code == HTTPStatus.UNAUTHORIZED:

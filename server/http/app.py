@@ -56,7 +56,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     store, records = Store(database), Records(database)
     tokens, audit = Tokens(database, settings.admin_token), Audit(database)
     auditor = Auditor(audit)
-    login = Login(tokens, auditor, f"bigbatch-{settings.port}", is_secure=False)
+    login = Login(tokens, auditor, f"bigbatch-{settings.port}", is_secure=settings.tls_cert is not None)
     cluster = cluster or _cluster(settings)
 
     @contextlib.asynccontextmanager

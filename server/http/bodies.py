@@ -1,17 +1,20 @@
 """Bodies of requests, read with a limit and by their media type."""
 
+import asyncio
 import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from server.errors import BodyTooLargeError, MediaTypeError, ParameterError
+from server.errors import BodyTooLargeError, LateRequestError, MediaTypeError, ParameterError
 from workers.contract.documents import read_document, read_json_document
 from workers.contract.problems import Problem, SpecError, explain
 
 Model = TypeVar("Model", bound=BaseModel)
 LIMIT_BYTES = 2**20
+BODY_S = 30.0
+"""How long a body may take to arrive."""
 _JSON = frozenset({"application/json", ""})
 _YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 
@@ -21,15 +24,20 @@ async def read_body(request: Request, limit: int = LIMIT_BYTES) -> bytes:
 
     Raises:
         BodyTooLargeError: it is longer, or says that it is.
+        LateRequestError: it does not arrive within BODY_S.
     """
     refusal = BodyTooLargeError(f"the body may have at most {limit:,} bytes")
     if int(request.headers.get("Content-Length", "0")) > limit:
         raise refusal
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise refusal
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise refusal
+    except TimeoutError:
+        raise LateRequestError(f"the body did not arrive within {BODY_S:g} s: send it at once") from None
     return bytes(body)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ from workers.contract.files import SecretError, secret, write_private
 from workers.contract.problems import SpecError
 from workers.contract.run.remote import RemoteStore, StorageError
 from workers.contract.run.storage import check_url
+from workers.contract.tls import first_certificate, trusting_only
 
+from .access.connections import PatientProtocol, allow_files
 from .app import create_app
 from .context import Server
 
@@ -39,6 +42,8 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         _check_cluster(settings)
+        _check_exposure(settings)
+        _check_tls(settings)
         _check_storage(settings)
         with _sole_server(settings):
             _check_home(settings)
@@ -56,6 +61,36 @@ def _refuse(detail: str, *, as_json: bool) -> int:
     told = {"title": "The server cannot start.", "detail": detail}
     print(json.dumps(told) if as_json else f"bigbatch serve: {detail}", file=sys.stderr)  # noqa: T201
     return BAD_USAGE
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Refuse to send tokens over a network in the clear, unless that is wanted."""
+    if settings.is_loopback or settings.tls_cert is not None or settings.without_tls:
+        return
+    raise CannotServeError(
+        f"--host {settings.host} lets other machines reach this server, and by plain HTTP whoever reads the network "
+        "reads the tokens; name a certificate with --tls-cert and --tls-key, or allow it with --without-tls where "
+        "nobody else is on that network, or a proxy with TLS stands before the server"
+    )
+
+
+def _check_tls(settings: Settings) -> None:
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise CannotServeError("--tls-key is the key of a certificate, and there is none; name it with --tls-cert")
+        return
+    try:
+        trusting_only(first_certificate(settings.tls_cert.read_text(encoding="ascii")))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = " and ".join(str(file) for file in (settings.tls_cert, settings.tls_key) if file is not None)
+        remedy = "--tls-cert takes a PEM file with a certificate and --tls-key one with its key, without a password"
+        raise CannotServeError(f"{files} cannot be used for TLS ({error}); {remedy}") from None
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
 
 
 def _check_storage(settings: Settings) -> None:
@@ -81,7 +116,11 @@ def _run(settings: Settings, *, as_json: bool) -> int:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_STREAMS_S,
+        http=PatientProtocol,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
     )
+    allow_files()
     # Once it has stopped, uvicorn raises the signal that stopped it again, which would end us before our own clean-up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
@@ -101,11 +140,22 @@ class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvic
         await super().startup(sockets)
         if self.started:
             settings = self._settings
-            write_private(settings.server_file, json.dumps({"url": settings.url, "pid": os.getpid()}))
-            link = f"{settings.url}/?token={secret(settings.admin_token)}"
-            told = {"home": str(settings.home), "url": settings.url, "dashboard": link, "pid": os.getpid()}
-            text = f"bigbatch serves {settings.home}\nDashboard: {link}"
-            print(json.dumps(told) if self._as_json else text, flush=True)  # noqa: T201
+            found = {"url": settings.url, "pid": os.getpid()}
+            if settings.tls_cert is not None:
+                found["certificate"] = first_certificate(settings.tls_cert.read_text(encoding="ascii"))
+            write_private(settings.server_file, json.dumps(found))
+            self._tell()
+
+    def _tell(self) -> None:
+        """Print where the dashboard is; the token goes to a terminal alone, since anything else may be a log."""
+        settings, link = self._settings, f"{self._settings.url}/"
+        if sys.stdout.isatty():
+            link += f"?token={secret(settings.admin_token)}"
+        told = {"home": str(settings.home), "url": settings.url, "dashboard": link, "pid": os.getpid()}
+        text = f"bigbatch serves {settings.home}\nDashboard: {link}"
+        if not sys.stdout.isatty():
+            text += f"\nA link that logs a browser in: bigbatch token link --home {settings.home}"
+        print(json.dumps(told) if self._as_json else text, flush=True)  # noqa: T201
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._settings.server_file.unlink(missing_ok=True)

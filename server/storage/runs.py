@@ -19,6 +19,7 @@ from workers.contract.run.mending import read_entries, stand_in
 from workers.contract.run.storage import storage_of
 from workers.contract.spec.job import JobSpec
 from workers.contract.spec.start_from import StartFrom
+from workers.contract.tls import first_certificate
 
 from .jobs import Store
 from .records import Records
@@ -33,6 +34,8 @@ class RunFolders:
 
     def __init__(self, settings: Settings, store: Store, records: Records) -> None:
         self._settings, self._store, self._records = settings, store, records
+        certificate = settings.tls_cert
+        self._certificate = certificate and first_certificate(certificate.read_text(encoding="ascii"))
 
     def folder(self, job_id: str) -> Path:
         """Return the folder of a job."""
@@ -59,7 +62,8 @@ class RunFolders:
         folder.put_spec(job.valid_spec)
         token = _token(folder) or secrets.token_urlsafe(32)
         self._store.set_token_digest(job.id, digest(token))
-        folder.put_control(ControlPlane(url=f"{self._settings.url_for_runs}/v1/jobs/{job.id}/events", token=token))
+        url = f"{self._settings.url_for_runs}/v1/jobs/{job.id}/events"
+        folder.put_control(ControlPlane(url=url, token=token, certificate=self._certificate))
 
     def branch(self, job_id: str, spec: JobSpec, start: StartFrom) -> None:
         """Give a job that is not stored yet the checkpoint that it goes on from, so that nobody can take it away.

@@ -61,3 +61,5 @@ class ControlPlane(BaseModel):
     url: str
     """Of the ingest route, e.g. http://127.0.0.1:8000/v1/jobs/JOB/events."""
     token: str
+    certificate: str | None = None
+    """The server's certificate in PEM, which alone is trusted; null where the server has none, and uses plain HTTP."""

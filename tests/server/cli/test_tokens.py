@@ -7,11 +7,11 @@ from tests.server.cli.command import run_bigbatch
 from tests.serving import Served
 
 
-@pytest.mark.parametrize("command", [["token", "create"], ["token", "list"], ["token", "revoke"], ["token", "rotate"]])
-def test_the_help_of_every_command_about_tokens_shows_an_example_and_json(command: list[str]) -> None:
-    result = run_bigbatch(*command, "--help")
+@pytest.mark.parametrize("command", ["create", "list", "revoke", "rotate", "link"])
+def test_the_help_of_every_command_about_tokens_shows_an_example_and_json(command: str) -> None:
+    result = run_bigbatch("token", command, "--help")
     assert result.exit_code == 0
-    assert f"Example: bigbatch {' '.join(command)}" in result.output
+    assert f"Example: bigbatch token {command}" in result.output
     assert "--json" in result.output
 
 
@@ -40,6 +40,13 @@ def test_the_admin_token_is_replaced_and_found_again_by_the_home_folder(served: 
     assert run_bigbatch("jobs", *home).exit_code == 0
     answer = httpx.get(f"{served.url}/v1/jobs", headers={"Authorization": f"Bearer {old}"}, trust_env=False)
     assert answer.status_code == 401
+
+
+def test_a_link_logs_a_browser_in(served: Served, home: list[str]) -> None:
+    link = run_bigbatch("token", "link", *home).stdout.strip()
+    assert link == f"{served.url}/?token={served.token}"
+    assert httpx.get(link, trust_env=False).status_code == 303
+    assert json.loads(run_bigbatch("token", "link", "--json", *home).stdout) == {"dashboard": link}
 
 
 def test_who_changed_what_is_listed(served: Served, home: list[str]) -> None:

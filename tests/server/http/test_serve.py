@@ -9,18 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from server.client import Client
 from server.cluster.process import ClusterProcess
 from server.http.serve import serve
 from server.settings import Settings
 from server.storage.database import Database
-from tests.serving import free_port
+from tests.certificates import make_certificate
+from tests.serving import TINY, free_port
 from tests.workers.object_store import serving as serving_s3
+from workers.contract.records import RunStatus, StatusRecord
+from workers.contract.run.folder import RunFolder
+from workers.contract.tls import trusting_only
+from workers.training.reporting.reporter import Reporter
 
 SERVE = (
     "import sys; from pathlib import Path; from server.http.serve import serve; from server.settings import Settings; "
@@ -28,8 +35,8 @@ SERVE = (
 
 
 @contextmanager
-def _server(home: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    code = f"{SERVE}sys.exit(serve(Settings(Path({str(home)!r}), port={port})))"
+def _server(home: Path, port: int, more: str = "") -> Iterator[subprocess.Popen[str]]:
+    code = f"{SERVE}sys.exit(serve(Settings(Path({str(home)!r}), port={port}{more})))"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as it:
@@ -68,7 +75,8 @@ def test_a_server_is_found_by_its_file_and_stops_with_open_streams_and_without_a
         _wait_for(tmp_path / "server.json")
         found = json.loads((tmp_path / "server.json").read_text())
         assert found == {"url": f"http://127.0.0.1:{port}", "pid": process.pid}
-        headers = {"Authorization": f"Bearer {(tmp_path / 'admin.token').read_text().strip()}"}
+        token = (tmp_path / "admin.token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
         with httpx.stream("GET", f"{found['url']}/v1/events", headers=headers, trust_env=False) as answer:
             stream = answer.iter_raw()
             assert next(stream).startswith(b":")
@@ -80,7 +88,9 @@ def test_a_server_is_found_by_its_file_and_stops_with_open_streams_and_without_a
         said, _ = process.communicate(timeout=60)
         assert time.monotonic() - begun < 20
         assert process.returncode == 0, said
-    assert f"http://127.0.0.1:{port}/?token=" in said
+    assert f"Dashboard: http://127.0.0.1:{port}/\n" in said
+    assert f"bigbatch token link --home {tmp_path}" in said
+    assert token not in said
     assert not (tmp_path / "server.json").exists()
     marked = [one for one in psutil.process_iter() if _home_of(one) == str(tmp_path / "ray")]
     assert marked == []
@@ -181,3 +191,59 @@ def test_a_disk_that_takes_no_more_is_told_of_in_one_line(tmp_path: Path, limit_
     last = found.stderr.splitlines()[-1]
     assert last.startswith("bigbatch serve: ")
     assert "space" in last
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::"])  # noqa: S104 -- refused before anything listens
+def test_other_machines_are_not_served_in_the_clear_unless_that_is_said(
+    host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve(Settings(tmp_path / "home", host=host)) == 2
+    said = capsys.readouterr().err
+    assert f"--host {host} lets other machines reach this server" in said
+    assert "--tls-cert and --tls-key" in said
+    assert "--without-tls" in said
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("fault", ["no key", "key of another", "no certificate", "only a key"])
+def test_files_that_are_no_certificate_with_its_key_are_named_before_anything_is_started(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = make_certificate(tmp_path)
+    _, other = make_certificate(tmp_path, "other")
+    files = {"no key": (cert, None), "key of another": (cert, other), "no certificate": (key, key)}
+    tls_cert, tls_key = files.get(fault, (None, key))
+    assert serve(Settings(tmp_path / "home", tls_cert=tls_cert, tls_key=tls_key)) == 2
+    said = capsys.readouterr().err
+    assert "--tls-cert" in said
+    assert str(tls_cert or "--tls-key") in said
+    assert not (tmp_path / "home").exists()
+
+
+def test_with_a_certificate_commands_browsers_and_runs_speak_tls(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    cert, key = make_certificate(tmp_path)
+    with _server(home, port, f", tls_cert=Path({str(cert)!r}), tls_key=Path({str(key)!r})"):
+        _wait_for(home / "server.json")
+        with Client(home) as client:  # no name in the certificate is that of the address
+            assert client.url == f"https://127.0.0.1:{port}"
+            job_id = client.submit(TINY)["id"]
+            link = client.link()
+        folder = RunFolder(home / "runs" / job_id)
+        control = folder.control()
+        assert control.url == f"https://127.0.0.1:{port}/v1/jobs/{job_id}/events"
+        assert control.certificate == cert.read_text()
+        answer = httpx.get(link, verify=trusting_only(control.certificate), trust_env=False)
+        assert "Secure" in answer.headers["Set-Cookie"]
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            httpx.get(control.url, trust_env=False)
+        _push_one(folder)
+        with Client(home) as client:
+            assert client.job(job_id)["status"] == "RUNNING"
+
+
+def _push_one(folder: RunFolder) -> None:
+    """Report that the run has begun, as a run does it."""
+    reporter = Reporter(folder, attempt=1)
+    reporter.emit(StatusRecord(seq=0, time=datetime.now(UTC), status=RunStatus.RUNNING, attempt=1, world_size=1))
+    reporter.close()

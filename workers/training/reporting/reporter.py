@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Self
 
 import httpx
 from pydantic import ValidationError
 
-from workers.contract.push import Command, PushReply, Refusal
+from workers.contract.push import Command, ControlPlane, PushReply, Refusal
 from workers.contract.records import AnyRecord, Record
 from workers.contract.run.folder import RunFolder
 from workers.contract.run.journal import Journal
 from workers.contract.run.lock import SupersededError
+from workers.contract.tls import trusting_only
 
 from .summary import Summary
 
@@ -114,13 +116,13 @@ class Pusher:
 
     def _run(self) -> None:
         wait_s, last_push = _PUSH_EVERY_S, 0.0
-        with httpx.Client(timeout=10.0, trust_env=False) as client:
+        with _Line() as line:
             while not self._stop.wait(wait_s):
                 try:
                     body = self._next_lines()
                     if not body and time.monotonic() - last_push < _HEARTBEAT_S:
                         continue
-                    self._push(client, body)
+                    self._push(line, body)
                     wait_s, last_push = _PUSH_EVERY_S, time.monotonic()
                 except (httpx.HTTPError, httpx.InvalidURL, OSError, ValidationError) as error:
                     if wait_s == _PUSH_EVERY_S:
@@ -138,9 +140,9 @@ class Pusher:
             self._journal.sync()  # the control plane must not know more than the journal does after a loss of power
         return lines[:1] if self._acknowledged < self._singly_until else lines
 
-    def _push(self, client: httpx.Client, lines: list[bytes]) -> None:
+    def _push(self, line: "_Line", lines: list[bytes]) -> None:
         control = self._folder.control()
-        response = client.post(
+        response = line.to(control).post(
             control.url,
             content=b'{"attempt":%d,"records":[%b]}' % (self._attempt, b",".join(lines)),
             headers={"Authorization": f"Bearer {control.token}", "Content-Type": "application/json"},
@@ -166,6 +168,29 @@ class Pusher:
         log.warning("record %d is replaced by an alert: %s", seq, reason)
         self._journal.reject(seq, reason)
         self._replaced = seq
+
+
+class _Line:
+    """The connection to the control plane, made anew when the server comes back with another certificate."""
+
+    def __init__(self) -> None:
+        self._certificate: str | None = None
+        self._client = httpx.Client(timeout=10.0, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def to(self, control: ControlPlane) -> httpx.Client:
+        """Return a client for the server that `control` names."""
+        if control.certificate != self._certificate:
+            self._client.close()
+            trusted = True if control.certificate is None else trusting_only(control.certificate)
+            self._client = httpx.Client(timeout=10.0, trust_env=False, verify=trusted)
+            self._certificate = control.certificate
+        return self._client
 
 
 class _RefusedForGoodError(Exception):
