@@ -33,6 +33,10 @@ class SourceError(CorpusError):
         self.source, self.problem, self.remedy = source, problem, remedy
         super().__init__(f"{source}: {problem}; {remedy}")
 
+    def __reduce__(self) -> tuple[type["SourceError"], tuple[str, str, str]]:
+        """Travel between processes as its parts, of which the message is made again."""
+        return SourceError, (self.source, self.problem, self.remedy)
+
 
 class DataLike(Protocol):
     """The part of a job's `data` that names files."""
