@@ -47,9 +47,10 @@ def shown(number: float | None, form: str) -> str:
 
 
 class _Record(BaseModel):
-    # Text is not taken for a number or a switch.
+    # Text is not taken for a number or a switch. What a newer worker has added is passed over: without it the record
+    # means what it meant before.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="ignore", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
     seq: Count = 0

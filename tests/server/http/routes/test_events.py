@@ -156,12 +156,18 @@ def _push(served: Served, job_id: str, **body: Any) -> httpx.Response:
     return httpx.post(control["url"], json=body, headers=headers, trust_env=False)
 
 
+def test_what_a_newer_worker_has_added_to_a_record_is_passed_over(served: Served) -> None:
+    job_id = served.submit()["id"]
+    records = [record | {"added": "later"} for record in run_records(5)]
+    assert _push(served, job_id, records=records, attempt=1, host="node-1").json()["acknowledged"] == len(records)
+    assert served.job(job_id)["status"] == "SUCCEEDED"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"lr": "high"}, "is not a number; write a number"),
         ({"kind": "poem"}, "poem is not one of the values of 'kind'; write one of 'status', 'tensors', 'step'"),
-        ({"unknown": 1}, "there is no such key; remove it; the keys here are seq, time, kind, step"),
         ({"step": 10**30}, "is more than 9007199254740991; write a value of at most 9007199254740991"),
         ({"time": "9999-12-31T23:59:59-12:00"}, "is outside the years 1 to 9998 in UTC; write a time such as"),
         ({"time": "2026-01-31T12:00:00"}, "has no time zone; write a time such as 2026-01-31T12:00:00Z"),
