@@ -5,8 +5,8 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, DatabaseError, SubmissionRefusedError, TransitionError
@@ -14,7 +14,7 @@ from .jobs.job import Job
 from .jobs.order import DEFAULT_RULES, Rules
 from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide
-from .jobs.resources import Node
+from .jobs.resources import Node, Run, Submission
 from .jobs.status import JobStatus
 from .storage.jobs import Store
 from .storage.runs import RunFolders
@@ -22,6 +22,8 @@ from .storage.runs import RunFolders
 _PROGRAM = (sys.executable, "-P", "-m", "workers.launch")
 _TURN_S = 1.0
 _SUBMIT_S = 300.0
+SILENT = timedelta(seconds=30)
+"""An attempt that trains says something every two seconds; after so long without a word it is called unreachable."""
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +43,8 @@ class Scheduler:
         self._woken = asyncio.Event()
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
-        self._patience = Patience()
+        self._patience, self._silence = Patience(), Patience()
+        self._heard: set[str] = set()
         self._decided: set[tuple[str, Action]] = set()
         self._failing: dict[str, str] = {}
         self.obstacle: str | None = "the scheduler has not asked the cluster yet"
@@ -52,6 +55,10 @@ class Scheduler:
     def wake(self) -> None:
         """Take the next turn now."""
         self._woken.set()
+
+    def hear(self, job_id: str) -> None:
+        """Take note that the current attempt of a job has said something."""
+        self._heard.add(job_id)
 
     def stop(self) -> None:
         """Take no further turn."""
@@ -80,6 +87,7 @@ class Scheduler:
             if self.obstacle != error.detail:
                 log.info("waiting for the cluster: %s", error.detail)
             self.obstacle, self.nodes = error.detail, None
+            self._lose_sight()
         except DatabaseError:
             pass  # the database has logged why; nothing was done, and the next turn tries again
         except Exception as error:
@@ -101,34 +109,66 @@ class Scheduler:
         known = {job.id: self._cluster.submission(job.submission_id) for job in active}
         if self.nodes is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
             self.nodes = self._cluster.nodes({job.submission_id: known[job.id] for job in active})
+        self._look_for(active, known)
         waited = self._patience.look(job.submission_id for job in active if job.is_ending)
         return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self._rules)
 
+    def _lose_sight(self) -> None:
+        """Take note that nothing is known of any attempt. It is all that follows."""
+        with contextlib.suppress(DatabaseError):
+            for job in self._store.unfinished():
+                if job.status.is_active and job.unreachable_since is None:
+                    self._store.change(job.id, lambda job: job.unreachable(_now()))
+
+    def _look_for(self, active: Sequence[Job], known: Mapping[str, Submission]) -> None:
+        """Take note of the attempts for which the cluster does not answer, and of those that train and say nothing."""
+        heard, self._heard = self._heard, set()
+        training = [job for job in active if job.attempt_at is not None and known[job.id].run is Run.RUNNING]
+        silent = self._silence.look(job.submission_id for job in training if job.id not in heard)
+        for job in active:
+            waited = silent.get(job.submission_id)
+            is_lost = known[job.id].run is Run.UNCLEAR or (waited is not None and waited >= SILENT)
+            if is_lost and job.unreachable_since is None:
+                log.warning("job %s: attempt %d is not heard of; it is waited for", job.id, job.attempt)
+                self._store.change(job.id, lambda job: job.unreachable(_now()))
+            elif job.unreachable_since is not None and not is_lost and waited is None:
+                log.info("job %s: attempt %d is there", job.id, job.attempt)
+                self._store.change(job.id, Job.reached)
+
     def _carry_out(self, decision: Decision) -> None:
+        """Act, so that what fails for one job holds up no other."""
         job = decision.job
         try:
-            match decision.action:
-                case Action.ADMIT:
-                    self._submit(self._store.change(job.id, lambda job: job.admit(decision.world_size, _now())))
-                case Action.SUBMIT:
-                    self._submit(job)
-                case Action.GROW:
-                    self._store.change(job.id, Job.make_way)
-                case Action.KILL:
-                    self._cluster.kill(job.submission_id)
-                case Action.REFUSE:
-                    self._fail(job, decision.reason)
-                case Action.SETTLE:
-                    self._settle(job, decision.reason)
-        except (ClusterUnreachableError, DatabaseError):
+            self._act(decision)
+        except DatabaseError:
             raise
         except TransitionError as error:
             log.info("job %s changed meanwhile: %s", job.id, error.detail)
+        except ClusterUnreachableError as error:
+            self.obstacle = error.detail
+            if self._is_new_failure(job.id, error):
+                log.info("job %s: %s is tried again every second: %s", job.id, decision.action, error.detail)
         except Exception as error:
             if self._is_new_failure(job.id, error):
                 log.exception("job %s: %s failed; it is tried again every second", job.id, decision.action)
         else:
             self._failing.pop(job.id, None)
+
+    def _act(self, decision: Decision) -> None:
+        job = decision.job
+        match decision.action:
+            case Action.ADMIT:
+                self._submit(self._store.change(job.id, lambda job: job.admit(decision.world_size, _now())))
+            case Action.SUBMIT:
+                self._submit(job)
+            case Action.GROW:
+                self._store.change(job.id, Job.make_way)
+            case Action.KILL:
+                self._cluster.kill(job.submission_id)
+            case Action.REFUSE:
+                self._fail(job, decision.reason)
+            case Action.SETTLE:
+                self._settle(job, decision.reason)
 
     def _log_new(self, decisions: Sequence[Decision]) -> None:
         """Log what was not decided in the turn before, too: some things are tried every second until they succeed."""

@@ -66,9 +66,7 @@ class RayJobs:
         if answer.status_code == httpx.codes.NOT_FOUND:
             return Submission(Run.UNKNOWN, end="the cluster that ran it is gone, or has forgotten it.")
         if not answer.is_success:
-            raise ClusterUnreachableError(
-                f"Ray does not report the state of {submission_id}: HTTP {answer.status_code}"
-            )
+            return Submission(Run.UNCLEAR)
         known = answer.json()
         if known["status"] in {Run.PENDING, Run.RUNNING}:
             return Submission(Run(known["status"]), known["job_id"])
@@ -82,7 +80,7 @@ class RayJobs:
         """
         command = f"cd {shlex.quote(str(folder))} && exec {shlex.join(entrypoint)}"
         answer = self._ask("POST", "/api/jobs/", json={"submission_id": submission_id, "entrypoint": command})
-        if answer.is_success or self.submission(submission_id).run is not Run.UNKNOWN:
+        if answer.is_success or self.submission(submission_id).run not in {Run.UNKNOWN, Run.UNCLEAR}:
             return
         reason = answer.text.strip().splitlines()[-1] if answer.text.strip() else f"HTTP {answer.status_code}"
         if answer.is_client_error:

@@ -65,6 +65,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders, rules=Rules(settings.priority_per_hour))
+        records.on_push = scheduler.hear
         app.state.server = Server(
             settings,
             database,

@@ -78,6 +78,9 @@ class Job:
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    unreachable_since: datetime | None = None
+    """Since when the cluster has not answered for the job's attempt, or the attempt has not been heard of. Nothing
+    follows from it: only the cluster's own word ends an attempt. Null while both are there, or neither is needed."""
     error: str | None = None
     """Why the job failed."""
     command: Command = Command.NONE
@@ -183,6 +186,7 @@ class Job:
             command=Command.NONE if settled else self.command,
             stop_deadline=None if settled else self.stop_deadline,
             seconds_left=None if settled else self.seconds_left,
+            unreachable_since=None if settled else self.unreachable_since,
         )
 
     def admit(self, world_size: int, now: datetime) -> "Job":
@@ -197,6 +201,14 @@ class Job:
             pace_s=None,
             seconds_left=None,
         )
+
+    def unreachable(self, now: datetime) -> "Job":
+        """Return the job as it is while nobody answers for its attempt: the same, but for since when that is so."""
+        return replace(self, unreachable_since=self.unreachable_since or now) if self.status.is_active else self
+
+    def reached(self) -> "Job":
+        """Return the job as it is once its attempt is there again."""
+        return replace(self, unreachable_since=None)
 
     def make_way(self) -> "Job":
         """Return the job as it is once its run is asked to save a checkpoint and to end this attempt."""

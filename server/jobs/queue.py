@@ -69,6 +69,8 @@ def _decide_active(job: Job, facts: Facts) -> Decision | None:
             return Decision(job, Action.SUBMIT)
         case Run.UNKNOWN | Run.ENDED:
             return Decision(job, Action.SETTLE, reason=submission.end)
+        case Run.UNCLEAR:
+            return None
     waited = facts.waited.get(job.submission_id)
     return Decision(job, Action.KILL) if waited is not None and waited >= job.grace else None
 

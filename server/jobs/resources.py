@@ -14,6 +14,8 @@ class Run(StrEnum):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     ENDED = "ENDED"
+    UNCLEAR = "UNCLEAR"
+    """The cluster answers, but not for this submission: nothing follows from that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,17 @@ class Newest:
 
 
 class Records:
-    """The records of all jobs. `on_change` hears the id of every job that has new ones, after the commit."""
+    """The records of all jobs.
+
+    Attributes:
+        on_change: Hears the id of every job that has new ones, after the commit.
+        on_push: Hears the id of every job of whose current attempt anything has come, were it no record.
+    """
 
     def __init__(self, database: Database, on_change: Callable[[str], None] = lambda _: None) -> None:
         self._database = database
         self.on_change = on_change
+        self.on_push: Callable[[str], None] = lambda _: None
 
     def acknowledged(self, job_id: str) -> int:
         """Return the number up to which all records are stored."""
@@ -71,6 +77,8 @@ class Records:
                 _insert(db, job_id, taken)
                 db.execute(update(jobs).where(jobs.c.id == job_id).values(acknowledged=last))
                 replace_job(db, before, after)
+        if attempt is not None:
+            self.on_push(job_id)
         if last > acknowledged:
             self.on_change(job_id)
         command = Command.STOP if after.status.is_terminal else after.command

@@ -57,6 +57,7 @@ jobs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
+    Column("unreachable_since", UtcDateTime),
     Column("error", Text),
     Column("command", String(16), nullable=False),
     Column("checkpoint_requests", Integer, nullable=False, server_default="0"),

@@ -1,16 +1,22 @@
 """The scheduler on a real cluster, with small programs in the place of training."""
 
 import logging
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from server import scheduler as scheduler_module
+from server.cluster.existing import ExistingCluster
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
 from server.jobs.job import Job
@@ -23,8 +29,9 @@ from server.storage.database import Database
 from server.storage.jobs import Store
 from server.storage.records import Records
 from server.storage.runs import RunFolders
-from tests.serving import TINY, Nowhere
+from tests.serving import TINY, Nowhere, status
 from workers.contract.documents import parse_spec
+from workers.contract.records import RECORD
 from workers.planning.size import Resources
 
 # The program gets RUN_DIR --attempt N, as workers.launch does, and writes its records without pushing any.
@@ -43,6 +50,7 @@ with open(sys.argv[1] + "/events.jsonl", "w") as file:
     file.write(json.dumps(status(1, "FAILED", error="the loss is not finite")) + "\\n")
 sys.exit(1)
 """
+_ENDS = (JobStatus.SUCCEEDED, JobStatus.FAILED)
 SLEEPS = "import time; time.sleep(600)"
 
 
@@ -149,7 +157,11 @@ def test_while_nobody_reaches_the_cluster_no_job_changes(tmp_path: Path, state: 
     job = house.store.change(house.job().id, lambda job: replace(job, status=state, attempt=1))
     scheduler = house.program(SUCCEEDS)
     scheduler.turn()
-    assert house.store.get(job.id) == job
+    after = house.store.get(job.id)
+    assert (after.unreachable_since is not None) == state.is_active
+    scheduler.turn()
+    assert house.store.get(job.id) == after
+    assert replace(after, unreachable_since=None) == job
     assert scheduler.obstacle == "there is no cluster in this test"
     house.database.close()
 
@@ -170,6 +182,123 @@ def test_a_failure_that_repeats_is_logged_once_and_named_as_what_keeps_jobs_wait
         scheduler.turn()
     assert caplog.text.count("a turn of the scheduler failed") == 1
     assert "LookupError('data')" in (scheduler.obstacle or "")
+    house.database.close()
+
+
+class Vague(Nowhere):
+    """A cluster that says of submissions what it is told to say, and takes none."""
+
+    says = Run.UNCLEAR
+
+    def ensure(self) -> None:
+        pass
+
+    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
+        del submissions
+        return [Node(Resources(cpus=2))]
+
+    def submission(self, submission_id: str) -> Submission:
+        del submission_id
+        return Submission(self.says)
+
+
+def test_a_job_for_which_the_cluster_does_not_answer_changes_in_nothing_else_until_it_does(tmp_path: Path) -> None:
+    cluster = Vague()
+    house = House(tmp_path, cluster)
+    job, scheduler = house.running(), house.program(SUCCEEDS)
+    for _ in range(2):
+        scheduler.turn()
+        lost = house.store.get(job.id)
+        assert lost.unreachable_since is not None
+        assert replace(lost, unreachable_since=None) == job
+    cluster.says = Run.RUNNING
+    scheduler.turn()
+    assert house.store.get(job.id) == job
+    house.database.close()
+
+
+def test_a_run_that_falls_silent_is_called_unreachable_until_it_is_heard_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Vague()
+    cluster.says = Run.RUNNING
+    house = House(tmp_path, cluster)
+    scheduler = house.program(SUCCEEDS)
+    house.records.on_push = scheduler.hear
+    job = house.running()
+    house.records.ingest(job.id, [RECORD.validate_python(status(1, "RUNNING"))], attempt=1)
+    scheduler.turn()
+    assert house.store.get(job.id).unreachable_since is None
+    monkeypatch.setattr(scheduler_module, "SILENT", timedelta())
+    scheduler.turn()
+    assert house.store.get(job.id).unreachable_since is not None
+    house.records.ingest(job.id, [], attempt=0)  # nobody cares for an older attempt
+    scheduler.turn()
+    assert house.store.get(job.id).unreachable_since is not None
+    house.records.ingest(job.id, [], attempt=1)
+    scheduler.turn()
+    assert house.store.get(job.id).unreachable_since is None
+    house.database.close()
+
+
+def test_a_submission_that_the_cluster_does_not_take_holds_up_no_other_job(tmp_path: Path) -> None:
+    house = House(tmp_path, cluster := Vague())
+    cluster.says = Run.UNKNOWN
+    first = house.store.change(house.job().id, lambda job: job.admit(1, datetime.now(UTC)))
+    second = house.running()
+    house.program(SUCCEEDS).turn()
+    assert house.store.get(first.id).status is JobStatus.STARTING
+    assert house.store.get(second.id).status is JobStatus.QUEUED, "its attempt is lost and settled"
+    house.database.close()
+
+
+class _Cutter(BaseHTTPRequestHandler):
+    """Passes requests on to a head of Ray, and cuts the connection instead of passing on the answer to a submission."""
+
+    head: str
+    cut: list[str]
+
+    def do_GET(self) -> None:
+        self._pass_on()
+
+    def do_POST(self) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kept = {name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]}
+        url = self.head + self.path
+        answer = httpx.request(self.command, url, content=body, headers=kept, trust_env=False, timeout=60)
+        if (self.command, self.path) == ("POST", "/api/jobs/"):
+            self.cut.append(answer.text)
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(answer.status_code)
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_submission_whose_answer_is_lost_is_looked_up_and_runs_once(tmp_path: Path, cluster: LocalCluster) -> None:
+    state = cluster.process.find()
+    assert state is not None
+    _Cutter.head, _Cutter.cut = state.dashboard, []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Cutter) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        between = ExistingCluster(f"http://127.0.0.1:{proxy.server_port}", cluster.process.token)
+        house = House(tmp_path, between)
+        counted = "open(sys.argv[1] + '/begun', 'a').write('x')" + SUCCEEDS
+        job = house.turn_until(house.program(f"import sys; {counted}"), house.job(), *_ENDS)
+        between.close()
+        proxy.shutdown()
+        thread.join()
+    assert (job.status, job.attempt, job.restarts) == (JobStatus.SUCCEEDED, 1, 0)
+    assert (house.folders.folder(job.id) / "begun").read_text() == "x"
+    assert len(_Cutter.cut) == 1
     house.database.close()
 
 

@@ -55,6 +55,7 @@ def _admitted(decisions: list[Decision]) -> list[tuple[str, int]]:
         (JobStatus.STOPPING, Run.UNKNOWN, Action.SETTLE),
         (JobStatus.STOPPING, Run.RUNNING, None),
         (JobStatus.STOPPING, Run.ENDED, Action.SETTLE),
+        *((state, Run.UNCLEAR, None) for state in JobStatus if state.is_active),
     ],
 )
 def test_every_state_meets_what_the_cluster_says_with_one_decision(
