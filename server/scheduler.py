@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, DatabaseError, SubmissionRefusedError, TransitionError
 from .jobs.job import Job
 from .jobs.order import DEFAULT_RULES, Rules
 from .jobs.patience import Patience
-from .jobs.queue import Action, Decision, Facts, decide
+from .jobs.queue import Action, Decision, Facts, decide, reasons
 from .jobs.resources import Node, Run, Submission
 from .jobs.status import JobStatus
 from .storage.jobs import Store
@@ -39,7 +40,7 @@ class Scheduler:
         rules: Rules = DEFAULT_RULES,
     ) -> None:
         self._store, self._cluster, self._folders, self._program = store, cluster, folders, program
-        self._rules = rules
+        self.rules = rules
         self._woken = asyncio.Event()
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
@@ -77,10 +78,12 @@ class Scheduler:
         """Compare jobs and cluster once, and act."""
         try:
             self._ensure()
-            decisions = decide(self._facts())
+            facts = self._facts()
+            decisions = decide(facts)
             self._log_new(decisions)
             for decision in decisions:
                 self._carry_out(decision)
+            self._tell_why(facts)
             self._failing.pop("", None)
         except ClusterUnreachableError as error:
             # Without an answer nothing is known of the runs, so nothing is done: none is taken for dead.
@@ -111,7 +114,7 @@ class Scheduler:
             self.nodes = self._cluster.nodes({job.submission_id: known[job.id] for job in active})
         self._look_for(active, known)
         waited = self._patience.look(job.submission_id for job in active if job.is_ending)
-        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self._rules)
+        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self.rules)
 
     def _lose_sight(self) -> None:
         """Take note that nothing is known of any attempt. It is all that follows."""
@@ -153,6 +156,13 @@ class Scheduler:
                 log.exception("job %s: %s failed; it is tried again every second", job.id, decision.action)
         else:
             self._failing.pop(job.id, None)
+
+    def _tell_why(self, facts: Facts) -> None:
+        """Have each job that waits say why."""
+        known = {job.id: job.queue_reason for job in facts.jobs}
+        for job_id, reason in reasons(facts).items():
+            if reason != known[job_id]:
+                self._store.change(job_id, partial(Job.wait_because, reason=reason))
 
     def _act(self, decision: Decision) -> None:
         job = decision.job

@@ -31,6 +31,8 @@ class Settings:
     """Folders of this machine that jobs may name files in; where there are none, all but those of the system."""
     priority_per_hour: float = 1.0
     """So much does an hour of waiting raise a job's priority."""
+    jobs_per_owner: int | None = None
+    """So many jobs of one owner may be on the cluster at a time; None where there is no limit."""
 
     tls_cert: Path | None = None
     """PEM file with the server's certificate, followed by those that signed it; None for plain HTTP."""

@@ -116,10 +116,11 @@ def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, toke
 
     with connected(home, url, token) as client:
         job = client.job(job_id)
+        place = client.queue(job["id"]) if job["status"] == JobStatus.QUEUED else None
     if as_json:
         print_json(job)
         return
-    screen().print(job_table(job))
+    screen().print(job_table(job, place))
     typer.echo(f"{client.url}/jobs/{job['id']}")
 
 

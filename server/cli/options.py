@@ -52,6 +52,16 @@ PriorityPerHour = Annotated[
         help="How much an hour of waiting raises a job's priority, so that no job waits for ever.",
     ),
 ]
+JobsPerOwner = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs-per-owner",
+        envvar="BIGBATCH_JOBS_PER_OWNER",
+        min=1,
+        show_default="no limit",
+        help="How many jobs of one owner may be on the cluster at a time.",
+    ),
+]
 TlsCert = Annotated[
     Path | None,
     typer.Option(

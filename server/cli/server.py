@@ -11,6 +11,7 @@ from .options import (
     DataRoots,
     Home,
     Host,
+    JobsPerOwner,
     Json,
     Port,
     PriorityPerHour,
@@ -36,6 +37,7 @@ def serve(
     without_tls: WithoutTls = False,
     data_root: DataRoots = None,
     priority_per_hour: PriorityPerHour = 1.0,
+    jobs_per_owner: JobsPerOwner = None,
     as_json: Json = False,
 ) -> None:
     """Run the server: REST API, dashboard and scheduler.
@@ -52,6 +54,7 @@ def serve(
         storage=storage,
         data_roots=tuple(data_root or ()),
         priority_per_hour=priority_per_hour,
+        jobs_per_owner=jobs_per_owner,
         tls_cert=tls_cert,
         tls_key=tls_key,
         without_tls=without_tls,

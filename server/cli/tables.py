@@ -90,17 +90,29 @@ def checkpoints_table(checkpoints: Iterable[JsonObject]) -> Table:
     return table
 
 
-def job_table(job: JsonObject) -> Table:
-    """Lay out what is known of one job, one field per row, without its specification."""
+def job_table(job: JsonObject, place: JsonObject | None = None) -> Table:
+    """Lay out what is known of one job, one field per row, without its specification.
+
+    Args:
+        job: the job.
+        place: of one that waits, its place in the queue.
+    """
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in job.items():
         if name == "evaluation" and value is not None:
             table.add_row(Text("held-out text", "dim"), Text(EvaluationRecord.model_validate(value).figures))
         elif name not in ("spec", "labels") and value is not None:
             table.add_row(Text(name.replace("_", " "), "dim"), _coloured(str(value)))
+    if place is not None and place["position"] is not None:
+        table.add_row(Text("place in the queue", "dim"), Text(_place(place)))
     for label, value in job["labels"].items():
         table.add_row(Text(f"label {label}", "dim"), Text(value))
     return table
+
+
+def _place(place: JsonObject) -> str:
+    when = "" if place["starts_in_s"] is None else f", may start in about {_span(place['starts_in_s'])}"
+    return f"{place['position']} of {place['waiting']}{when}"
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
@@ -141,8 +153,11 @@ def _coloured(text: str) -> Text:
 
 
 def _ago(moment: str) -> str:
-    seconds = int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    return f"{_span((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())} ago"
+
+
+def _span(seconds: float) -> str:
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{max(seconds, 0)} s ago"
+            return f"{int(seconds) // size} {unit}"
+    return f"{max(int(seconds), 0)} s"

@@ -142,6 +142,10 @@ class Client:
         """Have a job that failed or was cancelled go on from its newest checkpoint, when its turn comes."""
         return self._ask(prefix, "retry")
 
+    def queue(self, prefix: str) -> JsonObject:
+        """Return where a job stands in the queue: position, waiting, priority, reason, starts_in_s."""
+        return self._request("GET", f"/v1/jobs/{self.job(prefix)['id']}/queue")
+
     def checkpoints(self, prefix: str) -> list[JsonObject]:
         """Return the checkpoints of a job, the oldest first."""
         listed: list[JsonObject] = self._request("GET", f"/v1/jobs/{self.job(prefix)['id']}/checkpoints")["checkpoints"]

@@ -36,7 +36,7 @@ from .context import Server
 from .description import PROBLEMS, describe
 from .parameters import check_query
 from .problems import install
-from .routes import administration, checkpoints, docs, events, exports, jobs, metrics, pages, submission, verbs
+from .routes import administration, checkpoints, docs, events, exports, jobs, metrics, pages, queue, submission, verbs
 
 log = logging.getLogger(__name__)
 _HEADERS = {
@@ -64,7 +64,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         bell = Bell()
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
-        scheduler = Scheduler(store, cluster, folders, rules=Rules(settings.priority_per_hour))
+        scheduler = Scheduler(store, cluster, folders, rules=Rules(settings.priority_per_hour, settings.jobs_per_owner))
         records.on_push = scheduler.hear
         app.state.server = Server(
             settings,
@@ -101,7 +101,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
     )
     install(app)
-    for part in (submission, jobs, verbs, checkpoints, events, metrics, exports, administration, docs, pages):
+    for part in (submission, jobs, verbs, queue, checkpoints, events, metrics, exports, administration, docs, pages):
         app.include_router(part.router, responses=PROBLEMS)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))

@@ -119,6 +119,8 @@ class Job:
     """Whose token submitted it."""
     priority: int = 0
     """Of the jobs that wait, those with a higher one start first; an hour of waiting raises it by one."""
+    queue_reason: str | None = None
+    """Why the job waits, and for what; null where it does not wait."""
     queued_at: datetime | None = None
     """Since when it waits, or waited last, if it was resumed or retried; null where that is since its creation."""
     parent: str | None = None
@@ -187,6 +189,7 @@ class Job:
             stop_deadline=None if settled else self.stop_deadline,
             seconds_left=None if settled else self.seconds_left,
             unreachable_since=None if settled else self.unreachable_since,
+            queue_reason=None,
         )
 
     def admit(self, world_size: int, now: datetime) -> "Job":
@@ -209,6 +212,10 @@ class Job:
     def reached(self) -> "Job":
         """Return the job as it is once its attempt is there again."""
         return replace(self, unreachable_since=None)
+
+    def wait_because(self, reason: str) -> "Job":
+        """Return a job that waits with the reason why."""
+        return replace(self, queue_reason=reason) if self.status is JobStatus.QUEUED else self
 
     def make_way(self) -> "Job":
         """Return the job as it is once its run is asked to save a checkpoint and to end this attempt."""

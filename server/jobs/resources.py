@@ -1,6 +1,6 @@
 """What the cluster says: what its nodes have, who holds it, and how a submission fares."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -37,6 +37,6 @@ class Node:
     held: Mapping[str, Resources] = field(default_factory=dict)
     """What the workers of each submission hold here; what others hold is under the empty name."""
 
-    def free(self, without: str | None = None) -> Resources:
-        """Return what nobody holds, or would hold if the submission `without` had ended."""
-        return self.total - sum((each for name, each in self.held.items() if name != without), Resources())
+    def free(self, without: Collection[str] = ()) -> Resources:
+        """Return what nobody holds, or would hold if the submissions `without` had ended."""
+        return self.total - sum((each for name, each in self.held.items() if name not in without), Resources())

@@ -79,6 +79,7 @@ jobs = Table(
     Column("owner", String(100), nullable=False, server_default="admin"),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("queued_at", UtcDateTime),
+    Column("queue_reason", Text),
     Column("parent", Text),
     Column("parent_step", Integer),
     Column("spec", JSON, nullable=False),

@@ -1,0 +1,137 @@
+"""Jobs, the verbs and the queue against a cluster that does as it likes: what must hold after every event."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from server.errors import TransitionError
+from server.jobs import verbs
+from server.jobs.job import Job
+from server.jobs.queue import Action, Facts, decide, reasons
+from server.jobs.resources import Node, Run, Submission
+from server.jobs.status import JobStatus
+from tests.serving import TINY, status
+from workers.contract.documents import parse_spec
+from workers.contract.records import RECORD
+from workers.planning.size import Resources
+
+CPUS = 4
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+INDEX = st.integers(0, 99)
+
+
+class Course(RuleBasedStateMachine):
+    """A server, reduced to its decisions, and a cluster of one node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: dict[str, Job] = {}
+        self.runs: dict[str, int] = {}  # the CPUs of each submission that is on the cluster
+        self.begun: set[str] = set()
+        self.now = NOW
+
+    def _put(self, job: Job) -> None:
+        before = self.jobs[job.id].status
+        assert job.status is before or before.may_become(job.status), f"{before} became {job.status}"
+        self.jobs[job.id] = job
+
+    def _pick(self, index: int) -> Job:
+        return list(self.jobs.values())[index % len(self.jobs)]
+
+    @rule(cpus=st.integers(1, CPUS), priority=st.integers(-3, 3))
+    def submit(self, cpus: int, priority: int) -> None:
+        name = f"{len(self.jobs):03}"
+        spec = parse_spec(TINY | {"parallel": {"workers": 1, "cpus_per_worker": cpus}})
+        self.jobs[name] = Job(id=name, name=name, total_steps=20, created_at=self.now, priority=priority, spec=spec)
+
+    @precondition(lambda self: self.jobs)
+    @rule(index=INDEX, verb=st.sampled_from(["pause", "resume", "cancel", "retry", "checkpoint"]))
+    def ask(self, index: int, verb: str) -> None:
+        job = self._pick(index)
+        asked: Any = getattr(verbs, verb)
+        with suppress(TransitionError):
+            self._put(asked(job) if verb == "checkpoint" else asked(job, self.now))
+
+    @precondition(lambda self: self.jobs)
+    @rule(index=INDEX, said=st.sampled_from(["RUNNING", "PAUSED", "CANCELLED", "FAILED", "SUCCEEDED", "INTERRUPTED"]))
+    def report(self, index: int, said: str) -> None:
+        """A run says something, be it sensible or not, and be it thought to have ended."""
+        job = self._pick(index)
+        if job.submission_id in self.begun:
+            after = job.after(RECORD.validate_python(status(1, said, attempt=job.attempt)))
+            assert after == job or job.status not in {JobStatus.QUEUED, JobStatus.PAUSED}
+            self._put(after)
+
+    @precondition(lambda self: self.runs)
+    @rule(index=INDEX)
+    def end(self, index: int) -> None:
+        """A submission ends, whatever it has said."""
+        self.runs.pop(list(self.runs)[index % len(self.runs)])
+
+    @rule(minutes=st.integers(0, 100))
+    def pass_time(self, minutes: int) -> None:
+        self.now += timedelta(minutes=minutes)
+
+    @rule()
+    def turn(self) -> None:
+        facts = self._facts()
+        decisions = decide(facts)
+        for decision in decisions:
+            self._carry_out(decision.action, self.jobs[decision.job.id], decision.world_size)
+        starting = {each.job.id for each in decisions if each.action is Action.ADMIT}
+        waiting = {job.id for job in facts.jobs if job.status is JobStatus.QUEUED}
+        assert waiting == starting | reasons(facts).keys(), "a job neither starts nor says why it waits"
+
+    def _carry_out(self, action: Action, job: Job, workers: int) -> None:
+        match action:
+            case Action.ADMIT:
+                self._put(job.admit(workers, self.now))
+                self._submit(self.jobs[job.id])
+            case Action.SUBMIT:
+                self._submit(job)
+            case Action.SETTLE:
+                self._put(job.settle(self.now, "unheard"))
+            case Action.KILL:
+                self.runs.pop(job.submission_id)
+            case _:
+                raise AssertionError(action)
+
+    def _submit(self, job: Job) -> None:
+        assert job.submission_id not in self.begun, "started twice"
+        self.begun.add(job.submission_id)
+        self.runs[job.submission_id] = job.valid_spec.parallel.cpus_per_worker
+
+    def _facts(self) -> Facts:
+        unfinished = [job for job in self.jobs.values() if not job.status.is_terminal]
+        active = [job for job in unfinished if job.status.is_active]
+        known = {job.id: Submission(self._run_of(job.submission_id)) for job in active}
+        held = {name: Resources(cpus) for name, cpus in self.runs.items()}
+        waited = {job.submission_id: timedelta(days=1) for job in active if job.is_ending}
+        return Facts(unfinished, known, [Node(Resources(CPUS), held)], self.now, waited)
+
+    def _run_of(self, submission_id: str) -> Run:
+        if submission_id in self.runs:
+            return Run.RUNNING
+        return Run.ENDED if submission_id in self.begun else Run.UNKNOWN
+
+    @invariant()
+    def no_more_is_given_than_there_is(self) -> None:
+        assert sum(self.runs.values()) <= CPUS
+
+    def teardown(self) -> None:
+        """Where nothing new comes, every job ends or stays paused: none is forgotten, and none starves."""
+        for _ in range(4 * len(self.jobs) + 4):
+            self.turn()
+            for job in self.jobs.values():
+                if job.submission_id in self.runs:
+                    self._put(job.after(RECORD.validate_python(status(1, "SUCCEEDED", attempt=job.attempt))))
+            self.runs.clear()
+        assert all(job.status.is_terminal or job.status is JobStatus.PAUSED for job in self.jobs.values())
+
+
+Course.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestWhateverHappensNoJobIsLostStartedTwiceOrLeftWaiting = Course.TestCase
