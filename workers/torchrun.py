@@ -13,13 +13,17 @@ def main(command_line: Sequence[str]) -> int:
     """Train on as many ranks as the first argument says, with the others as arguments; return the exit code."""
     workers, *arguments = command_line
     # The -- keeps torchrun from reading --run as the beginning of an option of its own.
-    options = ["--standalone", "--nproc-per-node", workers, "-m", "--", "workers.train", *arguments]
+    where = ["--rdzv-backend", "loopback", "--rdzv-endpoint", "127.0.0.1"]
+    options = [*where, "--nproc-per-node", workers, "-m", "--", "workers.train", *arguments]
     try:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import main as torchrun
+
+        from .loopback import offer
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    offer()
     try:
         torchrun(options)
     except SignalException as told:
