@@ -46,6 +46,7 @@ class Scheduler:
         self._submitting_since: dict[str, float] = {}
         self._patience, self._silence = Patience(), Patience()
         self._heard: set[str] = set()
+        self._heard_at = float("-inf")
         self._decided: set[tuple[str, Action]] = set()
         self._failing: dict[str, str] = {}
         self.obstacle: str | None = "the scheduler has not asked the cluster yet"
@@ -60,6 +61,7 @@ class Scheduler:
     def hear(self, job_id: str) -> None:
         """Take note that the current attempt of a job has said something."""
         self._heard.add(job_id)
+        self._heard_at = time.monotonic()
 
     def stop(self) -> None:
         """Take no further turn."""
@@ -100,7 +102,8 @@ class Scheduler:
 
     def _ensure(self) -> None:
         try:
-            self._cluster.ensure()
+            is_heard = time.monotonic() - self._heard_at < SILENT.total_seconds()
+            self._cluster.ensure(runs_are_heard=is_heard)
         except ClusterUnreachableError:
             self._submitting_since.clear()  # patience is measured with a cluster that answers
             raise

@@ -39,7 +39,8 @@ ADAPTED = [True, False, True]
 class Nowhere:
     """A cluster that nobody can reach: jobs wait, and whatever runs pushes by itself."""
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool) -> None:
+        del runs_are_heard
         raise ClusterUnreachableError("there is no cluster in this test")
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
@@ -64,7 +65,7 @@ class Nowhere:
 class Idle(Nowhere):
     """A cluster that says what it has, and with which the connection breaks off when it is given something to do."""
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool) -> None:
         pass
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:

@@ -23,7 +23,7 @@ class ExistingCluster(RayJobs):
         self._client = httpx.Client(timeout=10.0, trust_env=False)
         super().__init__(self._client, url.rstrip("/"), token)
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool = False) -> None:  # noqa: ARG002 -- it is never restarted from here
         """Return if the cluster answers and a node is alive. Otherwise it is waited for: it is not ours to restart.
 
         Raises:

@@ -16,7 +16,7 @@ from .ray_jobs import RayJobs
 ANSWER_S = 10.0
 """How long a request to the cluster may take."""
 SILENCE = timedelta(minutes=5)
-"""A cluster that has not answered for so long is lost, and is started again."""
+"""A cluster that has not answered for so long, and of which no run is heard, is lost, and is started again."""
 NO_NODE = timedelta(seconds=30)
 """So is one that has been ready and answers that it has no living node, of which Ray makes no new one."""
 AGAIN = timedelta(seconds=10)
@@ -31,8 +31,11 @@ class LocalCluster:
         self._patience = Patience()
         self._http = httpx.Client(timeout=ANSWER_S, trust_env=False)
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool = False) -> None:
         """Start the cluster if it is not running.
+
+        Args:
+            runs_are_heard: the head may then be silent without end: a busy machine is no reason to end runs.
 
         Raises:
             ClusterUnreachableError: it is not ready to take jobs, with the reason.
@@ -45,7 +48,7 @@ class LocalCluster:
         except NoNodeError as error:
             raise self._wait(state, error.detail, NO_NODE if state.was_ready else SILENCE) from error
         except ClusterUnreachableError as error:
-            raise self._wait(state, error.detail, SILENCE) from error
+            raise self._wait(state, error.detail, None if runs_are_heard else SILENCE) from error
         self._patience.look([])
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
@@ -102,7 +105,7 @@ class LocalCluster:
             head.check(f"{state.agent}/api/local_raylet_healthz")
             self.process.mark_ready(state)
 
-    def _wait(self, state: ClusterState, reason: str, limit: timedelta) -> ClusterUnreachableError:
+    def _wait(self, state: ClusterState, reason: str, limit: timedelta | None) -> ClusterUnreachableError:
         """Return what to say while the cluster is waited for. Once that has taken too long, end it: it is lost."""
         if suspended := self.process.suspended():
             pids = ", ".join(str(process.pid) for process in suspended)
@@ -110,7 +113,8 @@ class LocalCluster:
                 f"the local Ray cluster does not work while processes of it are stopped: {pids}; continue them with "
                 f"kill -CONT, or end them"
             )
-        if self._patience.look([state.started])[state.started] < limit:
+        waited = self._patience.look([state.started] if limit is not None else [])
+        if limit is None or waited[state.started] < limit:
             return ClusterUnreachableError(f"the local Ray cluster is not ready: {reason}")
         said = "" if state.was_ready else f"; it said last:\n{self.process.log_tail()}"
         self.process.stop()

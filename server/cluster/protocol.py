@@ -10,8 +10,12 @@ from server.jobs.resources import Node, Submission
 class Cluster(Protocol):
     """What the scheduler asks of a cluster. Every method may raise ClusterUnreachableError."""
 
-    def ensure(self) -> None:
-        """Start the cluster if that is the server's task, and return once it can take jobs."""
+    def ensure(self, *, runs_are_heard: bool) -> None:
+        """Start the cluster if that is the server's task, and return once it can take jobs.
+
+        Args:
+            runs_are_heard: whether a run on it has said something lately, so that it lives even where it is silent.
+        """
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         """Return the nodes on which workers can be started, and what these submissions and others hold of them."""

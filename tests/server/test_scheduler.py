@@ -169,7 +169,8 @@ def test_while_nobody_reaches_the_cluster_no_job_changes(tmp_path: Path, state: 
 class Confused(Nowhere):
     """A cluster that fails in a way that nobody has thought of."""
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool) -> None:
+        del runs_are_heard
         raise LookupError("data")
 
 
@@ -190,7 +191,7 @@ class Vague(Nowhere):
 
     says = Run.UNCLEAR
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool) -> None:
         pass
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
@@ -238,6 +239,27 @@ def test_a_run_that_falls_silent_is_called_unreachable_until_it_is_heard_again(
     house.records.ingest(job.id, [], attempt=1)
     scheduler.turn()
     assert house.store.get(job.id).unreachable_since is None
+    house.database.close()
+
+
+class Listening(Nowhere):
+    """A cluster that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told = list[bool]()
+
+    def ensure(self, *, runs_are_heard: bool) -> None:
+        self.told.append(runs_are_heard)
+        super().ensure(runs_are_heard=runs_are_heard)
+
+
+def test_a_cluster_that_does_not_answer_is_told_whether_its_runs_do(tmp_path: Path) -> None:
+    house = House(tmp_path, cluster := Listening())
+    scheduler = house.program(SUCCEEDS)
+    scheduler.turn()
+    scheduler.hear(house.running().id)
+    scheduler.turn()
+    assert cluster.told == [False, True]
     house.database.close()
 
 
@@ -305,7 +327,7 @@ def test_a_submission_whose_answer_is_lost_is_looked_up_and_runs_once(tmp_path: 
 class Stubborn(Nowhere):
     """A cluster that says of every submission that it runs, and ends none."""
 
-    def ensure(self) -> None:
+    def ensure(self, *, runs_are_heard: bool) -> None:
         pass
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:

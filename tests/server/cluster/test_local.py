@@ -1,6 +1,8 @@
+import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from server.cluster import local, process
+from server.cluster.identity import start_of
 from server.cluster.local import LocalCluster
 from server.errors import ClusterUnreachableError
 from server.jobs.resources import Run
@@ -187,6 +190,25 @@ def test_a_cluster_that_somebody_has_stopped_is_waited_for_without_end(
     assert f"processes of it are stopped: {stopped[0].pid};" in said
     assert cluster.process.find() == state
     wait_until_ready(cluster)
+
+
+def test_a_cluster_that_falls_silent_is_not_ended_while_its_runs_are_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SILENCE", timedelta())
+    cluster = LocalCluster(tmp_path)
+    with subprocess.Popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as head:
+        ports = {"dashboard_port": 9, "agent_port": 9, "was_ready": True}
+        state = {"pid": head.pid, "started": start_of(head.pid)} | ports
+        (tmp_path / "cluster.json").write_text(json.dumps(state))
+        with pytest.raises(ClusterUnreachableError, match=r"not ready: .* does not answer"):
+            cluster.ensure(runs_are_heard=True)
+        assert cluster.process.find() is not None
+        with pytest.raises(ClusterUnreachableError, match=r"is lost and is started again: .* does not answer"):
+            cluster.ensure(runs_are_heard=False)
+        assert cluster.process.find() is None
+        head.kill()
+    cluster.close()
 
 
 def test_a_cluster_that_ends_before_it_was_ready_says_why_and_is_tried_again_later(
