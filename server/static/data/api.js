@@ -29,7 +29,8 @@ const enc = encodeURIComponent;
 
 export const listJobs = (cursor = "") => json(`/jobs?limit=100${cursor && `&cursor=${enc(cursor)}`}`);
 export const readJob = (id) => json(`/jobs/${enc(id)}`);
-export const cancelJob = (id) => json(`/jobs/${enc(id)}/cancel`, { method: "POST" });
+/** Asks something of a job: pause, resume, checkpoint, cancel or retry. */
+export const askJob = (id, verb) => json(`/jobs/${enc(id)}/${verb}`, { method: "POST" });
 export const readMetrics = (id, series) => json(`/jobs/${enc(id)}/metrics?series=${series.join(",")}&buckets=2000`);
 /** The newest evaluations, checkpoints, alerts, changes of status and lines of text, and the number of the last record of all. */
 export const readRecords = (id) => json(`/jobs/${enc(id)}/records?kind=status&kind=evaluation&kind=checkpoint&kind=alert&kind=log`);

@@ -87,7 +87,7 @@ export class Run {
     if (kind === "step") this.takeStep(record);
     else if (kind === "tensors") this.takeTensors(record);
     else if (kind === "evaluation") this.takeEvaluation(record);
-    else if (kind === "status") this.refresh();
+    else if (kind === "status" || kind === "checkpoint") this.refresh();
     if (RECORDS.has(kind) && record.seq) this.records.set(record.seq, record); // the server's own words have no number
     if (this.records.size > MAX_RECORDS) this.records.delete(this.records.keys().next().value);
     this.changed();

@@ -1,7 +1,7 @@
 // The page of one job.
 
-import { useEffect, useMemo, useReducer, useRef, useState } from "../vendor/preact-hooks.js";
-import { cancelJob } from "../data/api.js";
+import { useEffect, useMemo, useReducer, useState } from "../vendor/preact-hooks.js";
+import { Actions } from "./actions.js";
 import { Chart } from "../charts/chart.js";
 import { compact, count, duration, elapsed, number, percent, when } from "../ui/formats.js";
 import { TrustRatios } from "../matrix/matrix.js";
@@ -24,29 +24,6 @@ function useRun(id) {
     };
   }, [run]);
   return run;
-}
-
-function Cancel({ run }) {
-  const dialog = useRef();
-  const [error, setError] = useState(null);
-  const cancel = async () => {
-    try {
-      await cancelJob(run.id);
-      run.refresh();
-    } catch (problem) {
-      setError(problem);
-    }
-  };
-  return html`<button type="button" class="danger" onClick=${() => dialog.current.showModal()}>Cancel job…</button>
-    ${error && html`<${Problem} error=${error} />`}
-    <dialog ref=${dialog} aria-labelledby="cancel-title" onClose=${() => dialog.current.returnValue === "cancel-job" && cancel()}>
-      <form method="dialog">
-        <h2 id="cancel-title">Cancel ${run.job.name}?</h2>
-        <p>The workers save a checkpoint and stop. Everything recorded so far is kept.</p>
-        <div class="choices"><button value="keep" autofocus>Keep running</button>
-          <button value="cancel-job" class="danger">Cancel job</button></div>
-      </form>
-    </dialog>`;
 }
 
 function Fact({ name, children }) {
@@ -89,7 +66,7 @@ function Header({ run }) {
   const { job } = run;
   return html`<section class="panel head">
     <div class="headline"><h1>${job.name}</h1><code class="dim">${job.id}</code><${Status} status=${job.status} />
-      <span class="spring"></span>${!TERMINAL.has(job.status) && html`<${Cancel} run=${run} />`}</div>
+      <span class="spring"></span><${Actions} run=${run} /></div>
     <${Progress} job=${job} />
     <${Facts} run=${run} />
     ${job.export_path && html`<${Model} job=${job} />`}
@@ -134,10 +111,12 @@ const WAITING = {
   QUEUED: "The job is waiting for free processors.",
   STARTING: "The workers are starting and preparing the text.",
   RUNNING: "The workers are computing the first step.",
+  PAUSED: "The job is paused and goes on when it is resumed.",
 };
 
 function Waiting({ job }) {
-  return html`<section class="panel waiting dim">${WAITING[job.status] ?? "The job recorded no steps."}</section>`;
+  const why = job.queue_reason ? `The job is waiting: ${job.queue_reason}.` : WAITING[job.status];
+  return html`<section class="panel waiting dim">${why ?? "The job recorded no steps."}</section>`;
 }
 
 const LINKS = { live: "live", reconnecting: "reconnecting…", ended: "ended", connecting: "connecting…" };

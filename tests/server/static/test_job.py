@@ -153,3 +153,31 @@ def test_the_path_of_a_checkpoint_is_shown_until_it_is_removed(
     expect(paths).to_have_text(["checkpoints/20", "checkpoints/10"])
     shared.push(job_id, [writer.checkpoint(30, kept=[20, 30])])
     expect(paths).to_have_text(["checkpoints/30", "checkpoints/20", "removed since then"])
+
+
+def test_a_job_is_paused_resumed_saved_cancelled_and_retried_by_buttons(page: Page, shared: Served) -> None:
+    job_id = shared.submit()["id"]
+    open_job(shared, page, job_id)
+    state = page.locator(".headline .status")
+
+    def press(name: str) -> None:
+        page.get_by_role("button", name=name, exact=True).click()
+
+    press("Pause")
+    expect(state).to_have_text("paused")
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    press("Resume")
+    expect(state).to_have_text("queued")
+    writer = Writer()
+    shared.push(job_id, [*writer.begin(), *writer.steps(1, 3)])
+    press("Save checkpoint")
+    expect(page.get_by_role("button", name="Saving…")).to_be_disabled()
+    shared.push(job_id, [writer.checkpoint(3)])
+    expect(page.get_by_role("button", name="Save checkpoint")).to_be_enabled()
+    shared.push(job_id, [writer.end("FAILED", error="no disk")])
+    expect(page.get_by_role("alert")).to_have_text("no disk")
+    expect(page.locator(".link")).to_have_text("ended")
+    press("Retry")
+    expect(state).to_have_text("queued")
+    expect(page.locator(".link")).to_have_text("live")
+    expect(page.locator(".error")).to_have_count(0)

@@ -61,6 +61,14 @@ def test_the_list_follows_its_jobs_without_a_reload(empty: Page, served: Served)
     expect(empty).to_have_url(f"{served.url}/jobs/{job_id}")
 
 
+def test_a_job_that_is_deleted_leaves_the_list(empty: Page, served: Served) -> None:
+    job_id = served.submit(name="austen")["id"]
+    expect(empty.get_by_role("row").filter(has_text="austen")).to_be_visible()
+    served.http.post(f"/v1/jobs/{job_id}/pause").raise_for_status()
+    served.http.delete(f"/v1/jobs/{job_id}").raise_for_status()
+    expect(empty.get_by_role("heading", name="No jobs yet")).to_be_visible()
+
+
 def test_older_jobs_come_on_demand(empty: Page, served: Served) -> None:
     for number in range(101):
         served.submit(name=f"job-{number}")
