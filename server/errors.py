@@ -132,6 +132,13 @@ class DatabaseError(ServerError):
     retry_after_s = 5
 
 
+class TooManyStreamsError(ServerError):
+    """The server has as many streams as it can have."""
+
+    status = 503
+    retry_after_s = 30
+
+
 class NotReadyError(ServerError):
     """The server cannot start jobs now."""
 

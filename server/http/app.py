@@ -34,6 +34,7 @@ from .access.names import LoopbackNames
 from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
+from .feed import Feed
 from .parameters import check_query
 from .problems import install
 from .routes import administration, checkpoints, docs, events, exports, jobs, metrics, pages, queue, submission, verbs
@@ -61,7 +62,8 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        bell = Bell()
+        feed = Feed(store, records)
+        bell = Bell(feed.forget)
         store.on_change = records.on_change = bell.ring
         folders = RunFolders(settings, store, records)
         scheduler = Scheduler(store, cluster, folders, rules=Rules(settings.priority_per_hour, settings.jobs_per_owner))
@@ -78,6 +80,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
             folders,
             scheduler,
             bell,
+            feed,
             Reach(settings),
         )
         await asyncio.to_thread(folders.discard_unstored)

@@ -20,6 +20,7 @@ from server.storage.tokens import Tokens
 
 from .access.login import Login
 from .bell import Bell
+from .feed import Feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Server:
     folders: RunFolders
     scheduler: Scheduler
     bell: Bell
+    feed: Feed
     reach: Reach
 
 

@@ -29,6 +29,7 @@ from .app import create_app
 from .context import Server
 
 _STREAMS_S = 3
+_STALLED_S = 60
 _CHECK = "check-of-bigbatch-serve"
 FAILED, BAD_USAGE = 1, 2
 
@@ -139,6 +140,7 @@ class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvic
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            self._drop_stalled()
             settings = self._settings
             found = {"url": settings.url, "pid": os.getpid()}
             if settings.tls_cert is not None:
@@ -156,6 +158,11 @@ class _Server(uvicorn.Server):  # type: ignore[misc] # mypy is told to skip uvic
         if not sys.stdout.isatty():
             text += f"\nA link that logs a browser in: bigbatch token link --home {settings.home}"
         print(json.dumps(told) if self._as_json else text, flush=True)  # noqa: T201
+
+    def _drop_stalled(self) -> None:
+        """Have the kernel end connections that take nothing for long; it hands this on to each that is accepted."""
+        for listening in (each for server in self.servers for each in server.sockets):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _STALLED_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._settings.server_file.unlink(missing_ok=True)

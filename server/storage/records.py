@@ -84,12 +84,22 @@ class Records:
         command = Command.STOP if after.status.is_terminal else after.command
         return PushReply(acknowledged=last, command=command, request=after.checkpoint_requests)
 
-    def read_after(self, job_id: str, after: int, limit: int) -> NextRecords:
-        """Read at most `limit` records after number `after`, and the job, from one snapshot."""
+    def read_after(self, job_id: str, after: int, limit: int, most_bytes: int | None = None) -> NextRecords:
+        """Read at most `limit` records after number `after`, and the job, from one snapshot.
+
+        No record is read once those before it have `most_bytes` together. A record is never divided, so one alone may
+        have more.
+        """
         query = select(records).where(records.c.job_id == job_id, records.c.seq > after)
+        found, size, is_all = list[dict[str, Any]](), 0, True
         with self._database.read() as db:
-            found = [_whole(row) for row in db.execute(query.order_by(records.c.seq).limit(limit)).mappings()]
-            return NextRecords(read_job(db, job_id), found, is_all=len(found) < limit)
+            for row in db.execute(query.order_by(records.c.seq).limit(limit + 1)).mappings():
+                if len(found) == limit or (most_bytes is not None and size >= most_bytes):
+                    is_all = False
+                    break
+                found.append(_whole(row))
+                size += _size_of(found[-1])
+            return NextRecords(read_job(db, job_id), found, is_all)
 
     def newest(self, job_id: str, kinds: Sequence[str], limit: int) -> Newest:
         """Read the last records of some kinds, and the number of the last record of any kind."""
@@ -183,6 +193,14 @@ def _row(record: Record, after: Job, sets: _Sets) -> dict[str, Any]:
                 row["tensor_set"] = data["set"] = tensors.set
                 data |= quantiles(record.trust_ratio or b"", tensors.adapted)
     return row
+
+
+def _size_of(record: dict[str, Any]) -> int:
+    """Return about how many bytes a record has: those of its texts, names and vectors, and a few for each number."""
+    return sum(_FIELD_BYTES + (len(value) if isinstance(value, str) else len(repr(value))) for value in record.values())
+
+
+_FIELD_BYTES = 20
 
 
 def _whole(row: RowMapping) -> dict[str, Any]:

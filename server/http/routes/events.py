@@ -7,22 +7,20 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from fastapi.encoders import jsonable_encoder
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from server.errors import JobNotFoundError, ParameterError, RecordError, ServerError
+from server.errors import ParameterError, RecordError, ServerError
 from server.http.bell import Listener
 from server.http.bodies import read_body
 from server.http.context import NamedJob, Server, ServerParts
-from server.jobs.job import Job
+from server.http.feed import event
 from server.jobs.status import JobStatus
 from workers.contract.fields import MOST
 from workers.contract.problems import explain
 from workers.contract.push import Push, PushReply
-from workers.contract.records import RunStatus
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -31,8 +29,6 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_STREAM: {}}}
 _PUSH = {"schema": {"$ref": "#/components/schemas/Push"}}
 _BODY = {"requestBody": {"required": True, "content": {"application/json": _PUSH}}}
 _KEEP_ALIVE_S = 15.0
-_BATCH = 500
-_OVERVIEW_S = 0.25
 
 
 @router.post("/jobs/{job_id}/events", openapi_extra=_BODY)
@@ -77,6 +73,7 @@ async def watch(
     itself. When the job is over and everything was sent, or it is deleted, `event: end` closes the stream: do not
     connect again.
     """
+    server.bell.check_room()
     return _stream(_job_events(server, job.id, max(last_event_id, after)))
 
 
@@ -86,6 +83,7 @@ async def watch_all(server: ServerParts) -> StreamingResponse:
 
     One that is deleted is named by `event: deleted`.
     """
+    server.bell.check_room()
     return _stream(_overview(server))
 
 
@@ -99,22 +97,17 @@ async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[b
     with server.bell.listen(job_id) as listener:
         while not server.bell.is_closed:
             listener.take()
-            try:
-                read = await run_in_threadpool(server.records.read_after, job_id, sent, _BATCH)
-            except JobNotFoundError:  # it was deleted
-                yield _event("end", {"status": None})
-                return
-            if read.records:
-                yield b"".join(_event(record["kind"], record, record["seq"]) for record in read.records)
-                sent = read.records[-1]["seq"]
-                told = _last_status(read.records) or told
-            if not read.is_all:
+            page = await server.feed.page(job_id, sent)
+            for piece in page.pieces():
+                yield piece
+            sent, told = page.last, page.told or told
+            if not page.is_all:
                 continue
-            if told is not read.job.status:
-                told = read.job.status
-                yield _event("status", _status_of(read.job))
-            if told.is_terminal:
-                yield _event("end", {"status": told})
+            if page.status is not None and told is not page.status:
+                told = page.status
+                yield page.status_event
+            if page.status is None or page.status.is_terminal:  # it was deleted, or it is over
+                yield event("end", {"status": page.status})
                 return
             async for comment in _heartbeat(listener):
                 yield comment
@@ -127,39 +120,16 @@ async def _overview(server: Server) -> AsyncIterator[bytes]:
             async for comment in _heartbeat(listener):
                 yield comment
             for job_id in listener.take():
-                try:
-                    job = await run_in_threadpool(server.store.get, job_id)
-                except JobNotFoundError:
-                    yield _event("deleted", {"id": job_id})
-                else:
-                    yield _event("job", jsonable_encoder(job))
-            await asyncio.sleep(_OVERVIEW_S)
+                yield await server.feed.job(job_id)
 
 
 async def _heartbeat(listener: Listener) -> AsyncIterator[bytes]:
     """Wait for a change; yield a comment after each long silence, so that the stream is not taken for dead."""
     while True:
         try:
-            await asyncio.wait_for(listener.wait(), _KEEP_ALIVE_S)
+            async with asyncio.timeout(_KEEP_ALIVE_S):
+                await listener.wait()
         except TimeoutError:
             yield KEEPALIVE_COMMENT
         else:
             return
-
-
-def _event(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
-    text = json.dumps(data, separators=(",", ":"))
-    return format_sse_event(data_str=text, event=name, id=None if number is None else str(number))
-
-
-def _status_of(job: Job) -> dict[str, Any]:
-    names = ("status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
-    told: dict[str, Any] = jsonable_encoder({name: getattr(job, name) for name in names})
-    return {"kind": "status"} | told
-
-
-def _last_status(records: list[dict[str, Any]]) -> JobStatus | None:
-    """Return the last one that is a job's: an attempt that was interrupted, or is to pause, has to end first."""
-    statuses = [record["status"] for record in records if record["kind"] == "status"]
-    of_jobs = [status for status in statuses if status not in {RunStatus.INTERRUPTED, RunStatus.PAUSED}]
-    return JobStatus(of_jobs[-1]) if of_jobs else None

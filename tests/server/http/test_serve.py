@@ -22,7 +22,7 @@ from server.http.serve import serve
 from server.settings import Settings
 from server.storage.database import Database
 from tests.certificates import make_certificate
-from tests.serving import TINY, free_port
+from tests.serving import TINY, free_port, status
 from tests.workers.object_store import serving as serving_s3
 from workers.contract.records import RunStatus, StatusRecord
 from workers.contract.run.folder import RunFolder
@@ -247,3 +247,44 @@ def _push_one(folder: RunFolder) -> None:
     reporter = Reporter(folder, attempt=1)
     reporter.emit(StatusRecord(seq=0, time=datetime.now(UTC), status=RunStatus.RUNNING, attempt=1, world_size=1))
     reporter.close()
+
+
+def test_a_reader_that_takes_nothing_is_dropped_and_what_it_did_not_take_is_there_for_the_next(tmp_path: Path) -> None:
+    port = free_port()
+    settings = Settings(tmp_path, port=port, ray_address="http://127.0.0.1:9")
+    code = (
+        "import sys; from pathlib import Path; from server.http import serve; from server.settings import Settings; "
+        f"serve._STALLED_S = 2; sys.exit(serve.serve(Settings(Path({str(tmp_path)!r}), port={port}, "
+        "ray_address='http://127.0.0.1:9')))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        _wait_for(settings.server_file)
+        admin = {"Authorization": f"Bearer {settings.admin_token.read_text().strip()}"}
+        with httpx.Client(base_url=settings.url, trust_env=False, headers=admin, timeout=60) as http:
+            job_id = http.post("/v1/jobs", json=TINY).raise_for_status().json()["id"]
+            control = json.loads((settings.run_folder(job_id) / "control.json").read_text())
+            when = {"kind": "log", "time": "2026-01-31T12:00:00Z"}
+            lines = [when | {"seq": number, "text": "x" * 500_000} for number in range(1, 41)]
+            worker = {"Authorization": f"Bearer {control['token']}"}
+            for line in lines:
+                http.post(control["url"], json={"records": [line]}, headers=worker).raise_for_status()
+            path = f"/v1/jobs/{job_id}/events"
+            with socket.create_connection(("127.0.0.1", port)) as stalled:
+                stalled.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{_header(admin)}\r\n\r\n".encode())
+                stalled.recv(1)
+                ours = stalled.getsockname()[1]
+                _wait_until_gone(server.pid, ours)
+            http.post(control["url"], json={"records": [status(41, "SUCCEEDED")]}, headers=worker).raise_for_status()
+            assert http.get(path).text.count("event: log") == 40
+        server.terminate()
+
+
+def _header(headers: dict[str, str]) -> str:
+    return "\r\n".join(f"{name}: {value}" for name, value in headers.items())
+
+
+def _wait_until_gone(pid: int, port: int) -> None:
+    deadline = time.monotonic() + 60
+    while any(each.raddr and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

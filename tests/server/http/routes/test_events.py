@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from server.client.events import Event, parse_events
+from server.http import bell
 from server.http.routes import events as events_route
 from tests.serving import Served, run_records, serving, status, step, tensors, unpacked
 
@@ -214,3 +215,32 @@ def test_text_is_not_taken_for_a_number_or_a_switch_and_the_field_is_named_as_th
 def test_an_attempt_in_text_is_refused(served: Served) -> None:
     answer = _push(served, served.submit()["id"], attempt="1", records=[])
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "attempt")
+
+
+def test_long_records_arrive_whole_and_in_order_over_many_pages(served: Served) -> None:
+    job_id = served.submit()["id"]
+    lines = [str(number) + "x" * 100_000 for number in range(2, 20)]
+    served.push(job_id, [status(1, "RUNNING")])
+    for number, line in enumerate(lines, start=2):
+        when = {"seq": number, "time": "2026-01-31T12:00:00Z"}
+        served.push(job_id, [{"kind": "log", "text": line} | when])
+    served.push(job_id, [status(20, "SUCCEEDED")])
+    events = _all(served, job_id)
+    assert [event.data["text"] for event in events if event.name == "log"] == lines
+    assert events[-1].name == "end"
+
+
+def test_one_stream_more_than_a_server_can_have_is_refused_until_one_ends(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bell, "MOST_STREAMS", 1)
+    job_id = served.submit()["id"]
+    with _watch(served, f"/v1/jobs/{job_id}/events") as events:
+        next(events)
+        for path in ("/v1/events", f"/v1/jobs/{job_id}/events"):
+            answer = served.http.get(path)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+            assert "1 streams are open" in answer.json()["detail"]
+        served.push(job_id, run_records(1))
+        list(events)
+    assert _all(served, job_id)[-1].name == "end"
