@@ -5,14 +5,16 @@ import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from server.errors import BodyTooLargeError, LateRequestError, MediaTypeError, ParameterError
-from workers.contract.documents import read_document, read_json_document
+from workers.contract.documents import MOST_LEVELS, read_document, read_json_document
 from workers.contract.problems import Problem, SpecError, explain
 
 Model = TypeVar("Model", bound=BaseModel)
 LIMIT_BYTES = 2**20
+_YAML_CHARACTERS, _YAML_NODES = 2**18, 10_000  # read in about a second; JSON is read a hundred times faster
 BODY_S = 30.0
 """How long a body may take to arrive."""
 _JSON = frozenset({"application/json", ""})
@@ -51,12 +53,22 @@ async def read_job_document(request: Request) -> Any:
     media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media not in _JSON | _YAML:
         raise MediaTypeError(f"the Content-Type {media!r} is not supported; send application/json or application/yaml")
-    body = await read_body(request)
+    # In a thread: a second of reading YAML must not hold up every other request.
+    return await run_in_threadpool(_parsed, await read_body(request), media)
+
+
+def _parsed(body: bytes, media: str) -> Any:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _unusable(f"is not UTF-8: byte {error.start:,} is {body[error.start]:#04x}", "send it as UTF-8") from None
-    document = read_json_document(text) if media in _JSON else read_document(text)
+    if media in _JSON:
+        document = read_json_document(text)
+    elif len(text) > _YAML_CHARACTERS:
+        raise _unusable(f"has more than {_YAML_CHARACTERS:,} characters, too many for YAML", "send it as JSON")
+    else:
+        document = read_document(text, most_nodes=_YAML_NODES)
+    _check_depth(document)
     _check_can_be_answered(document)
     return document
 
@@ -75,6 +87,19 @@ async def read_model(request: Request, model: type[Model]) -> Model:
     except ValidationError as error:
         problems = explain(error, model).problems
     raise ParameterError("; ".join(map(str, problems)), problems)
+
+
+def _check_depth(document: Any) -> None:
+    """Refuse what is nested deeper than any job, and NUL characters, which not every database can store."""
+    rest = [(document, 1)]
+    while rest:
+        value, depth = rest.pop()
+        if isinstance(value, str) and "\0" in value:
+            raise _unusable("has a NUL character", "remove the character")
+        parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if parts and depth >= MOST_LEVELS:
+            raise _unusable(f"is nested deeper than {MOST_LEVELS} levels", "write a job as the examples do")
+        rest.extend((part, depth + 1) for part in parts)
 
 
 def _check_can_be_answered(document: Any) -> None:

@@ -36,14 +36,18 @@ def read_spec(text: str) -> JobSpec:
     return parse_spec(read_document(text))
 
 
-def read_document(text: str) -> Any:
+def read_document(text: str, most_nodes: int | None = None) -> Any:
     """Read YAML (or JSON) without anchors, which could make a small text expand without bound.
 
+    Args:
+        text: the document.
+        most_nodes: how many mappings, lists and values it may have, each of which takes about 100 µs to read.
+
     Raises:
-        SpecError: the text is not YAML; the problem names line and column.
+        SpecError: the text is not YAML, or has too many parts or levels; the problem names line and column.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+        return _Loader(text, most_nodes).get_single_data()
     except yaml.MarkedYAMLError as error:
         where = _place(error.problem_mark)
         if isinstance(error, _RepeatedKeyError):
@@ -160,13 +164,35 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
+MOST_LEVELS = 100
+"""How deep a document may be nested; a job has six levels."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and repeated keys, and says where a value cannot be read."""
+    """SafeLoader that refuses aliases, repeated keys and huge documents, and says where a value cannot be read."""
+
+    def __init__(self, text: str, most_nodes: int | None = None) -> None:
+        super().__init__(text)
+        self._nodes, self._depth, self._most_nodes = 0, 0, most_nodes
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        self._nodes += 1
+        if self._depth > MOST_LEVELS:
+            self._refuse(f"it is nested deeper than {MOST_LEVELS} levels")
+        if self._most_nodes is not None and self._nodes > self._most_nodes:
+            self._refuse(f"it has more than {self._most_nodes:,} values, and JSON may have more")
+        try:
+            return self._compose(parent, index)
+        finally:
+            self._depth -= 1
+
+    def _refuse(self, problem: str) -> None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+    def _compose(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
