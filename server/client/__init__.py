@@ -1,5 +1,6 @@
-"""The REST API from Python: `from server.client import Client`."""
+"""The REST API from Python: `from server.client import Client`, or `AsyncClient`."""
 
+from .asynchronous import AsyncClient
 from .client import Client
 
-__all__ = ["Client"]
+__all__ = ["AsyncClient", "Client"]

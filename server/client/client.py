@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 
+from server.settings import default_home
 from workers.contract.tls import trusting_only
 
 from .address import find_server
@@ -27,16 +28,28 @@ _DIRECTLY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]
 
 
 class Client:
-    """A server, found by its home folder unless `url` and `token` are given."""
+    """A server, found by its home folder unless `url` and `token` are given.
 
-    def __init__(self, home: Path, url: str | None = None, token: str | None = None) -> None:
-        self._home, self._given = home, (url, token)
+    Args:
+        home: the folder; by default the one that BIGBATCH_HOME names, or ~/.bigbatch.
+        url: the address of another server, or a link that `bigbatch serve` printed.
+        token: the token of that server.
+
+    Every method that asks the server raises `UnreachableError` where none answers, and `RefusedError` where it refuses.
+    """
+
+    def __init__(self, home: Path | None = None, url: str | None = None, token: str | None = None) -> None:
+        self._home, self._given = home or default_home(), (url, token)
         self._connect()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def reconnect(self) -> None:
@@ -229,7 +242,12 @@ class Client:
         except httpx.TransportError as error:
             raise UnreachableError(self.url, _reason(error)) from None
 
-    def follow(self, job_id: str, on_lost: Callable[[UnreachableError], None]) -> Iterator[Event]:
+    def metrics(self, prefix: str, series: Sequence[str] = ("loss", "lr"), buckets: int = 1000) -> JsonObject:
+        """Return series of a job's steps in so many buckets: the steps, and of each series min, max and last."""
+        query = {"series": ",".join(series), "buckets": buckets}
+        return self._request("GET", f"/v1/jobs/{self.job(prefix)['id']}/metrics", params=query)
+
+    def follow(self, job_id: str, on_lost: Callable[[UnreachableError], None] = lambda _: None) -> Iterator[Event]:
         """Yield a job's events from its first to its last, over restarts of the server.
 
         Raises:
