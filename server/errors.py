@@ -132,6 +132,12 @@ class DatabaseError(ServerError):
     retry_after_s = 5
 
 
+class BackupError(ServerError):
+    """The server's home cannot be backed up or restored like this."""
+
+    status = 409
+
+
 class TooManyStreamsError(ServerError):
     """The server has as many streams as it can have."""
 

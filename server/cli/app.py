@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import data, jobs, plan, runs, server, tokens, verbs
+from . import backup, data, jobs, plan, runs, server, tokens, verbs
 
 
 class _Commands(TyperGroup):
@@ -94,6 +94,8 @@ for command in (
     runs.export,
     runs.probe,
     tokens.audit,
+    backup.backup,
+    backup.restore,
     server.doctor,
 ):
     app.command()(command)
