@@ -1,0 +1,51 @@
+"""The API answers as its description says, whatever is sent: valid requests and invalid ones, made from it."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.serving import Served, serving
+
+CASES = int(os.environ.get("BIGBATCH_CONTRACT_CASES", "4"))
+"""Requests of each kind for each operation; by hand more, such as BIGBATCH_CONTRACT_CASES=100."""
+# Rules between fields, such as steps and batches that divide, are told by words and not by the schema.
+IGNORED = [positive_data_acceptance]
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("contract") / "home") as server:
+        yield server
+
+
+def _breaches(served: Served, operation: Any, mode: schemathesis.GenerationMode) -> list[str]:
+    headers = {"Authorization": f"Bearer {served.token}"}
+
+    @settings(max_examples=CASES, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def keeps_to_its_description(case: Any) -> None:
+        case.call_and_validate(headers=headers, timeout=20, excluded_checks=IGNORED)
+
+    try:
+        keeps_to_its_description()
+    except Exception as error:  # noqa: BLE001 -- of whatever kind, it is listed with those of the other operations
+        found = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        return [f"{operation.label}: {type(each).__name__}: {each}" for each in found]
+    return []
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
+def test_every_operation_keeps_to_its_description(contract: Served, mode: schemathesis.GenerationMode) -> None:
+    headers = {"Authorization": f"Bearer {contract.token}"}
+    schema = schemathesis.openapi.from_url(f"{contract.url}/openapi.json", headers=headers)
+    bounded = schema.exclude(method="GET", path_regex="/events$")  # a stream has no end
+    operations = [found.ok() for found in bounded.get_all_operations() if isinstance(found, Ok)]
+    assert len(operations) > 15
+    found = [breach for operation in operations for breach in _breaches(contract, operation, mode)]
+    assert found == [], "\n\n".join(found)
