@@ -49,6 +49,8 @@ class Scheduler:
         self._heard_at = float("-inf")
         self._decided: set[tuple[str, Action]] = set()
         self._failing: dict[str, str] = {}
+        self.turned_s = time.monotonic()
+        """When the last turn ended, by a clock that nobody can set; before the first one, when this was made."""
         self.obstacle: str | None = "the scheduler has not asked the cluster yet"
         """Why jobs cannot be started now; None when they can."""
         self.nodes: Sequence[Node] | None = None
@@ -73,6 +75,7 @@ class Scheduler:
         while not self._stopped:
             self._woken.clear()
             await asyncio.to_thread(self.turn)
+            self.turned_s = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), _TURN_S)
 

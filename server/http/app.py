@@ -34,6 +34,7 @@ from .access.names import LoopbackNames
 from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
+from .exposition import Exposition
 from .feed import Feed
 from .parameters import check_query
 from .problems import install
@@ -81,6 +82,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
             scheduler,
             bell,
             feed,
+            Exposition(store, scheduler, bell),
             Reach(settings),
         )
         await asyncio.to_thread(folders.discard_unstored)

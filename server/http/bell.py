@@ -65,6 +65,11 @@ class Bell:
         self._is_telling = False
         self.is_closed = False
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._listeners)
+
     def check_room(self) -> None:
         """Make sure that there may be one stream more.
 

@@ -20,6 +20,7 @@ from server.storage.tokens import Tokens
 
 from .access.login import Login
 from .bell import Bell
+from .exposition import Exposition
 from .feed import Feed
 
 
@@ -39,6 +40,7 @@ class Server:
     scheduler: Scheduler
     bell: Bell
     feed: Feed
+    exposition: Exposition
     reach: Reach
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Text, delete, insert, select, type_coerce, update
+from sqlalchemy import Connection, RowMapping, Text, delete, func, insert, select, type_coerce, update
 
 from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job, new_job_id
@@ -109,6 +109,12 @@ class Store:
         query = sorted_after(select(*_JOB_COLUMNS).where(*wanted.conditions()), sort, after).limit(limit)
         with self._database.read() as db:
             return [_job(row) for row in db.execute(query).mappings()]
+
+    def counts(self) -> dict[JobStatus, int]:
+        """Count the jobs of each status that any job has."""
+        query = select(jobs.c.status, func.count()).group_by(jobs.c.status)
+        with self._database.read() as db:
+            return {JobStatus(status): number for status, number in db.execute(query)}
 
     def unfinished(self) -> list[Job]:
         """Read the jobs that are not in a terminal state, the oldest first; what cannot be read fails for good."""

@@ -39,12 +39,19 @@ async def push(
 
     A push with a record that cannot be stored is refused with 422, and `seq` in the answer is that record's number.
     """
-    body = await read_body(request)
     try:
-        pushed = Push.model_validate_json(body)
-    except ValidationError as error:
-        raise _refusal(body, error) from None
-    return await run_in_threadpool(server.records.ingest, job_id, pushed.records, pushed.attempt)
+        body = await read_body(request)
+        try:
+            pushed = Push.model_validate_json(body)
+        except ValidationError as error:
+            raise _refusal(body, error) from None
+        reply = await run_in_threadpool(server.records.ingest, job_id, pushed.records, pushed.attempt)
+    except ServerError as error:
+        server.exposition.count_refusal(error.status)
+        raise
+    if pushed.records:
+        server.exposition.count_push(pushed.records[-1].time)
+    return reply
 
 
 def _refusal(body: bytes, error: ValidationError) -> ServerError:

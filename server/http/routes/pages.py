@@ -1,9 +1,11 @@
 """What a browser or a supervisor asks for: the dashboard, the API's description, health."""
 
 import html
+import time
 from pathlib import Path
 
 from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import HTMLResponse, Response
 
 from server.errors import NotReadyError
@@ -11,6 +13,8 @@ from server.http.context import ServerParts
 
 STATIC = Path(__file__).parents[2] / "static"
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
+_LONGEST_TURN_S = 120.0
+"""A turn asks the cluster several times, with a limit of time each."""
 router = APIRouter(include_in_schema=False)
 
 
@@ -37,6 +41,12 @@ async def log_out(request: Request, server: ServerParts) -> Response:
     return await server.login.log_out(request)
 
 
+@router.get("/metrics")
+def figures(server: ServerParts) -> Response:
+    """Answer Prometheus, which shows a token as every client does: names and losses of jobs are not for everybody."""
+    return Response(server.exposition.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Say that the server runs."""
@@ -48,6 +58,11 @@ async def healthz() -> dict[str, str]:
 def readyz(server: ServerParts) -> dict[str, str]:
     """Say that the server can store and start jobs; 503 with the reasons while it cannot."""
     obstacles = [server.database.obstacle(), server.scheduler.obstacle]
+    silence_s = time.monotonic() - server.scheduler.turned_s
+    if silence_s > _LONGEST_TURN_S:
+        obstacles.append(
+            f"the scheduler has not ended a turn for {silence_s:.0f} s: look for its last words in the log"
+        )
     if found := [obstacle for obstacle in obstacles if obstacle is not None]:
         raise NotReadyError("; ".join(found))
     return {"status": "ok"}

@@ -1,5 +1,7 @@
 import json
+import re
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -84,3 +86,24 @@ def test_a_server_whose_database_was_deleted_accepts_nothing_and_says_why(tmp_pa
         assert not served.settings.database.exists()
         kept.rename(served.settings.database)
         assert [request().status_code for request in requests] == [201, 200, 200]
+
+
+class Stuck(Idle):
+    """A cluster whose answer does not come until the test ends."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+
+    def ensure(self, *_: object, **__: object) -> None:
+        self.answers.wait()
+
+
+def test_a_server_whose_scheduler_is_stuck_is_not_ready(tmp_path: Path) -> None:
+    cluster = Stuck()
+    with serving(tmp_path, cluster) as served:
+        try:
+            served.parts.scheduler.turned_s -= 200
+            said = served.http.get("/readyz").json()["detail"]
+        finally:
+            cluster.answers.set()
+    assert re.search(r"the scheduler has not ended a turn for 2\d\d s", said)
