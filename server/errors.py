@@ -60,6 +60,12 @@ class TokenNotFoundError(ServerError):
     status = 404
 
 
+class SweepNotFoundError(ServerError):
+    """There is no such sweep."""
+
+    status = 404
+
+
 class ExportNotFoundError(ServerError):
     """The job has no finished export."""
 

@@ -79,6 +79,7 @@ for command in (
     jobs.submit,
     plan.plan,
     jobs.clone,
+    jobs.sweep,
     jobs.jobs,
     jobs.show,
     jobs.watch,

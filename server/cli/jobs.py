@@ -1,5 +1,6 @@
 """The commands about jobs of a server: submit, clone, jobs, show, watch."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +42,35 @@ def submit(
             _show_plan(client.plan(document), as_json=as_json)
             return
         _tell(client, client.submit(document), watch=watch, as_json=as_json)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A job with a grid or a list of variants.")],
+    *,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit a job in many variants: the file has `job`, and `grid` or `list` with fields that differ.
+
+    Example: bigbatch sweep rates.yaml
+    """
+    from workers.contract.documents import read_file, resolve_paths
+    from workers.contract.problems import counted
+
+    from .tables import jobs_table, print_json, screen
+
+    document = read_file(file)
+    if isinstance(document, dict) and "job" in document:
+        document["job"] = resolve_paths(document["job"], file.absolute().parent)
+    with connected(home, url, token) as client:
+        made = client.submit_sweep(document)
+    if as_json:
+        print_json(made)
+        return
+    screen().print(jobs_table(made["jobs"]))
+    typer.echo(f"sweep {made['id']}: {counted(len(made['jobs']), 'job')}")
 
 
 def clone(

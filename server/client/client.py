@@ -88,6 +88,19 @@ class Client:
         except UnreachableError:
             return self._request("POST", path, json=body, headers=headers)
 
+    def submit_sweep(self, document: JsonObject) -> JsonObject:
+        """Submit a job in many variants ({job, grid} or {job, list}), each exactly once; return {id, jobs}."""
+        return self._create("/v1/sweeps", document)
+
+    def sweeps(self) -> list[JsonObject]:
+        """Return all sweeps, the newest first, each with how many of its jobs are in which status."""
+        listed: list[JsonObject] = self._request("GET", "/v1/sweeps")["sweeps"]
+        return listed
+
+    def sweep(self, sweep_id: str) -> JsonObject:
+        """Return the jobs of a sweep: {id, jobs}."""
+        return self._request("GET", f"/v1/sweeps/{quote(sweep_id, safe='')}")
+
     def jobs(
         self,
         status: str | None = None,

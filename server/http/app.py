@@ -38,7 +38,20 @@ from .exposition import Exposition
 from .feed import Feed
 from .parameters import check_query
 from .problems import install
-from .routes import administration, checkpoints, docs, events, exports, jobs, metrics, pages, queue, submission, verbs
+from .routes import (
+    administration,
+    checkpoints,
+    docs,
+    events,
+    exports,
+    jobs,
+    metrics,
+    pages,
+    queue,
+    submission,
+    sweeps,
+    verbs,
+)
 
 log = logging.getLogger(__name__)
 _HEADERS = {
@@ -106,7 +119,8 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
     )
     install(app)
-    for part in (submission, jobs, verbs, queue, checkpoints, events, metrics, exports, administration, docs, pages):
+    of_jobs = (submission, sweeps, jobs, verbs, queue, checkpoints)
+    for part in (*of_jobs, events, metrics, exports, administration, docs, pages):
         app.include_router(part.router, responses=PROBLEMS)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))

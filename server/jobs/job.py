@@ -125,6 +125,8 @@ class Job:
     """Since when it waits, or waited last, if it was resumed or retried; null where that is since its creation."""
     parent: str | None = None
     """Of a clone or a branch: the id of the job that it was made from, or the path of the run folder."""
+    sweep: str | None = None
+    """The id of the sweep that it was submitted with."""
     parent_step: int | None = None
     """Of a branch: the step of the checkpoint that it goes on from."""
     spec: JobSpec | None

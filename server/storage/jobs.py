@@ -45,6 +45,7 @@ class Store:
         job_id: str | None = None,
         parent: str | None = None,
         owner: str = "admin",
+        sweep: str | None = None,
     ) -> tuple[Job, bool]:
         """Store a new QUEUED job, or find the one that `key` created before; say whether it is new.
 
@@ -54,6 +55,7 @@ class Store:
             job_id: of the new job, where something was prepared for it.
             parent: what it is a clone of; of a branch, its specification says so.
             owner: who submits it.
+            sweep: of which it is part.
 
         Raises:
             IdempotencyError: the key stands for another specification.
@@ -70,6 +72,7 @@ class Store:
                 created_at=datetime.now(UTC),
                 labels=spec.labels,
                 owner=owner,
+                sweep=sweep,
                 priority=spec.priority,
                 parent=parent if start is None else start.run,
                 parent_step=None if start is None else start.step,
@@ -115,6 +118,17 @@ class Store:
         query = select(jobs.c.status, func.count()).group_by(jobs.c.status)
         with self._database.read() as db:
             return {JobStatus(status): number for status, number in db.execute(query)}
+
+    def sweeps(self) -> dict[str, dict[JobStatus, int]]:
+        """Count the jobs of each sweep by status, the newest sweep first."""
+        query = select(jobs.c.sweep, jobs.c.status, func.count()).where(jobs.c.sweep.is_not(None))
+        counts: dict[str, dict[JobStatus, int]] = {}
+        with self._database.read() as db:
+            for sweep, status, count in db.execute(
+                query.group_by(jobs.c.sweep, jobs.c.status).order_by(jobs.c.sweep.desc(), jobs.c.status)
+            ):
+                counts.setdefault(sweep, {})[JobStatus(status)] = count
+        return counts
 
     def unfinished(self) -> list[Job]:
         """Read the jobs that are not in a terminal state, the oldest first; what cannot be read fails for good."""

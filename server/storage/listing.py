@@ -92,6 +92,7 @@ class Wanted:
     name: str | None = None
     """A part of the name."""
     owner: str | None = None
+    sweep: str | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions for the database."""
@@ -102,6 +103,8 @@ class Wanted:
             found.append(jobs.c.name.contains(self.name, autoescape=True))
         if self.owner is not None:
             found.append(jobs.c.owner == self.owner)
+        if self.sweep is not None:
+            found.append(jobs.c.sweep == self.sweep)
         return found
 
 

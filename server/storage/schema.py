@@ -82,6 +82,7 @@ jobs = Table(
     Column("queue_reason", Text),
     Column("parent", Text),
     Column("parent_step", Integer),
+    Column("sweep", String(12), index=True),
     Column("spec", JSON, nullable=False),
     # not part of a Job: what the store itself must remember of it
     Column("acknowledged", Integer, nullable=False, server_default="0"),

@@ -23,7 +23,7 @@ from workers.planning.text import prepared
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-_KEY = "A text of your own for this job: a repeated request with it submits nothing again."
+KEY = "A text of your own for this job: a repeated request with it submits nothing again."
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -58,7 +58,7 @@ async def submit(
     response: Response,
     server: ServerParts,
     caller: Asking,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=KEY)] = None,
     dry_run: Annotated[bool, Query(description=_DRY_RUN)] = False,
 ) -> Submitted | Response:
     """Submit a job: a JobSpec as JSON or YAML. A repeat with the same Idempotency-Key returns the same job and 200.
@@ -72,7 +72,7 @@ async def submit(
     if dry_run:
         made = await run_in_threadpool(_plan, server, document)
         return Response(_PLAN.dump_json(made), media_type="application/json")
-    job, is_new = await run_in_threadpool(_create, server, caller, document, idempotency_key)
+    job, is_new = await run_in_threadpool(create, server, caller, document, idempotency_key)
     server.scheduler.wake()
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -100,7 +100,7 @@ async def clone(
     response: Response,
     server: ServerParts,
     caller: Asking,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=_KEY)] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, description=KEY)] = None,
 ) -> Submitted:
     """Submit a job again with other settings; with `from_step`, it goes on from that checkpoint of the job.
 
@@ -126,18 +126,18 @@ def _clone(server: Server, caller: Caller, job: Job, order: Any, key: str | None
     document = job.spec.model_dump(mode="json")
     if body.from_step is not None:
         document["start_from"] = {"run": job.id, "step": body.from_step}
-    return _create(server, caller, set_fields(document, body.set), key, parent=job.id)
+    return create(server, caller, set_fields(document, body.set), key, parent=job.id)
 
 
 def _plan(server: Server, document: Any) -> Plan:
-    spec, _ = _checked(server, document)
+    spec, _ = checked(server, document)
     if spec.start_from is not None:
         server.folders.check_start(spec, spec.start_from)
     text = server.reach.within(lambda: prepared(spec.data, server.folders.data), f"the text of {spec.name}")
     return plan(spec, prepared=text)
 
 
-def _checked(server: Server, document: Any) -> tuple[JobSpec, list[Problem]]:
+def checked(server: Server, document: Any) -> tuple[JobSpec, list[Problem]]:
     """Return the job of a document, and what may surprise its author."""
     spec = parse_spec(document)
     surprises = server.reach.check(spec)
@@ -147,27 +147,46 @@ def _checked(server: Server, document: Any) -> tuple[JobSpec, list[Problem]]:
     return spec, surprises
 
 
-def _create(
-    server: Server, caller: Caller, document: Any, key: str | None, parent: str | None = None
+def create(
+    server: Server,
+    caller: Caller,
+    document: Any,
+    key: str | None,
+    *,
+    parent: str | None = None,
+    sweep: str | None = None,
 ) -> tuple[Submitted, bool]:
-    spec, surprises = _checked(server, document)
-    job, is_new = _stored(server, spec, key, parent, caller.name)
+    """Check and store a job, or find the one of an earlier request with this key; say whether it is new.
+
+    Raises:
+        SpecError: the document is no job, or one that cannot be started here.
+        IdempotencyError: the key stands for another document.
+    """
+    spec, surprises = checked(server, document)
+    job, is_new = _stored(server, spec, key, _Origin(parent, caller.name, sweep))
     if is_new:
         server.folders.prepare(job)
     values = {field.name: getattr(job, field.name) for field in fields(job)}
     return Submitted(**values, warnings=surprises), is_new
 
 
-def _stored(server: Server, spec: JobSpec, key: str | None, parent: str | None, owner: str) -> tuple[Job, bool]:
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    parent: str | None
+    owner: str
+    sweep: str | None
+
+
+def _stored(server: Server, spec: JobSpec, key: str | None, origin: _Origin) -> tuple[Job, bool]:
     """Store a job, a branch only once it has its checkpoint: what is stored may start at any moment."""
     if spec.start_from is None:
-        return server.store.create(spec, key, parent=parent, owner=owner)
+        return server.store.create(spec, key, parent=origin.parent, owner=origin.owner, sweep=origin.sweep)
     if (earlier := server.store.created_by(key, spec)) is not None:
         return earlier, False
     job_id, is_stored = new_job_id(), False
     try:
         server.folders.branch(job_id, spec, spec.start_from)
-        job, is_stored = server.store.create(spec, key, job_id=job_id, owner=owner)
+        job, is_stored = server.store.create(spec, key, job_id=job_id, owner=origin.owner, sweep=origin.sweep)
     finally:
         if not is_stored:
             server.folders.discard(job_id)

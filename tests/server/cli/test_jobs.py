@@ -122,3 +122,19 @@ def test_a_dry_run_prints_what_plan_prints_and_submits_nothing(served: Served, h
     assert json.loads(as_json.stdout) == json.loads(run_bigbatch("plan", job_file, "--json", *home[:2]).stdout)
     assert served.http.get("/v1/jobs").json()["jobs"] == []
     assert run_bigbatch("submit", job_file, "--dry-run", "--watch", *home).exit_code == 2
+
+
+def test_a_sweep_is_submitted_from_a_file_with_paths_that_start_at_its_folder(
+    served: Served, home: list[str], job_file: Path
+) -> None:
+    file = job_file.with_name("sweep.yaml")
+    file.write_text(json.dumps({"job": json.loads(job_file.read_text()), "grid": {"seed": [5, 6]}}))
+    result = run_bigbatch("sweep", file, *home)
+    assert result.exit_code == 0, result.stderr
+    *table, last = result.stdout.splitlines()
+    jobs = served.http.get("/v1/jobs?sort=created").json()["jobs"]
+    assert [line.split()[:2] for line in table[1:]] == [[job["id"], job["name"]] for job in jobs]
+    assert last == f"sweep {jobs[0]['sweep']}: 2 jobs"
+    assert jobs[0]["spec"]["data"]["corpus"] == [str(job_file.parent / "text.txt")]
+    file.write_text("job: 3\n")
+    assert run_bigbatch("sweep", file, *home).exit_code == 2
