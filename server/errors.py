@@ -124,6 +124,13 @@ class RecordError(ServerError):
         super().__init__(f"record {seq}: {problem}; {remedy}", [Problem(field, f"record {seq}", problem, remedy)])
 
 
+class TooManyRequestsError(ServerError):
+    """The caller sends too many requests."""
+
+    status = 429
+    retry_after_s = 1
+
+
 class TooManyConnectionsError(ServerError):
     """The server has as many connections as it can serve."""
 

@@ -15,6 +15,7 @@ from server.storage.tokens import Tokens, digest
 
 from .auditing import Auditor
 from .login import PAGE, Login, login_page
+from .rates import Rates
 
 _OPEN = re.compile(r"/(healthz|readyz|favicon\.ico|static/.*)")
 _INGEST = re.compile(r"/v1/jobs/([^/]+)/events")
@@ -38,7 +39,7 @@ class Guard:
         self, app: ASGIApp, *, tokens: Tokens, login: Login, auditor: Auditor, job_digest: Callable[[str], str | None]
     ) -> None:
         self._app, self._tokens, self._login, self._auditor = app, tokens, login, auditor
-        self._job_digest = job_digest
+        self._job_digest, self._rates = job_digest, Rates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse one request, or pass it on."""
@@ -58,6 +59,7 @@ class Guard:
         if is_page and (in_link := request.query_params.get("token")):
             return await self._login.by_link(request, in_link), None
         caller = await self._caller(request)
+        self._rates.count(f"at {request.client and request.client.host}" if caller is None else caller.name)
         if caller is None:
             return login_page(path) if is_page else problem_response(_refusal(request), _CHALLENGE), None
         request.state.caller = caller

@@ -16,6 +16,32 @@ ERRORS = [
     else each("happened")
     for each in CLASSES
 ]
+# Programs out there compare with these; a class that is renamed has to keep its type.
+TYPES = {
+    "backup",
+    "body-too-large",
+    "checkpoint-not-found",
+    "cluster-unreachable",
+    "database",
+    "export-not-found",
+    "files-left",
+    "forbidden",
+    "idempotency",
+    "job-not-found",
+    "late-request",
+    "malformed",
+    "media-type",
+    "not-ready",
+    "parameter",
+    "record",
+    "submission-refused",
+    "token-not-found",
+    "too-many-connections",
+    "too-many-requests",
+    "too-many-streams",
+    "transition",
+    "unauthorized",
+}
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -27,6 +53,11 @@ def test_every_error_of_the_server_has_a_type_a_title_and_a_status(error: errors
     assert document["title"].endswith(".")
     assert (document["status"], document["detail"]) == (error.status, error.detail)
     assert answer.status_code == error.status
+
+
+def test_the_types_that_programs_tell_problems_apart_by_stay_as_they_are() -> None:
+    types = {json.loads(bytes(problem_response(error).body))["type"].rpartition(":")[2] for error in ERRORS}
+    assert TYPES - types == set()
 
 
 def test_the_types_of_all_errors_differ() -> None:
