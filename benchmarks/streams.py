@@ -2,7 +2,9 @@
 
 A real `bigbatch serve` without a cluster, and readers that are plain sockets in a process of their own: those that read
 all they get while records are pushed, then those that ask for 30 MB of records and read nothing. One line of JSON for
-each number of readers. Example: python -m benchmarks.streams --readers 0 50 200 500
+each number of readers. Example:
+
+    python benchmarks/streams.py --readers 0 50 200 500
 """
 
 import argparse
@@ -106,7 +108,7 @@ def serving() -> Iterator[Server]:
 def readers(server: Server, count: int, *, stalled: bool = False) -> Iterator[None]:
     """Have so many readers of the job's stream in another process, which says when all have an answer."""
     order = {"url": server.settings.url, "token": server.token, "job": server.job_id, "count": count}
-    program = [sys.executable, "-m", "benchmarks.streams", "--read", json.dumps(order | {"stalled": stalled})]
+    program = [sys.executable, __file__, "--read", json.dumps(order | {"stalled": stalled})]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
         _first_line(process)
         yield

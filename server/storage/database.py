@@ -21,7 +21,8 @@ from server.errors import DatabaseError
 from .faults import fault_of
 
 log = logging.getLogger(__name__)
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+_LOG_BYTES = 64 * 2**20  # where readers kept the write-ahead log from being reset, it is cut to this afterwards
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"journal_size_limit={_LOG_BYTES}")
 
 
 class Database:

@@ -18,6 +18,7 @@ class House:
     """One job and its records in a database."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.database = Database(path)
         self.store, self.records = Store(self.database), Records(self.database)
         self.job, _ = self.store.create(SPEC)

@@ -1,3 +1,6 @@
+import sqlite3
+from contextlib import closing
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -110,6 +113,16 @@ def test_what_is_read_says_when_there_is_more(house: House) -> None:
     first = house.records.read_after(house.job.id, 0, 3)
     assert ([record["seq"] for record in first.records], first.is_all) == ([1, 2, 3], False)
     assert house.records.read_after(house.job.id, 6, 3).is_all
+
+
+def test_a_reader_that_stops_early_does_not_keep_the_write_ahead_log_from_being_reset(house: House) -> None:
+    house.ingest(*run_records(50))
+    first = house.records.read_after(house.job.id, 0, 40, 1)
+    assert (len(first.records), first.is_all) == (1, False)
+    with closing(sqlite3.connect(house.path, timeout=0)) as other:
+        [(is_busy, left, _)] = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert (is_busy, left) == (0, 0)
+    assert house.path.with_name(f"{house.path.name}-wal").stat().st_size == 0
 
 
 def begin(served: Served) -> tuple[str, Writer]:

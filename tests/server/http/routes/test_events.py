@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -244,3 +245,15 @@ def test_one_stream_more_than_a_server_can_have_is_refused_until_one_ends(
         served.push(job_id, run_records(1))
         list(events)
     assert _all(served, job_id)[-1].name == "end"
+
+
+def test_a_stream_whose_reader_has_gone_away_ends_without_an_event(served: Served) -> None:
+    job_id = served.submit()["id"]
+    for path in ("/v1/events", f"/v1/jobs/{job_id}/events"):
+        with served.http.stream("GET", path) as answer:
+            next(answer.iter_raw())
+            assert served.parts.bell.streams == 1
+        deadline = time.monotonic() + 30
+        while served.parts.bell.streams:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
