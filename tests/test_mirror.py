@@ -7,6 +7,7 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "server/cluster/protocol.py": "server/cluster/test_ray_jobs.py",
     "server/http/context.py": "server/http/routes/test_jobs.py",
+    "server/storage/faults.py": "server/storage/test_database.py",
     "workers/checkpoints/errors.py": "workers/checkpoints/test_load.py",
     "workers/contract/spec/export.py": "workers/training/test_export_at_end.py",
     "workers/contract/spec/start_from.py": "workers/training/test_branches.py",

@@ -39,7 +39,14 @@ Url = Annotated[
         "--url", envvar="BIGBATCH_URL", help="Address of another server: HOST:PORT, or a link that `serve` printed."
     ),
 ]
-Token = Annotated[str | None, typer.Option("--token", envvar="BIGBATCH_TOKEN", help="The token of that server.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="BIGBATCH_TOKEN",
+        help="The token of that server. Other users of this machine may see arguments; they do not see BIGBATCH_TOKEN.",
+    ),
+]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port to listen on.")]
 PriorityPerHour = Annotated[
