@@ -50,7 +50,8 @@ class RayJobs:
         What others hold without a placement group is not known here, nor is which nodes are to be taken away: such a
         node ends as soon as nothing runs there.
         """
-        nodes = self._living_nodes()
+        # In an order that stays, so that the nodes on which a waiting job is expected are the same ones at each look.
+        nodes = sorted(self._living_nodes(), key=lambda node: str(node["node_id"]))
         holders = {submission.driver: name for name, submission in submissions.items()}
         held: dict[str, dict[str, Resources]] = {node["node_id"]: {} for node in nodes}
         for group in self._listed("placement_groups", "CREATED"):

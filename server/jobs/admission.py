@@ -39,9 +39,14 @@ def turns(line: Sequence[Job], active: Sequence[Job], nodes: Sequence[Node], rul
     taken, total = [], [node.total for node in nodes]
     free = spare = room(nodes, active)
     running, first = Counter(job.owner for job in active), None
+    # Why jobs that need the same wait; there may be hundreds. Where owners have a limit, that may be the reason.
+    known = dict[tuple[Resources, ...], str]()
     for job in line:
         spec, worker = job.valid_spec, worker_of(job.valid_spec)
-        if problem := shortage(spec, total):
+        needs = tuple(worker * size for size in spec.world_sizes())
+        if needs in known and rules.jobs_per_owner is None:
+            taken.append(Turn(job, reason=known[needs]))
+        elif problem := shortage(spec, total):
             refusal = "" if job.attempt else str(problem)
             taken.append(Turn(job, refusal=refusal, reason=f"it waits for more nodes: {problem.problem}"))
         elif rules.jobs_per_owner is not None and running[job.owner] >= rules.jobs_per_owner:
@@ -49,12 +54,15 @@ def turns(line: Sequence[Job], active: Sequence[Job], nodes: Sequence[Node], rul
         elif size := size_that_fits(spec, spare):
             free, spare = less(free, worker, size), less(spare, worker, size)
             running[job.owner] += 1
+            known.clear()
             taken.append(Turn(job, size))
         else:
             taken.append(Turn(job, reason=_want(job, free, first)))
             if first is None:
                 first = job
                 spare = both(free, _beside(job, active, nodes, [turn for turn in taken if turn.workers]))
+            else:
+                known[needs] = taken[-1].reason
     return taken
 
 

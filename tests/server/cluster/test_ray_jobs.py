@@ -15,8 +15,8 @@ from server.jobs.resources import Node, Run, Submission
 from workers.planning.size import Resources
 
 NODES = [
-    {"node_id": "n1", "state": "ALIVE", "resources_total": {"CPU": 4, "GPU": 1}},
     {"node_id": "n2", "state": "ALIVE", "resources_total": {"CPU": 8}},
+    {"node_id": "n1", "state": "ALIVE", "resources_total": {"CPU": 4, "GPU": 1}},
 ]
 GROUPS = [
     {
@@ -68,7 +68,9 @@ def ray() -> Iterator[RayJobs]:
         thread.join()
 
 
-def test_each_living_node_says_what_it_has_and_what_a_submission_and_others_hold_of_it(ray: RayJobs) -> None:
+def test_each_living_node_says_in_a_fixed_order_what_it_has_and_what_a_submission_and_others_hold_of_it(
+    ray: RayJobs,
+) -> None:
     others = Resources(cpus=1, gpus=1)
     submissions = {name: ray.submission(name) for name in ("runs-a1", "waits-a1", "never-a1")}
     assert ray.nodes(submissions) == [

@@ -53,6 +53,13 @@ def test_a_job_behind_one_that_waits_does_not_start_on_what_that_one_will_need()
     assert told["huge"] == "it needs 1 worker of 8 CPUs, and the cluster has 4 CPUs free"
 
 
+def test_jobs_that_need_the_same_wait_for_the_same_until_another_one_starts() -> None:
+    told = _told([_job("wide", 6), _job("b", 3), _job("c", 3), _job("d", 2), _job("e", 3)], [_running("r", 4)])
+    assert told["b"] == told["c"]
+    assert "is kept for job wide" in str(told["c"])
+    assert (told["d"], told["e"]) == (1, "it needs 1 worker of 3 CPUs, and the cluster has 2 CPUs free")
+
+
 def test_jobs_that_overtook_do_not_let_others_overtake_so_that_the_first_one_waits_longer() -> None:
     overtook = _running("early", 2, minutes=5)
     told = _told([_job("wide", 6), _job("late", 2)], [overtook, _running("r", 4, minutes=0)])
