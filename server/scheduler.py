@@ -11,7 +11,7 @@ from functools import partial
 
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, DatabaseError, SubmissionRefusedError, TransitionError
-from .jobs.job import Job
+from .jobs.job import LEAST_GRACE, Job
 from .jobs.order import DEFAULT_RULES, Rules
 from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide, reasons
@@ -23,6 +23,7 @@ from .storage.runs import RunFolders
 _PROGRAM = (sys.executable, "-P", "-m", "workers.launch")
 _TURN_S = 1.0
 _SUBMIT_S = 300.0
+_ON_THE_CLUSTER = frozenset({Run.PENDING, Run.RUNNING, Run.UNCLEAR})
 SILENT = timedelta(seconds=30)
 """An attempt that trains says something every two seconds; after so long without a word it is called unreachable."""
 log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class Scheduler:
         self._stopped = False
         self._submitting_since: dict[str, float] = {}
         self._patience, self._silence = Patience(), Patience()
+        self._active: set[str] = set()
+        self._leaving: set[str] = set()
+        self._farewell = Patience()
         self._heard: set[str] = set()
         self._heard_at = float("-inf")
         self._decided: set[tuple[str, Action]] = set()
@@ -119,6 +123,7 @@ class Scheduler:
         if self.nodes is None or any(job.status is JobStatus.QUEUED or job.may_grow for job in jobs):
             self.nodes = self._cluster.nodes({job.submission_id: known[job.id] for job in active})
         self._look_for(active, known)
+        self._see_off(active)
         waited = self._patience.look(job.submission_id for job in active if job.is_ending)
         return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self.rules)
 
@@ -143,6 +148,17 @@ class Scheduler:
             elif job.unreachable_since is not None and not is_lost and waited is None:
                 log.info("job %s: attempt %d is there", job.id, job.attempt)
                 self._store.change(job.id, Job.reached)
+
+    def _see_off(self, active: Sequence[Job]) -> None:
+        """End what is still there of an attempt long after its job has ended: it holds processors for nothing."""
+        before, self._active = self._active, {job.submission_id for job in active}
+        candidates = (self._leaving | before) - self._active
+        self._leaving = {name for name in candidates if self._cluster.submission(name).run in _ON_THE_CLUSTER}
+        for name, waited in self._farewell.look(self._leaving).items():
+            if waited >= LEAST_GRACE:
+                log.warning("%s is still on the cluster, though its job has ended: it is killed", name)
+                self._cluster.kill(name)
+                self._leaving.discard(name)
 
     def _carry_out(self, decision: Decision) -> None:
         """Act, so that what fails for one job holds up no other."""

@@ -191,6 +191,12 @@ class Vague(Nowhere):
 
     says = Run.UNCLEAR
 
+    def __init__(self) -> None:
+        self.killed = list[str]()
+
+    def kill(self, submission_id: str) -> None:
+        self.killed.append(submission_id)
+
     def ensure(self, *, runs_are_heard: bool) -> None:
         pass
 
@@ -260,6 +266,35 @@ def test_a_cluster_that_does_not_answer_is_told_whether_its_runs_do(tmp_path: Pa
     scheduler.hear(house.running().id)
     scheduler.turn()
     assert cluster.told == [False, True]
+    house.database.close()
+
+
+def test_a_driver_that_stays_after_its_job_has_ended_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(tmp_path, cluster := Vague())
+    cluster.says = Run.RUNNING
+    scheduler, job = house.program(SUCCEEDS), house.running()
+    scheduler.turn()
+    house.records.ingest(job.id, [RECORD.validate_python(status(1, "SUCCEEDED"))], attempt=1)
+    for _ in range(2):
+        scheduler.turn()
+    assert cluster.killed == []
+    monkeypatch.setattr(scheduler_module, "LEAST_GRACE", timedelta())
+    for _ in range(2):
+        scheduler.turn()
+    assert cluster.killed == [job.submission_id]
+    house.database.close()
+
+
+def test_a_driver_that_ends_with_its_job_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "LEAST_GRACE", timedelta())
+    house = House(tmp_path, cluster := Vague())
+    cluster.says = Run.RUNNING
+    scheduler, job = house.program(SUCCEEDS), house.running()
+    scheduler.turn()
+    house.records.ingest(job.id, [RECORD.validate_python(status(1, "SUCCEEDED"))], attempt=1)
+    cluster.says = Run.ENDED
+    scheduler.turn()
+    assert cluster.killed == []
     house.database.close()
 
 
