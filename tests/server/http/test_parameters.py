@@ -38,7 +38,7 @@ def test_a_request_that_changes_something_changes_nothing_where_it_has_an_unknow
 def test_parameters_that_are_known_pass_and_one_that_takes_several_values_may_be_given_again(served: Served) -> None:
     job_id = served.submit()["id"]
     for query in (
-        "/v1/jobs?status=QUEUED&status=RUNNING&label=a&limit=3&cursor=z",
+        "/v1/jobs?status=QUEUED&status=RUNNING&label=a&limit=3",
         f"/v1/jobs/{job_id}/records?kind=log&kind=alert&limit=9",
         f"/v1/jobs/{job_id}/metrics?series=loss&from=1&to=2&buckets=3",
         f"/v1/jobs/{job_id}/trust-ratios?what=weight_norm&from=1&to=2&columns=3",
