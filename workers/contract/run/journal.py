@@ -4,6 +4,7 @@ The file grows at its end and is never changed in place: to mend a line, the who
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import BinaryIO
 from workers.contract.records import AnyRecord, Record
 
 from .lock import Lock, SupersededError
-from .mending import Entry, read_entries, stand_in
+from .mending import Entry, read_entries, stand_in, written_by_others
 
 _PUSH_BYTES = 512 * 1024  # the ingest route refuses bodies over 1 MiB
 
@@ -27,6 +28,7 @@ class Journal:
     def __init__(self, path: Path, rejected: Path, lock: Lock, attempt: int) -> None:
         self._path, self._rejected, self._lock, self._attempt = path, rejected, lock, attempt
         self._writing = threading.RLock()
+        self._end = 0  # so many bytes are this attempt's, or were there when it began
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._open()
         try:
@@ -45,9 +47,13 @@ class Journal:
         with self._writing:
             self._check_place()
             record = record.model_copy(update={"seq": self.last_seq + 1})
-            self._file.write(record.model_dump_json().encode() + b"\n")
+            line = _as_line(record)
+            self._file.write(line)
             self._file.flush()
             self.last_seq = record.seq
+            self._end += len(line)
+            if self._file.tell() > self._end:
+                self._put_aside_what_others_wrote(line)
         return record
 
     def reject(self, seq: int, reason: str) -> None:
@@ -63,6 +69,7 @@ class Journal:
                 for number, line in enumerate(file, start=1):
                     if number == seq:
                         self._keep(line)
+                        self._end += len(alert) - len(line)
                     draft.write(alert if number == seq else line)
 
         with self._writing:
@@ -80,7 +87,9 @@ class Journal:
 
     def after(self, seq: int) -> list[bytes]:
         """Return whole lines after number `seq`, as many as one push may hold: what this attempt reads and wrote."""
-        return self._lines.after(seq)
+        with self._writing:
+            # A further line is of another process, and has no number.
+            return self._lines.after(seq)[: max(self.last_seq - seq, 0)]
 
     def close(self) -> None:
         """Close the file."""
@@ -99,9 +108,10 @@ class Journal:
             is_whole = is_whole and entry.line is not None and not entry.rejected
             end += len(entry.line or b"")
         if is_whole and self._is_end_of_line(end):
-            self._file.truncate(end)
+            self._end = self._file.truncate(end)
         else:
             self._mend()
+            self._end = self._path.stat().st_size
         return last
 
     def _is_end_of_line(self, end: int) -> bool:
@@ -117,6 +127,26 @@ class Journal:
                 draft.write(_line(entry))
 
         self._replace(write)
+
+    def _put_aside_what_others_wrote(self, line: bytes) -> None:
+        """Move to `events.rejected` what stands around the last line and is not of this attempt, and add an alert."""
+        end = self._end - len(line)
+        self._file.seek(end)
+        before, _, behind = self._file.read().rpartition(line)
+        foreign = before + behind
+        self._keep(foreign if foreign.endswith(b"\n") else foreign + b"\n")
+        self.last_seq += 1
+        alert = _as_line(written_by_others(self.last_seq, len(foreign)))
+
+        def write(draft: BinaryIO) -> None:
+            with self._path.open("rb") as file:
+                shutil.copyfileobj(file, draft)
+            draft.truncate(end)
+            draft.seek(end)
+            draft.write(line + alert)
+
+        self._replace(write)
+        self._end += len(alert)
 
     def _replace(self, write: Callable[[BinaryIO], None]) -> None:
         self._lock.replace(self._path, self._attempt, write)
@@ -156,8 +186,12 @@ def renew(path: Path, lock: Lock, attempt: int) -> None:
     lock.replace(path, attempt, copy)
 
 
+def _as_line(record: Record) -> bytes:
+    return record.model_dump_json().encode() + b"\n"
+
+
 def _line(entry: Entry) -> bytes:
-    return entry.record.model_dump_json().encode() + b"\n" if entry.line is None else entry.line
+    return _as_line(entry.record) if entry.line is None else entry.line
 
 
 class Lines:

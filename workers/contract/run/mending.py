@@ -151,4 +151,17 @@ def stand_in(seq: int, reason: str) -> AlertRecord:
     detail = (
         f"Record {seq} is replaced by this alert: {reason}. What there was is in events.rejected in the run folder."
     )
+    return _alert(seq, detail)
+
+
+def written_by_others(seq: int, size: int) -> AlertRecord:
+    """Return the alert that tells of bytes that another process wrote into the journal of a run."""
+    detail = (
+        f"Another process wrote {size:,} bytes into events.jsonl in the run folder. No record was lost; the bytes are "
+        "in events.rejected beside it. Let nothing but the run write that file."
+    )
+    return _alert(seq, detail)
+
+
+def _alert(seq: int, detail: str) -> AlertRecord:
     return AlertRecord(seq=seq, time=datetime.now(UTC), level="error", title="The journal was mended", detail=detail)

@@ -58,3 +58,41 @@ def test_lines_that_are_not_finished_are_not_sent(tmp_path: Path) -> None:
     assert lines.after(2) == [b'{"seq":3}']
     assert lines.after(1) == [b'{"seq":2}', b'{"seq":3}']
     lines.close()
+
+
+def test_what_another_process_writes_into_it_is_put_aside_and_costs_no_record(folder: RunFolder) -> None:
+    journal = folder.open_journal(1)
+    foreign = b'no record \x00\xff {"seq":\n'
+    with folder.journal.open("ab") as file:
+        file.write(foreign)
+    assert len(journal.after(0)) == 5
+    assert journal.after(5) == []
+    assert journal.append(LogRecord(text="6")).seq == 6
+    assert [json.loads(line)["kind"] for line in journal.after(5)] == ["log", "alert"]
+    assert journal.append(LogRecord(text="8")).seq == 8
+    journal.close()
+    assert contents(folder)[4:] == [(5, "5"), (6, "6"), (7, "alert"), (8, "8")]
+    assert folder.rejected.read_bytes() == foreign
+    assert f"Another process wrote {len(foreign)} bytes" in folder.journal.read_text()
+
+
+def test_what_another_process_left_without_an_end_is_parted_from_the_record_after_it(folder: RunFolder) -> None:
+    journal = folder.open_journal(1)
+    with folder.journal.open("ab") as file:
+        file.write(b'{"seq":6,"ti')
+    journal.append(LogRecord(text="6"))
+    assert [json.loads(line)["seq"] for line in journal.after(0)] == [1, 2, 3, 4, 5, 6, 7]
+    journal.close()
+    assert contents(folder)[5:] == [(6, "6"), (7, "alert")]
+    assert folder.rejected.read_bytes() == b'{"seq":6,"ti\n'
+
+
+def test_a_refused_record_is_replaced_while_another_process_has_written(folder: RunFolder) -> None:
+    journal = folder.open_journal(1)
+    with folder.journal.open("ab") as file:
+        file.write(b"no record\n")
+    journal.reject(2, "it is refused")
+    journal.append(LogRecord(text="6"))
+    journal.close()
+    assert contents(folder) == [(1, "1"), (2, "alert"), (3, "3"), (4, "4"), (5, "5"), (6, "6"), (7, "alert")]
+    assert folder.rejected.read_bytes().endswith(b"no record\n")
