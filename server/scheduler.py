@@ -143,11 +143,11 @@ class Scheduler:
             waited = silent.get(job.submission_id)
             is_lost = known[job.id].run is Run.UNCLEAR or (waited is not None and waited >= SILENT)
             if is_lost and job.unreachable_since is None:
-                log.warning("job %s: attempt %d is not heard of; it is waited for", job.id, job.attempt)
                 self._store.change(job.id, lambda job: job.unreachable(_now()))
+                log.warning("job %s: attempt %d is not heard of; it is waited for", job.id, job.attempt)
             elif job.unreachable_since is not None and not is_lost and waited is None:
-                log.info("job %s: attempt %d is there", job.id, job.attempt)
                 self._store.change(job.id, Job.reached)
+                log.info("job %s: attempt %d is there", job.id, job.attempt)
 
     def _see_off(self, active: Sequence[Job]) -> None:
         """End what is still there of an attempt long after its job has ended: it holds processors for nothing."""
