@@ -72,6 +72,12 @@ class ExportNotFoundError(ServerError):
     status = 404
 
 
+class LogNotFoundError(ServerError):
+    """The job has no such log."""
+
+    status = 404
+
+
 class TransitionError(ServerError):
     """The job's status does not allow this."""
 

@@ -17,6 +17,8 @@ status record of the attempt says what follows:
 """
 
 import argparse
+import os
+import socket
 import sys
 import threading
 import time
@@ -38,11 +40,12 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 from .contract.manifests import UnknownFormatError
 from .contract.problems import SpecError
 from .contract.records import RunStatus, StatusRecord
-from .contract.run.folder import RunFolder, RunFolderError
+from .contract.run.folder import RunFolder, RunFolderError, older_half
 from .contract.run.lock import LockedError, SupersededError
 from .contract.run.remote import StorageError
 from .contract.sources import CorpusError
 from .contract.spec.job import JobSpec
+from .output import keep
 from .planning.size import check_size
 from .rendezvous import Rendezvous, join
 from .training.reporting.reporter import Reporter
@@ -58,6 +61,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     folder = RunFolder(order.run)
     try:
         folder.take_over(order.attempt)
+        _keep_output(folder, order)
         return _drive(folder, order)
     except LockedError as error:
         sys.stderr.write(f"{order.run} {error}\n")
@@ -107,6 +111,11 @@ def _drive(folder: RunFolder, order: Order) -> int:
     reporter.emit(StatusRecord(status=status, attempt=order.attempt, error=error, is_loss=is_loss))
     reporter.close()
     return 1
+
+
+def _keep_output(folder: RunFolder, order: Order, rank: int | None = None) -> None:
+    log = folder.log(order.attempt, rank)
+    keep(log, older_half(log))
 
 
 def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
@@ -171,6 +180,9 @@ def _worker(config: dict[str, Any]) -> str:
     spec: JobSpec = config["spec"]
     order: Order = config["order"]
     folder = RunFolder(order.run, config["storage"])  # on another node, the folder may not be there to say it
+    rank = ray.train.get_context().get_world_rank()
+    _keep_output(folder, order, rank)
+    sys.stderr.write(f"rank {rank} of {order.workers} begins: process {os.getpid()} on {socket.gethostname()}\n")
     join(ranks.backend(spec))
     if ranks.world_size() != order.workers:
         raise RuntimeError(f"Ray started {ranks.world_size()} workers instead of {order.workers}")

@@ -83,6 +83,7 @@ for command in (
     jobs.jobs,
     jobs.show,
     jobs.watch,
+    verbs.logs,
     verbs.pause,
     verbs.resume,
     verbs.checkpoint,

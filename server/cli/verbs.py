@@ -1,5 +1,6 @@
 """The commands that ask something of a job that is there."""
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,6 +79,30 @@ def checkpoints(
         screen().print(checkpoints_table(found))
     else:
         typer.echo("There is no checkpoint.")
+
+
+def logs(
+    job_id: Id,
+    *,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=0, show_default="the driver, which prints all of theirs", help="Which worker."),
+    ] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, show_default="the newest", help="Which attempt.")] = None,
+    lines: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the last lines.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
+    as_json: Json = False,
+    home: Home,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Print what a job's processes printed. With --json, each line is a JSON object.
+
+    Example: bigbatch logs 1qx9 --rank 0 --follow
+    """
+    with connected(home, url, token) as client:
+        for line in client.logs(job_id, rank=rank, attempt=attempt, lines=lines, follow=follow):
+            typer.echo(json.dumps({"line": line}) if as_json else line)
 
 
 def priority(

@@ -80,3 +80,9 @@ class AsyncClient:
         events = self.client.follow(job_id, on_lost)
         while (event := await asyncio.to_thread(next, events, None)) is not None:
             yield event
+
+    async def logs(self, prefix: str, **wanted: Any) -> AsyncIterator[str]:
+        """Yield what a process of a job printed, line by line, as `Client.logs` does."""
+        lines = self.client.logs(prefix, **wanted)
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            yield line

@@ -255,6 +255,41 @@ class Client:
         except httpx.TransportError as error:
             raise UnreachableError(self.url, _reason(error)) from None
 
+    def logs(
+        self,
+        prefix: str,
+        *,
+        rank: int | None = None,
+        attempt: int | None = None,
+        lines: int = 200,
+        follow: bool = False,
+    ) -> Iterator[str]:
+        """Yield what a process of a job printed, line by line.
+
+        Args:
+            prefix: the id of the job, or its beginning.
+            rank: which worker; by default the driver, which prints what all workers print, after the name of each.
+            attempt: which attempt; by default the newest one.
+            lines: how many of the last lines.
+            follow: go on with what is printed from now on, until the process has ended.
+
+        Raises:
+            RefusedError: there is no such log.
+            UnreachableError: the connection broke off, or there was none.
+        """
+        wanted = {"rank": rank, "attempt": attempt, "lines": lines, "follow": follow}
+        query = {name: value for name, value in wanted.items() if value is not None}
+        path, patience = f"/v1/jobs/{self.job(prefix)['id']}/logs", httpx.Timeout(SILENCE_S, read=None)
+        try:
+            # A process may print nothing for hours.
+            with self._http.stream("GET", path, params=query, timeout=patience) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise self._refusal(answer)
+                yield from answer.iter_lines()
+        except httpx.TransportError as error:
+            raise UnreachableError(self.url, _reason(error)) from None
+
     def metrics(self, prefix: str, series: Sequence[str] = ("loss", "lr"), buckets: int = 1000) -> JsonObject:
         """Return series of a job's steps in so many buckets: the steps, and of each series min, max and last."""
         query = {"series": ",".join(series), "buckets": buckets}

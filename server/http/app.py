@@ -45,6 +45,7 @@ from .routes import (
     events,
     exports,
     jobs,
+    logs,
     metrics,
     pages,
     queue,
@@ -120,7 +121,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     )
     install(app)
     of_jobs = (submission, sweeps, jobs, verbs, queue, checkpoints)
-    for part in (*of_jobs, events, metrics, exports, administration, docs, pages):
+    for part in (*of_jobs, events, logs, metrics, exports, administration, docs, pages):
         app.include_router(part.router, responses=PROBLEMS)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))

@@ -45,6 +45,17 @@ def test_a_job_that_came_in_as_yaml_is_trained_by_two_workers(service: Service, 
     expect_every_step_once(service, trained["id"], 200)
 
 
+def test_what_each_rank_and_the_driver_printed_can_be_read(service: Service, trained: dict[str, Any]) -> None:
+    path = f"/v1/jobs/{trained['id']}/logs"
+    for rank in (0, 1):
+        answer = service.http.get(path, params={"rank": rank, "follow": True}).raise_for_status()
+        assert f"rank {rank} of 2 begins" in answer.text
+    of_driver = service.http.get(path, params={"follow": True}).raise_for_status().text
+    assert all(f"rank {rank} of 2 begins" in of_driver for rank in (0, 1)), "Ray shows what it showed before"
+    none = service.http.get(path, params={"rank": 2})
+    assert (none.status_code, "driver, rank-0, rank-1" in none.json()["detail"]) == (404, True)
+
+
 def test_the_model_learns_more_than_how_often_words_occur(service: Service, trained: dict[str, Any]) -> None:
     losses = service.metrics(trained["id"])["series"]["mlm_loss"]["last"]
     assert losses[0] > trained["unigram_entropy_nats"]

@@ -2,6 +2,7 @@ import json
 
 from tests.server.cli.command import run_bigbatch
 from tests.server.http.routes.test_clones import folder_of, put_checkpoint
+from tests.server.http.routes.test_logs import put_log
 from tests.serving import Served, run_records
 
 
@@ -84,3 +85,13 @@ def test_checkpoints_are_listed_and_removed(served: Served, home: list[str]) -> 
     assert [each["step"] for each in left] == [4000]
     refused = run_bigbatch("checkpoints", job["id"], "--delete", "4000", *home)
     assert (refused.exit_code, "its newest checkpoint" in refused.stderr) == (2, True)
+
+
+def test_logs_are_printed_as_they_are_or_as_json(served: Served, home: list[str]) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(3)[:3])
+    assert run_bigbatch("logs", job_id, *home).exit_code == 2, "there is none yet"
+    put_log(served, job_id, "one\n[two]\nthree \u00e9\n", rank=1)
+    assert run_bigbatch("logs", job_id, "--rank", "1", "--follow", *home).stdout == "one\n[two]\nthree \u00e9\n"
+    told = run_bigbatch("logs", job_id, "--rank", "1", "--attempt", "1", "--lines", "2", "--json", *home).stdout
+    assert [json.loads(line) for line in told.splitlines()] == [{"line": "[two]"}, {"line": "three \u00e9"}]

@@ -5,6 +5,7 @@ import pytest
 
 from server.client import AsyncClient, Client
 from server.client.errors import RefusedError
+from tests.server.http.routes.test_logs import put_log
 from tests.serving import TINY, Served, run_records
 
 NOT_ASKED = {"close", "reconnect", "link", "export", "events"}
@@ -31,6 +32,8 @@ def test_a_job_is_submitted_listed_followed_and_refused_without_blocking_the_loo
                 await client.pause(job["id"])
             first, second = await asyncio.gather(client.job(job["id"]), client.metrics(job["id"]))
             assert second["steps"] == [1, 2, 3]
+            put_log(served, job["id"], "one\ntwo\n")
+            assert [line async for line in client.logs(job["id"], lines=1)] == ["two"]
             names = [event.name async for event in client.follow(job["id"])]
             return [first["status"]], names
 

@@ -17,6 +17,7 @@ import pytest
 from server.client import client as client_module
 from server.client.client import Client
 from server.client.errors import ClientError, NoSuchJobError, RefusedError, UnreachableError
+from tests.server.http.routes.test_logs import put_log
 from tests.serving import TINY, Served, run_records, serving
 from workers.contract.files import write_private
 
@@ -210,3 +211,13 @@ def test_a_request_that_the_server_could_not_store_is_sent_again_when_the_server
         thread.join()
     assert len(keys) == 3
     assert len(set(keys)) == 1
+
+
+def test_a_log_is_read_line_by_line_and_followed_to_its_end(served: Served, client: Client) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, run_records(3)[:3])
+    with pytest.raises(RefusedError, match="no log on"):
+        list(client.logs(job_id, rank=0))
+    put_log(served, job_id, "one\ntwo\nthree", rank=0)
+    assert list(client.logs(job_id[:11], rank=0, lines=2)) == ["two", "three"]
+    assert list(client.logs(job_id, rank=0, attempt=1, follow=True)) == ["one", "two", "three"]

@@ -1,7 +1,7 @@
 """The run folder of a job: the only module that knows what its files are called and where they lie.
 
-It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock and
-Ray's own files. The export is made there too, and `control.json` stays there, for it holds a token. The store holds
+It has two halves. Scratch needs append, rename and a lock: the growing journal, what was rejected of it, the lock, logs
+and Ray's own files. The export is made there too, and `control.json` stays there, for it holds a token. The store holds
 whole objects: `run.json`, `spec.yaml`, `tokenizer.json`, what each attempt found when it began, checkpoints, and copies
 of the journal and of the export. Both halves are the run folder, unless the store was given another place.
 """
@@ -104,6 +104,10 @@ class RunFolder:
     def ray(self) -> Path:
         """What Ray Train writes."""
         return self.path / "ray"
+
+    def log(self, attempt: int, rank: int | None = None) -> Path:
+        """What a rank of an attempt printed, or without `rank` its driver; on the node where that process ran."""
+        return self.path / "logs" / f"attempt-{attempt}" / ("driver.log" if rank is None else f"rank-{rank}.log")
 
     def manifest(self) -> RunManifest:
         """Read `run.json`; a folder without one is new, or older than that file.
@@ -365,6 +369,11 @@ class RunFolder:
     def export(self) -> Path:
         """The folder that the finished model is exported to."""
         return self.path / _EXPORT
+
+
+def older_half(log: Path) -> Path:
+    """Return the file that a log becomes once it is large, so that a new one can be begun in its place."""
+    return log.with_name(f"{log.name}.1")
 
 
 def _checkpoints_among(objects: Iterable[str]) -> list[CheckpointName]:
