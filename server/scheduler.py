@@ -17,6 +17,7 @@ from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide, reasons
 from .jobs.resources import Node, Run, Submission
 from .jobs.status import JobStatus
+from .logs import about
 from .storage.jobs import Store
 from .storage.runs import RunFolders
 
@@ -140,14 +141,17 @@ class Scheduler:
         training = [job for job in active if job.attempt_at is not None and known[job.id].run is Run.RUNNING]
         silent = self._silence.look(job.submission_id for job in training if job.id not in heard)
         for job in active:
-            waited = silent.get(job.submission_id)
-            is_lost = known[job.id].run is Run.UNCLEAR or (waited is not None and waited >= SILENT)
-            if is_lost and job.unreachable_since is None:
-                self._store.change(job.id, lambda job: job.unreachable(_now()))
-                log.warning("job %s: attempt %d is not heard of; it is waited for", job.id, job.attempt)
-            elif job.unreachable_since is not None and not is_lost and waited is None:
-                self._store.change(job.id, Job.reached)
-                log.info("job %s: attempt %d is there", job.id, job.attempt)
+            with about(job.id, job.attempt):
+                self._look_for_one(job, known[job.id].run, silent.get(job.submission_id))
+
+    def _look_for_one(self, job: Job, run: Run, waited: timedelta | None) -> None:
+        is_lost = run is Run.UNCLEAR or (waited is not None and waited >= SILENT)
+        if is_lost and job.unreachable_since is None:
+            self._store.change(job.id, lambda job: job.unreachable(_now()))
+            log.warning("the attempt is not heard of; it is waited for")
+        elif job.unreachable_since is not None and not is_lost and waited is None:
+            self._store.change(job.id, Job.reached)
+            log.info("the attempt is there")
 
     def _see_off(self, active: Sequence[Job]) -> None:
         """End what is still there of an attempt long after its job has ended: it holds processors for nothing."""
@@ -162,20 +166,24 @@ class Scheduler:
 
     def _carry_out(self, decision: Decision) -> None:
         """Act, so that what fails for one job holds up no other."""
+        with _about(decision):
+            self._try(decision)
+
+    def _try(self, decision: Decision) -> None:
         job = decision.job
         try:
             self._act(decision)
         except DatabaseError:
             raise
         except TransitionError as error:
-            log.info("job %s changed meanwhile: %s", job.id, error.detail)
+            log.info("the job changed meanwhile: %s", error.detail)
         except ClusterUnreachableError as error:
             self.obstacle = error.detail
             if self._is_new_failure(job.id, error):
-                log.info("job %s: %s is tried again every second: %s", job.id, decision.action, error.detail)
+                log.info("%s is tried again every second: %s", decision.action, error.detail)
         except Exception as error:
             if self._is_new_failure(job.id, error):
-                log.exception("job %s: %s failed; it is tried again every second", job.id, decision.action)
+                log.exception("%s failed; it is tried again every second", decision.action)
         else:
             self._failing.pop(job.id, None)
 
@@ -206,7 +214,8 @@ class Scheduler:
         """Log what was not decided in the turn before, too: some things are tried every second until they succeed."""
         for decision in decisions:
             if (decision.job.submission_id, decision.action) not in self._decided:
-                log.info("job %s: %s %s", decision.job.id, decision.action, decision.reason)
+                with _about(decision):
+                    log.info("%s %s", decision.action, decision.reason)
         self._decided = {(decision.job.submission_id, decision.action) for decision in decisions}
 
     def _is_new_failure(self, key: str, error: Exception) -> bool:
@@ -236,11 +245,16 @@ class Scheduler:
         silence = f"Attempt {job.attempt} ended without saying why: {end}"
         settled = self._store.change(job.id, lambda job: job.settle(_now(), silence))
         if settled.status is JobStatus.QUEUED:
-            log.info("job %s: attempt %d was interrupted: %s", job.id, job.attempt, settled.interruption)
+            log.info("the attempt was interrupted: %s", settled.interruption)
             self.wake()
 
     def _fail(self, job: Job, error: str) -> None:
         self._store.change(job.id, lambda job: job.become(JobStatus.FAILED, _now(), error))
+
+
+def _about(decision: Decision) -> contextlib.AbstractContextManager[None]:
+    is_of_next = decision.action is Action.ADMIT
+    return about(decision.job.id, decision.job.attempt + is_of_next)
 
 
 def _now() -> datetime:

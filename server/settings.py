@@ -34,6 +34,9 @@ class Settings:
     jobs_per_owner: int | None = None
     """So many jobs of one owner may be on the cluster at a time; None where there is no limit."""
 
+    log_json: bool = False
+    """Whether each line of the log is a JSON object, for a program that collects logs, and not for people."""
+
     tls_cert: Path | None = None
     """PEM file with the server's certificate, followed by those that signed it; None for plain HTTP."""
     tls_key: Path | None = None

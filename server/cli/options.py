@@ -69,6 +69,10 @@ JobsPerOwner = Annotated[
         help="How many jobs of one owner may be on the cluster at a time.",
     ),
 ]
+LogJson = Annotated[
+    bool,
+    typer.Option("--log-json", envvar="BIGBATCH_LOG_JSON", help="Write each line of the log as a JSON object."),
+]
 TlsCert = Annotated[
     Path | None,
     typer.Option(

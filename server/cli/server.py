@@ -13,6 +13,7 @@ from .options import (
     Host,
     JobsPerOwner,
     Json,
+    LogJson,
     Port,
     PriorityPerHour,
     RayAddress,
@@ -38,6 +39,7 @@ def serve(
     data_root: DataRoots = None,
     priority_per_hour: PriorityPerHour = 1.0,
     jobs_per_owner: JobsPerOwner = None,
+    log_json: LogJson = False,
     as_json: Json = False,
 ) -> None:
     """Run the server: REST API, dashboard and scheduler.
@@ -55,6 +57,7 @@ def serve(
         data_roots=tuple(data_root or ()),
         priority_per_hour=priority_per_hour,
         jobs_per_owner=jobs_per_owner,
+        log_json=log_json,
         tls_cert=tls_cert,
         tls_key=tls_key,
         without_tls=without_tls,

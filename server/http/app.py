@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
@@ -15,6 +16,7 @@ from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
 from server.jobs.job import Job
 from server.jobs.order import Rules
+from server.logs import about, start_request
 from server.reach import Reach
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -55,6 +57,7 @@ from .routes import (
 )
 
 log = logging.getLogger(__name__)
+_OF_JOB = re.compile(r"/v1/jobs/([\w-]+)")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'",
@@ -129,6 +132,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     if settings.is_loopback:
         app.add_middleware(LoopbackNames)
     app.add_middleware(_Headers)
+    app.add_middleware(_JobInLog)
     return app
 
 
@@ -143,18 +147,32 @@ def _prepare(folders: RunFolders, job: Job) -> None:
     try:
         folders.prepare(job)
     except (OSError, ValueError):
-        log.exception("job %s: its run folder cannot be written, so its run may not find this server", job.id)
+        with about(job.id, job.attempt):
+            log.exception("the job's run folder cannot be written, so its run may not find this server")
 
 
 def _leave(store: Store, cluster: Cluster) -> None:
     """End the cluster with the server, unless a job runs on it: the next server finds both again."""
     active = [job for job in store.unfinished() if job.status.is_active]
     if active:
-        names = ", ".join(f"{job.name} ({job.id})" for job in active)
-        log.warning("still running on the cluster, which is left up for the next `bigbatch serve`: %s", names)
+        for job in active:
+            with about(job.id, job.attempt):
+                log.warning("%s still runs on the cluster, which is left up for the next `bigbatch serve`", job.name)
     else:
         cluster.shutdown()
     cluster.close()
+
+
+class _JobInLog:
+    """Has what is logged while a request is answered name the job that the request is about."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = _OF_JOB.match(scope["path"]) if scope["type"] == "http" else None
+        start_request(found and found[1])
+        await self._app(scope, receive, send)
 
 
 class _Headers:

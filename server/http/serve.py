@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
+from server import logs
 from server.errors import DatabaseError
 from server.ports import obstacle
 from server.settings import Settings
@@ -32,6 +33,7 @@ _STREAMS_S = 3
 _STALLED_S = 60
 _CHECK = "check-of-bigbatch-serve"
 FAILED, BAD_USAGE = 1, 2
+log = logging.getLogger(__name__)
 
 
 class CannotServeError(Exception):
@@ -40,7 +42,7 @@ class CannotServeError(Exception):
 
 def serve(settings: Settings, *, as_json: bool = False) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(as_json=settings.log_json)
     try:
         _check_cluster(settings)
         _check_exposure(settings)
@@ -51,16 +53,19 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
             _check_port(settings)
             return _run(settings, as_json=as_json)
     except (CannotServeError, DatabaseError) as error:
-        return _refuse(str(error), as_json=as_json)
+        return _refuse(str(error), settings, as_json=as_json)
     except OSError as error:
         where, why = error.filename or settings.home, error.strerror or error
         remedy = "check the free space there and who may write it, or choose another folder with --home"
-        return _refuse(f"{where} cannot be used ({why}); {remedy}", as_json=as_json)
+        return _refuse(f"{where} cannot be used ({why}); {remedy}", settings, as_json=as_json)
 
 
-def _refuse(detail: str, *, as_json: bool) -> int:
+def _refuse(detail: str, settings: Settings, *, as_json: bool) -> int:
     told = {"title": "The server cannot start.", "detail": detail}
-    print(json.dumps(told) if as_json else f"bigbatch serve: {detail}", file=sys.stderr)  # noqa: T201
+    if settings.log_json and not as_json:
+        log.critical("the server cannot start: %s", detail)
+    else:
+        print(json.dumps(told) if as_json else f"bigbatch serve: {detail}", file=sys.stderr)  # noqa: T201
     return BAD_USAGE
 
 
@@ -107,8 +112,6 @@ def _check_storage(settings: Settings) -> None:
 
 
 def _run(settings: Settings, *, as_json: bool) -> int:
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -14,6 +14,7 @@ from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job, new_job_id
 from server.jobs.status import JobStatus
 from server.jobs.verbs import check_may_be_deleted
+from server.logs import about
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
 from workers.contract.records import EvaluationRecord
@@ -163,7 +164,8 @@ class Store:
         self.on_change(job_id)
 
     def _settle_unreadable(self, job: Job) -> None:
-        log.error("job %s: %s", job.id, job.error)
+        with about(job.id, job.attempt):
+            log.error("%s", job.error)
         with self._database.write() as db:
             db.execute(update(jobs).where(jobs.c.id == job.id).values(**_columns(job)))
         self.on_change(job.id)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from server.errors import FilesLeftError, RecordError, TransitionError
 from server.jobs.job import Job
 from server.jobs.verbs import check_may_be_deleted
+from server.logs import about
 from server.settings import Settings
 from workers.contract.push import ControlPlane
 from workers.contract.records import Record
@@ -109,7 +110,8 @@ class RunFolders:
         try:
             RunFolder(folder).remove()
         except OSError as error:
-            log.warning("%s cannot be removed, which is tried again when the server starts: %s", folder, error)
+            with about(job_id):
+                log.warning("%s cannot be removed, which is tried again when the server starts: %s", folder, error)
 
     def discard_unstored(self) -> None:
         """Remove what earlier servers left: folders of jobs that were deleted, and of branches that were never stored.
@@ -120,7 +122,9 @@ class RunFolders:
         for folder in self.folder("").glob("*/"):
             run = RunFolder(folder)
             if folder.name not in known and (run.is_deleted or run.is_only_prepared()):
-                log.info("%s is of a job that was deleted, or of a branch that was never accepted: removing it", folder)
+                of_what = "of a job that was deleted, or of a branch that was never accepted"
+                with about(folder.name):
+                    log.info("%s is %s: removing it", folder, of_what)
                 self.discard(folder.name)
 
     def read_rest(self, job_id: str) -> None:

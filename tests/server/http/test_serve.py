@@ -96,6 +96,43 @@ def test_a_server_is_found_by_its_file_and_stops_with_open_streams_and_without_a
     assert marked == []
 
 
+def test_with_log_json_all_that_is_logged_is_json_and_an_error_names_the_job_that_was_asked_for(tmp_path: Path) -> None:
+    port = free_port()
+    code = (
+        f"{SERVE}from server.storage.jobs import Store; Store.get = lambda self, job_id: 1 / 0; "
+        f"sys.exit(serve(Settings(Path({str(tmp_path)!r}), port={port}, log_json=True, "
+        "ray_address='http://127.0.0.1:9')))"  # where nothing listens
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            _wait_for(tmp_path / "server.json")
+            token = (tmp_path / "admin.token").read_text().strip()
+            headers = {"Authorization": f"Bearer {token}"}
+            asked = [httpx.get(f"http://127.0.0.1:{port}/v1/jobs{job}", headers=headers) for job in ("/k3v9x2", "")]
+        finally:
+            server.terminate()
+        _, said = server.communicate(timeout=60)
+    assert [answer.status_code for answer in asked] == [500, 200]
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert {"server.scheduler", "server.storage.database", "uvicorn.error"} <= {line["logger"] for line in lines}
+    (failed,) = (line for line in lines if line["level"] == "error")
+    assert failed["job_id"] == "k3v9x2"
+    assert failed["exception"].endswith("ZeroDivisionError: division by zero")
+    assert [line for line in lines if "job_id" in line] == [failed]
+    assert token not in said
+
+
+def test_with_log_json_the_reason_why_it_cannot_start_is_json(tmp_path: Path) -> None:
+    code = f"{SERVE}sys.exit(serve(Settings(Path({str(tmp_path)!r}), host='0.0.0.0', log_json=True)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    line = json.loads(done.stderr)
+    assert line["level"] == "critical"
+    assert "--tls-cert" in line["event"]
+
+
 def _home_of(process: psutil.Process) -> str | None:
     try:
         return process.environ().get("BIGBATCH_CLUSTER") if process.pid != os.getpid() else None

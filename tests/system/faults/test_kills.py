@@ -53,7 +53,8 @@ def processes(service: Service, words: str) -> list[psutil.Process]:
 
 def reason(service: Service, job_id: str) -> str:
     """What the log says of the first attempt's end, which may take several lines; the next entry begins with a date."""
-    told = rf"job {job_id}: attempt 1 was interrupted: (.*?)(?=^\d{{4}}-)"
+    of_job = rf" \[server\.scheduler\] attempt=1 job_id={job_id}$"
+    told = rf"the attempt was interrupted: ((?:(?!^\d{{4}}-).)*){of_job}"
     said = re.search(told, service.log.read_text(), re.DOTALL | re.MULTILINE)
     return said[1] if said else ""
 

@@ -174,8 +174,9 @@ def test_a_network_that_is_cut_for_a_minute_costs_nothing_but_the_wait(training:
         relay.close()
     training.expect_unharmed()
     said = "\n".join(training.log[logged:])
-    assert f"job {training.id}: attempt 1 is not heard of; it is waited for" in said
-    assert f"job {training.id}: attempt 1 is there" in said
+    of_job = f"[server.scheduler] attempt=1 job_id={training.id}"
+    assert f"the attempt is not heard of; it is waited for {of_job}" in said
+    assert f"the attempt is there {of_job}" in said
 
 
 def test_a_line_of_garbage_in_the_journal_costs_no_record(training: Training) -> None:
