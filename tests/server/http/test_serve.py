@@ -77,7 +77,9 @@ def test_a_server_is_found_by_its_file_and_stops_with_open_streams_and_without_a
         assert found == {"url": f"http://127.0.0.1:{port}", "pid": process.pid}
         token = (tmp_path / "admin.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx.stream("GET", f"{found['url']}/v1/events", headers=headers, trust_env=False) as answer:
+        # The server starts Ray meanwhile, which takes all of a small machine for some seconds.
+        events = httpx.stream("GET", f"{found['url']}/v1/events", headers=headers, trust_env=False, timeout=60)
+        with events as answer:
             stream = answer.iter_raw()
             assert next(stream).startswith(b":")
             assert serve(Settings(tmp_path, port=free_port())) == 2  # a home has one server
