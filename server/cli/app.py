@@ -18,6 +18,7 @@ class _Commands(TyperGroup):
         from pydantic import ValidationError
 
         from server.client.errors import ClientError
+        from server.errors import ServerError
         from workers.contract.problems import SpecError, explain_option
         from workers.contract.run.remote import StorageError
 
@@ -31,6 +32,9 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except StorageError as error:
             report({"title": "the storage cannot be used", "detail": str(error)}, as_json=ctx.meta.get("json", False))
+            raise typer.Exit(2) from None
+        except ServerError as error:  # of commands that work on a home themselves
+            report({"title": error.title, "detail": error.detail}, as_json=ctx.meta.get("json", False))
             raise typer.Exit(2) from None
         except ClientError as error:
             report(error.as_dict(), as_json=ctx.meta.get("json", False))

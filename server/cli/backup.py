@@ -1,21 +1,13 @@
 """`bigbatch backup` and `bigbatch restore`: what a server knows, in one file."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server.client.errors import ClientError
 from server.settings import Settings
 
 from .options import Home, Json
-
-
-class HomeError(ClientError):
-    """The home cannot be backed up or restored."""
-
-    exit_code = 2
 
 
 def backup(
@@ -32,7 +24,7 @@ def backup(
     """
     from server.storage.backup import back_up
 
-    runs = _done(lambda: back_up(Settings(home), file))
+    runs = back_up(Settings(home), file)
     _tell({"backup": str(file), "home": str(home), "runs": runs}, as_json=as_json)
 
 
@@ -48,17 +40,8 @@ def restore(
     """
     from server.storage.backup import restore as put_back
 
-    runs = _done(lambda: put_back(file, Settings(home)))
+    runs = put_back(file, Settings(home))
     _tell({"restored": str(file), "home": str(home), "runs": runs}, as_json=as_json)
-
-
-def _done(deed: Callable[[], int]) -> int:
-    from server.errors import ServerError
-
-    try:
-        return deed()
-    except ServerError as error:
-        raise HomeError(error.detail) from None
 
 
 def _tell(done: dict[str, object], *, as_json: bool) -> None:
