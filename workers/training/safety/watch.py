@@ -141,6 +141,7 @@ class Watch:
             faulthandler.dump_traceback(sys.__stderr__ or 2)
             if self._alert:
                 self._alert(detail)
+            time.sleep(self._beat_s)  # where all ranks notice it, each has time to say so before it loses the first one
         except Exception:  # noqa: BLE001 -- whatever it is, the process has to end
             traceback.print_exc()
         finally:
