@@ -156,8 +156,8 @@ class Scheduler:
     def _see_off(self, active: Sequence[Job]) -> None:
         """End what is still there of an attempt long after its job has ended: it holds processors for nothing."""
         before, self._active = self._active, {job.submission_id for job in active}
-        candidates = (self._leaving | before) - self._active
-        self._leaving = {name for name in candidates if self._cluster.submission(name).run in _ON_THE_CLUSTER}
+        self._leaving = (self._leaving | before) - self._active  # kept where the cluster does not answer now
+        self._leaving = {name for name in self._leaving if self._cluster.submission(name).run in _ON_THE_CLUSTER}
         for name, waited in self._farewell.look(self._leaving).items():
             if waited >= LEAST_GRACE:
                 log.warning("%s is still on the cluster, though its job has ended: it is killed", name)

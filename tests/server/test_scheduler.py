@@ -359,27 +359,11 @@ def test_a_submission_whose_answer_is_lost_is_looked_up_and_runs_once(tmp_path: 
     house.database.close()
 
 
-class Stubborn(Nowhere):
-    """A cluster that says of every submission that it runs, and ends none."""
-
-    def ensure(self, *, runs_are_heard: bool) -> None:
-        pass
-
-    def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
-        del submissions
-        return [Node(Resources(cpus=2))]
-
-    def submission(self, submission_id: str) -> Submission:
-        del submission_id
-        return Submission(Run.RUNNING)
-
-    def kill(self, submission_id: str) -> None:
-        pass
-
-
 def test_what_is_tried_every_second_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    house = House(tmp_path, Stubborn())
+    stubborn = Vague()
+    stubborn.says = Run.RUNNING  # it ends nothing
+    house = House(tmp_path, stubborn)
     job = house.job()
     house.store.change(job.id, lambda job: cancel(job.admit(1, datetime.now(UTC)), datetime.now(UTC)))
     scheduler = house.program(SUCCEEDS)
