@@ -9,6 +9,10 @@ LONGEST = 4000
 """Of what a driver printed last, Ray gives up to 20,000 characters."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_RAYS_OWN = re.compile(
+    r"^(Running entrypoint for job .*|.*\sINFO job_manager\.py:\d+ -- Runtime env is setting up\.)(\n|$)", re.MULTILINE
+)
+"""Lines that Ray writes into the log of a driver. A driver that ends at once has printed before the first of them."""
 _EXIT_CODE = "JOB_ENTRYPOINT_COMMAND_ERROR"
 
 
@@ -24,8 +28,12 @@ def ending(submission: Mapping[str, Any]) -> str:
     if submission["status"] == "SUCCEEDED":
         return "its driver ended as if all were done."
     if submission.get("error_type") == _EXIT_CODE and code is not None:
-        return _exit(code, message.partition("\n")[2])
+        return _exit(code, _printed(message.partition("\n")[2]))
     return f"Ray says: {message.partition(chr(10))[0][:LONGEST]}"
+
+
+def _printed(lines: str) -> str:
+    return _RAYS_OWN.sub("", lines).strip()
 
 
 def _exit(code: int, last_lines: str) -> str:

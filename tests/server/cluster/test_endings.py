@@ -46,5 +46,18 @@ def test_every_end_is_said_in_words(answer: dict[str, Any], words: str) -> None:
     assert ending(answer) == words
 
 
+RAYS_OWN = (
+    "2026-11-27 23:51:41,073\tINFO job_manager.py:581 -- Runtime env is setting up.\n",
+    "Running entrypoint for job j-a1: cd /runs/j && exec python -m workers.launch\n",
+)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+def test_of_a_log_only_what_the_driver_printed_is_told(order: tuple[int, ...]) -> None:
+    lines = (*RAYS_OWN, "a line\nno room\n")
+    said = ending(_exited(1, "".join(lines[each] for each in order)))
+    assert said == "its driver ended with exit code 1. It printed last:\na line\nno room"
+
+
 def test_of_a_log_without_end_only_the_end_is_told() -> None:
     assert len(ending(_exited(1, "x" * 20_000))) < LONGEST + 100

@@ -74,16 +74,17 @@ def test_a_killed_run_ends(cluster: LocalCluster, tmp_path: Path) -> None:
     ("script", "end"),
     [
         ("import os; print('a line'); os.kill(os.getpid(), 9)", "its driver was killed by SIGKILL."),
-        ("import sys; print('a line'); sys.exit('no room')", "its driver ended with exit code 1. It printed last:"),
+        (
+            "import sys; print('a line'); sys.exit('no room')",
+            "its driver ended with exit code 1. It printed last:\na line\nno room",
+        ),
     ],
 )
 def test_a_run_that_ends_badly_says_how(cluster: LocalCluster, tmp_path: Path, script: str, end: str) -> None:
     name = f"bad-{script[-3]}"
     cluster.submit(name, [PYTHON, "-c", script], tmp_path)
     _wait_for_end(cluster, name)
-    said = cluster.submission(name).end
-    assert said.startswith(end)
-    assert said.endswith(("SIGKILL.", "a line\nno room"))
+    assert cluster.submission(name).end == end
 
 
 def test_the_cluster_leaves_the_environment_of_the_server_alone(cluster: LocalCluster) -> None:
