@@ -3,6 +3,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON_VERSION ?= 3.12
+JOBS ?= 200
 
 BIN := .venv/bin
 # Setuptools warns of every editable installation that it is one.
@@ -15,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test models faults quick check lock resolve wheels browser clean
+.PHONY: help setup demo test models faults soak quick check lock resolve wheels browser clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +35,9 @@ models: .venv/ready  ## Test export, import and probe with the weights that a pa
 
 faults: .venv/ready  ## Have Ray, server, database and network fail while a job trains, and see it go on (30 minutes)
 	@$(BIN)/python -m pytest -m faults tests/system/faults
+
+soak: .venv/ready  ## Run small jobs with random kills, and go on where the last run stopped (JOBS=200 MINUTES=)
+	@nice -n 10 $(BIN)/python -m tests.system.faults.soak --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES))
 
 quick: .venv/ready  ## Run one folder's tests (FOLDER=tests/workers)
 	@$(PYTEST) $(FOLDER)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.serving import Served, serving
+from tests.workers.small_job import stories
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when its library is imported; no test downloads
 # These share one server and its cluster, and wait for jobs.
@@ -71,7 +72,5 @@ def served(tmp_path: Path) -> Iterator[Served]:
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty little stories of a few words."""
     path = tmp_path_factory.mktemp("text") / "stories.txt"
-    who, does = ("The cat", "A dog", "My aunt", "No one", "The sea"), ("sleeps", "runs home", "sees the moon", "waits")
-    stories = [" ".join(f"{a} {b}." for a in who[i % 3 :] for b in does[: 2 + i % 3]) for i in range(40)]
-    path.write_text("\n\n".join(stories))
+    path.write_text(stories())
     return path

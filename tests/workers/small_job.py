@@ -1,4 +1,4 @@
-"""A job that trains in a second."""
+"""A job that trains in a second, and a text for it."""
 
 from pathlib import Path
 from typing import Any
@@ -21,3 +21,9 @@ def four_steps(text: Path, workers: int = 1, zero_stage: int | str = 2, **change
     """Name a job with checkpoints at steps 2 and 4 that does not export its model by itself."""
     phases = [PHASE | {"steps": 4}]
     return document(text, workers, zero_stage, phases=phases, export={"at_end": False}) | changes
+
+
+def stories() -> str:
+    """Tell forty little stories of a few words."""
+    who, does = ("The cat", "A dog", "My aunt", "No one", "The sea"), ("sleeps", "runs home", "sees the moon", "waits")
+    return "\n\n".join(" ".join(f"{a} {b}." for a in who[i % 3 :] for b in does[: 2 + i % 3]) for i in range(40))

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from server.cluster.process import ClusterProcess
+from tests.system.faults.parts import processes
 from tests.system.service import Service, expect_every_step_once, records_of, wait_for
 from tests.workers.small_job import document
 
@@ -45,12 +46,6 @@ KILLS = {
 }
 
 
-def processes(service: Service, words: str) -> list[psutil.Process]:
-    """The living processes of the cluster with these words in their command line; those of a shell are none."""
-    ours = ClusterProcess(service.settings.ray).processes()
-    return [each for each in ours if words in f"{' '.join(each.cmdline())} " and each.name() != "sh"]
-
-
 def reason(service: Service, job_id: str) -> str:
     """What the log says of the first attempt's end, which may take several lines; the next entry begins with a date."""
     of_job = rf" \[server\.scheduler\] attempt=1 job_id={job_id}$"
@@ -64,7 +59,7 @@ def test_a_job_goes_on_after_a_kill_and_takes_every_step_once(service: Service, 
     changes: dict[str, Any] = {"phases": [PHASE], "checkpoint": {"every_steps": 20}, "export": {"at_end": False}}
     job_id = service.submit(document(text, workers=1, name="killed", **changes))
     service.until_step(job_id, 30)
-    killed = processes(service, kill.process)
+    killed = processes(ClusterProcess(service.settings.ray), kill.process)
     assert killed, [each.cmdline() for each in ClusterProcess(service.settings.ray).processes()]
     for process in killed:
         process.send_signal(kill.how)
