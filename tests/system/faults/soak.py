@@ -88,12 +88,13 @@ class Soak:
     """One run of the soak."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         self.tally = Tally.read(folder / "tally.json", seed)
         self.text = folder / "stories.txt"
         self.text.write_text(stories())
         self.is_over = False
-        self.service = Service(folder.resolve() / "home")
+        self.service = Service(folder / "home")
         self.cluster = LocalCluster(self.service.settings.ray)
         self.watched = [Watched(subject, []) for subject in self.tally.open]
         self._lost_cluster: str | None = None
