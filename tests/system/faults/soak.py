@@ -172,7 +172,8 @@ class Soak:
         [attempt] = [job["attempt"] for each, job in current if each.subject is subject]
         found = of_attempt(self.cluster, str(subject.id), attempt, kill.what)
         if found:
-            self.note(kill.what, subject, attempt)
+            subject.add_hit(attempt, kill.what)
+            self.tally.count_kill(kill.what)
             send_kill(found)
         return bool(found)
 
@@ -182,7 +183,7 @@ class Soak:
         if state is None or not found:
             return False
         self._lost_cluster, self._raylet_s = state.started, time.monotonic()
-        self.tally.kills["raylet"] += 1
+        self.tally.count_kill("raylet")
         self.note_lost_cluster(current)
         send_kill(found)
         return True
@@ -199,14 +200,8 @@ class Soak:
         if state is not None and state.started != self._lost_cluster and state.was_ready:
             self._lost_cluster = None
 
-    def note(self, what: str, subject: Subject, attempt: int) -> None:
-        self.tally.kills[what] += 1
-        subject.add_hit(attempt, what)
-        self.tally.save()
-
     def restart_server(self) -> None:
-        self.tally.kills["server"] += 1
-        self.tally.save()
+        self.tally.count_kill("server")
         self.service.kill()
         self.service.start()
 
@@ -242,15 +237,18 @@ class Soak:
 
     def close(self) -> None:
         """End everything that was started; what has not ended goes on in the next run."""
-        if self.service.process.poll() is None:
-            for each in self.watched:
-                with suppress(httpx.HTTPError):
-                    job = self.service.job(str(each.subject.id))
-                    each.subject.add_hit(job["attempt"], "end of the soak")
-            self.tally.save()
-            self.service.stop()
-        self.cluster.shutdown()
-        self.cluster.close()
+        try:
+            if self.service.process.poll() is None:
+                for each in self.watched:
+                    with suppress(httpx.HTTPError):
+                        job = self.service.job(str(each.subject.id))
+                        each.subject.add_hit(job["attempt"], "end of the soak")
+                self.tally.save()
+                self.service.stop()
+        finally:
+            self.service.process.kill()
+            self.cluster.shutdown()
+            self.cluster.close()
         left = ClusterProcess(self.service.settings.ray).processes()
         print(f"{self.tally}; {len(left)} processes left", flush=True)
         for problem in self.tally.problems:

@@ -1,7 +1,6 @@
 """What a soak has seen so far: kept in a file, so that it adds up over several runs."""
 
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -35,7 +34,7 @@ class Tally:
     lost: int = 0
     doubled: int = 0
     killed_by_mistake: int = 0
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     open: list[Subject] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """One line for each fault that was found."""
@@ -46,7 +45,11 @@ class Tally:
             return cls(path, seed)
         known = json.loads(path.read_text())
         subjects = [Subject(**each) for each in known.pop("open")]
-        return cls(path, **known | {"kills": Counter(known["kills"]), "open": subjects})
+        return cls(path, **known | {"open": subjects})
+
+    def count_kill(self, what: str) -> None:
+        self.kills[what] = self.kills.get(what, 0) + 1
+        self.save()
 
     def save(self) -> None:
         content = {name: value for name, value in asdict(self).items() if name != "path"}
