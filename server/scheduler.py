@@ -23,7 +23,6 @@ from .storage.runs import RunFolders
 
 _PROGRAM = (sys.executable, "-P", "-m", "workers.launch")
 _TURN_S = 1.0
-_SUBMIT_S = 300.0
 _ON_THE_CLUSTER = frozenset({Run.PENDING, Run.RUNNING, Run.UNCLEAR})
 SILENT = timedelta(seconds=30)
 """An attempt that trains says something every two seconds; after so long without a word it is called unreachable."""
@@ -45,7 +44,6 @@ class Scheduler:
         self.rules = rules
         self._woken = asyncio.Event()
         self._stopped = False
-        self._submitting_since: dict[str, float] = {}
         self._patience, self._silence = Patience(), Patience()
         self._active: set[str] = set()
         self._leaving: set[str] = set()
@@ -92,7 +90,7 @@ class Scheduler:
             decisions = decide(facts)
             self._log_new(decisions)
             for decision in decisions:
-                self._carry_out(decision)
+                self._carry_out(decision, facts)
             self._tell_why(facts)
             self._failing.pop("", None)
         except ClusterUnreachableError as error:
@@ -109,12 +107,8 @@ class Scheduler:
                 log.exception("a turn of the scheduler failed; it is tried again every second")
 
     def _ensure(self) -> None:
-        try:
-            is_heard = time.monotonic() - self._heard_at < SILENT.total_seconds()
-            self._cluster.ensure(runs_are_heard=is_heard)
-        except ClusterUnreachableError:
-            self._submitting_since.clear()  # patience is measured with a cluster that answers
-            raise
+        is_heard = time.monotonic() - self._heard_at < SILENT.total_seconds()
+        self._cluster.ensure(runs_are_heard=is_heard)
         self.obstacle = None
 
     def _facts(self) -> Facts:
@@ -126,7 +120,9 @@ class Scheduler:
         self._look_for(active, known)
         self._see_off(active)
         waited = self._patience.look(job.submission_id for job in active if job.is_ending)
-        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self.rules)
+        starts = any(job.status in {JobStatus.QUEUED, JobStatus.STARTING} for job in jobs)
+        session = self._cluster.session() if starts else None
+        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self.rules, session)
 
     def _lose_sight(self) -> None:
         """Take note that nothing is known of any attempt. It is all that follows."""
@@ -149,7 +145,7 @@ class Scheduler:
         if is_lost and job.unreachable_since is None:
             self._store.change(job.id, lambda job: job.unreachable(_now()))
             log.warning("the attempt is not heard of; it is waited for")
-        elif job.unreachable_since is not None and not is_lost and waited is None:
+        elif job.unreachable_since is not None and run is not Run.UNKNOWN and not is_lost and waited is None:
             self._store.change(job.id, Job.reached)
             log.info("the attempt is there")
 
@@ -164,15 +160,15 @@ class Scheduler:
                 self._cluster.kill(name)
                 self._leaving.discard(name)
 
-    def _carry_out(self, decision: Decision) -> None:
+    def _carry_out(self, decision: Decision, facts: Facts) -> None:
         """Act, so that what fails for one job holds up no other."""
         with _about(decision):
-            self._try(decision)
+            self._try(decision, facts)
 
-    def _try(self, decision: Decision) -> None:
+    def _try(self, decision: Decision, facts: Facts) -> None:
         job = decision.job
         try:
-            self._act(decision)
+            self._act(decision, facts)
         except DatabaseError:
             raise
         except TransitionError as error:
@@ -194,11 +190,12 @@ class Scheduler:
             if reason != known[job_id]:
                 self._store.change(job_id, partial(Job.wait_because, reason=reason))
 
-    def _act(self, decision: Decision) -> None:
+    def _act(self, decision: Decision, facts: Facts) -> None:
         job = decision.job
         match decision.action:
             case Action.ADMIT:
-                self._submit(self._store.change(job.id, lambda job: job.admit(decision.world_size, _now())))
+                size, session = decision.world_size, facts.session
+                self._submit(self._store.change(job.id, lambda job: job.admit(size, _now(), session)))
             case Action.SUBMIT:
                 self._submit(job)
             case Action.GROW:
@@ -228,16 +225,16 @@ class Scheduler:
         workers = job.world_size or max(job.valid_spec.world_sizes())
         options = {"--attempt": job.attempt, "--workers": workers, "--data": self._folders.data}
         entrypoint = [*self._program, str(folder), *(str(part) for option in options.items() for part in option)]
-        since = self._submitting_since.setdefault(job.submission_id, time.monotonic())
         try:
             self._cluster.submit(job.submission_id, entrypoint, folder)
-            del self._submitting_since[job.submission_id]
         except SubmissionRefusedError as error:
             self._fail(job, error.detail)
         except ClusterUnreachableError as error:
-            if time.monotonic() - since > _SUBMIT_S:
-                self._fail(job, f"{error.detail} (tried for {_SUBMIT_S:g} s)")
+            reason = error.detail
+            self._store.change(job.id, lambda job: job.unreachable(_now()).wait_because(reason))
             raise
+        else:
+            self._store.change(job.id, lambda job: job.wait_because(None))
 
     def _settle(self, job: Job, end: str) -> None:
         """Read what an attempt that has ended wrote last, and end the job or have it wait for the next attempt."""

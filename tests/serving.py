@@ -43,6 +43,9 @@ class Nowhere:
         del runs_are_heard
         raise ClusterUnreachableError("there is no cluster in this test")
 
+    def session(self) -> str:
+        raise ClusterUnreachableError("there is no cluster in this test")
+
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         raise ClusterUnreachableError(str(submissions))
 
@@ -67,6 +70,9 @@ class Idle(Nowhere):
 
     def ensure(self, *, runs_are_heard: bool) -> None:
         pass
+
+    def session(self) -> str:
+        return "idle"
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         del submissions

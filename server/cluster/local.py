@@ -51,6 +51,10 @@ class LocalCluster:
             raise self._wait(state, error.detail, None if runs_are_heard else SILENCE) from error
         self._patience.look([])
 
+    def session(self) -> str:
+        """Return the name of the cluster's session."""
+        return self._jobs().session()
+
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         """Return the one node, and what these submissions and others hold of it."""
         return self._jobs().nodes(submissions)

@@ -17,6 +17,9 @@ class Cluster(Protocol):
             runs_are_heard: whether a run on it has said something lately, so that it lives even where it is silent.
         """
 
+    def session(self) -> str:
+        """Return the name of the cluster's session: another one means another cluster, which knows no submission."""
+
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         """Return the nodes on which workers can be started, and what these submissions and others hold of them."""
 

@@ -17,6 +17,15 @@ from workers.planning.size import Resources
 from .endings import ending
 
 _MOST = 10_000  # Ray answers no request for more
+_OF_THE_ASKER = (
+    httpx.codes.UNAUTHORIZED,
+    httpx.codes.FORBIDDEN,
+    httpx.codes.NOT_FOUND,
+    httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
+    httpx.codes.REQUEST_TIMEOUT,
+    httpx.codes.TOO_MANY_REQUESTS,
+)
+"""Client errors that say something of the token, the address or the time, and nothing of the submission."""
 
 
 class RayJobs:
@@ -43,6 +52,17 @@ class RayJobs:
             NoNodeError: none is.
         """
         self._living_nodes()
+
+    def session(self) -> str:
+        """Return the name that Ray gives to what its head node knows: one that is started anew has another one.
+
+        A head node that keeps its submissions over a restart keeps the name, too.
+        """
+        answer = self._ask("GET", "/api/version")
+        name = _field(answer, "session_name")
+        if name is None:
+            raise ClusterUnreachableError(f"{answer.url} does not say which session of Ray it is")
+        return name
 
     def nodes(self, submissions: Mapping[str, Submission]) -> list[Node]:
         """Return the living nodes, and what the placement groups of these submissions and of others hold of them.
@@ -84,7 +104,7 @@ class RayJobs:
         if answer.is_success or self.submission(submission_id).run not in {Run.UNKNOWN, Run.UNCLEAR}:
             return
         reason = answer.text.strip().splitlines()[-1] if answer.text.strip() else f"HTTP {answer.status_code}"
-        if answer.is_client_error:
+        if answer.is_client_error and answer.status_code not in _OF_THE_ASKER:
             raise SubmissionRefusedError(f"Ray refused {submission_id}: {reason}")
         raise ClusterUnreachableError(f"Ray could not take {submission_id}: {reason}")
 
@@ -118,6 +138,15 @@ class RayJobs:
         except httpx.TransportError as error:
             where = url.partition("?")[0]
             raise ClusterUnreachableError(f"the Ray cluster does not answer at {where}: {error}") from error
+
+
+def _field(answer: httpx.Response, name: str) -> str | None:
+    """Return a text of an answer; None where that has none."""
+    try:
+        found = answer.json()[name] if answer.is_success else None
+    except (ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def _resources(quantities: Mapping[str, float]) -> Resources:

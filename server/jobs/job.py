@@ -120,7 +120,10 @@ class Job:
     priority: int = 0
     """Of the jobs that wait, those with a higher one start first; an hour of waiting raises it by one."""
     queue_reason: str | None = None
-    """Why the job waits, and for what; null where it does not wait."""
+    """Why the job waits, and for what: in the queue, or for a cluster that does not take it now; else null."""
+    session: str | None = None
+    """Which cluster was to take the current attempt, by the name that Ray gives its session; null before the first one,
+    and where an older version started it."""
     queued_at: datetime | None = None
     """Since when it waits, or waited last, if it was resumed or retried; null where that is since its creation."""
     parent: str | None = None
@@ -194,14 +197,15 @@ class Job:
             queue_reason=None,
         )
 
-    def admit(self, world_size: int, now: datetime) -> "Job":
-        """Return the job as it is when an attempt starts on so many workers."""
+    def admit(self, world_size: int, now: datetime, session: str | None = None) -> "Job":
+        """Return the job as it is when an attempt starts on so many workers, on the cluster with this session."""
         return replace(
             self.become(JobStatus.STARTING, now),
             attempt=self.attempt + 1,
             attempt_at=None,
             interruption=None,
             world_size=world_size,
+            session=session,
             command=Command.NONE,
             pace_s=None,
             seconds_left=None,
@@ -215,9 +219,10 @@ class Job:
         """Return the job as it is once its attempt is there again."""
         return replace(self, unreachable_since=None)
 
-    def wait_because(self, reason: str) -> "Job":
-        """Return a job that waits with the reason why."""
-        return replace(self, queue_reason=reason) if self.status is JobStatus.QUEUED else self
+    def wait_because(self, reason: str | None) -> "Job":
+        """Return a job that waits with the reason why; None where it has been taken."""
+        waits = self.status in {JobStatus.QUEUED, JobStatus.STARTING}
+        return replace(self, queue_reason=reason) if waits else self
 
     def make_way(self) -> "Job":
         """Return the job as it is once its run is asked to save a checkpoint and to end this attempt."""

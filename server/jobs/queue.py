@@ -51,6 +51,8 @@ class Facts:
     waited: Mapping[str, timedelta] = field(default_factory=dict)
     """How long each attempt that is to end has been waited for, by submission."""
     rules: Rules = DEFAULT_RULES
+    session: str | None = None
+    """Which cluster says this; it is only asked where jobs start."""
 
 
 def decide(facts: Facts) -> list[Decision]:
@@ -82,8 +84,8 @@ def _decide_waiting(turn: Turn) -> Decision:
 def _decide_active(job: Job, facts: Facts) -> Decision | None:
     submission = facts.submissions[job.id]
     match submission.run:
-        case Run.UNKNOWN if job.status is JobStatus.STARTING:
-            return Decision(job, Action.SUBMIT)
+        case Run.UNKNOWN if job.status is JobStatus.STARTING and job.session in {None, facts.session}:
+            return Decision(job, Action.SUBMIT)  # this cluster, which takes it once, was to have it
         case Run.UNKNOWN | Run.ENDED:
             return Decision(job, Action.SETTLE, reason=submission.end)
         case Run.UNCLEAR:

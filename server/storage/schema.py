@@ -80,6 +80,7 @@ jobs = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("queued_at", UtcDateTime),
     Column("queue_reason", Text),
+    Column("session", Text),
     Column("parent", Text),
     Column("parent_step", Integer),
     Column("sweep", String(12), index=True),

@@ -42,6 +42,7 @@ with open(sys.argv[1] + "/events.jsonl", "w") as file:
     file.writelines(json.dumps({**r, **({"attempt": int(sys.argv[3])} if "attempt" in r else {})}) + "\\n"
                     for r in run_records(5))
 """
+COUNTS = f"import sys; open(sys.argv[1] + '/begun', 'a').write(sys.argv[3])\n{SUCCEEDS}"
 CRASHES = "import sys; sys.exit('the disk is full')"
 FAILS = """
 import json, sys
@@ -137,6 +138,17 @@ def test_a_job_that_was_admitted_before_the_server_died_is_submitted_by_the_next
     assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 1)
 
 
+def test_a_job_whose_cluster_was_replaced_before_it_started_goes_on_as_the_next_attempt_and_runs_once(
+    house: House,
+) -> None:
+    job = house.job()
+    house.store.change(job.id, lambda job: job.admit(1, datetime.now(UTC), "session_of_a_cluster_that_is_gone"))
+    done = house.turn_until(house.program(COUNTS), job, *_ENDS)
+    assert (done.status, done.attempt, done.restarts) == (JobStatus.SUCCEEDED, 2, 1)
+    assert done.session == house.cluster.session() != "session_of_a_cluster_that_is_gone"
+    assert (house.folders.folder(job.id) / "begun").read_text() == "2"
+
+
 def test_a_run_that_has_not_begun_to_report_is_ended_by_the_cluster(house: House) -> None:
     scheduler = house.program(SLEEPS)
     job = house.turn_until(scheduler, house.job(), JobStatus.STARTING)
@@ -199,6 +211,9 @@ class Vague(Nowhere):
 
     def ensure(self, *, runs_are_heard: bool) -> None:
         pass
+
+    def session(self) -> str:
+        return "vague"
 
     def nodes(self, submissions: Mapping[str, Submission]) -> Sequence[Node]:
         del submissions
@@ -309,6 +324,37 @@ def test_a_submission_that_the_cluster_does_not_take_holds_up_no_other_job(tmp_p
     house.database.close()
 
 
+class Reluctant(Vague):
+    """A cluster that answers, and takes submissions only once it is told to."""
+
+    says = Run.UNKNOWN
+    is_ready = False
+
+    def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
+        if not self.is_ready:
+            super().submit(submission_id, entrypoint, folder)
+        self.says = Run.RUNNING
+
+
+def test_a_submission_that_the_cluster_does_not_take_waits_however_long_and_says_why(tmp_path: Path) -> None:
+    house = House(tmp_path, cluster := Reluctant())
+    job, scheduler = house.job(), house.program(SUCCEEDS)
+    scheduler.turn()
+    waits = house.store.get(job.id)
+    assert (waits.status, waits.attempt, waits.session) == (JobStatus.STARTING, 1, "vague")
+    assert job.id in (waits.queue_reason or "")
+    assert waits.unreachable_since is not None
+    for _ in range(3):
+        scheduler.turn()
+    assert house.store.get(job.id) == waits
+    cluster.is_ready = True
+    for _ in range(2):
+        scheduler.turn()
+    taken = house.store.get(job.id)
+    assert (taken.status, taken.queue_reason, taken.unreachable_since) == (JobStatus.STARTING, None, None)
+    house.database.close()
+
+
 class _Cutter(BaseHTTPRequestHandler):
     """Passes requests on to a head of Ray, and cuts the connection instead of passing on the answer to a submission."""
 
@@ -348,13 +394,12 @@ def test_a_submission_whose_answer_is_lost_is_looked_up_and_runs_once(tmp_path: 
         thread.start()
         between = ExistingCluster(f"http://127.0.0.1:{proxy.server_port}", cluster.process.token)
         house = House(tmp_path, between)
-        counted = "open(sys.argv[1] + '/begun', 'a').write('x')" + SUCCEEDS
-        job = house.turn_until(house.program(f"import sys; {counted}"), house.job(), *_ENDS)
+        job = house.turn_until(house.program(COUNTS), house.job(), *_ENDS)
         between.close()
         proxy.shutdown()
         thread.join()
     assert (job.status, job.attempt, job.restarts) == (JobStatus.SUCCEEDED, 1, 0)
-    assert (house.folders.folder(job.id) / "begun").read_text() == "x"
+    assert (house.folders.folder(job.id) / "begun").read_text() == "1"
     assert len(_Cutter.cut) == 1
     house.database.close()
 

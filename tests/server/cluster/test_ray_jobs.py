@@ -28,7 +28,7 @@ GROUPS = [
 ]
 ONLY = "detail=true&limit=10000&filter_keys=state&filter_predicates=%3D&filter_values"
 ANSWERS = {
-    ("GET", "/api/version"): (200, {"version": "4"}),
+    ("GET", "/api/version"): (200, {"version": "4", "session_name": "session_1"}),
     ("GET", f"/login/api/v0/nodes?{ONLY}=ALIVE"): (200, {"please": "log in"}),
     ("GET", f"/api/v0/nodes?{ONLY}=ALIVE"): (200, {"data": {"result": {"result": NODES}}}),
     ("GET", f"/api/v0/placement_groups?{ONLY}=CREATED"): (200, {"data": {"result": {"result": GROUPS}}}),
@@ -39,6 +39,8 @@ ANSWERS = {
     ("GET", "/api/jobs/odd-a1"): (500, {}),
 }
 
+REFUSALS = {"bad-a1": 400, "runs-a1": 400, "strange-a1": 403, "early-a1": 429}
+
 
 class _Head(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
@@ -46,7 +48,7 @@ class _Head(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(400 if body["submission_id"] in {"bad-a1", "runs-a1"} else 500, {"why": "no such option"})
+        self._answer(REFUSALS.get(body["submission_id"], 500), {"why": "no such option"})
 
     def _answer(self, status: int, document: object) -> None:
         authorized = self.headers["Authorization"] == "Bearer token"
@@ -108,6 +110,9 @@ def test_a_submission_that_ray_refuses_is_told_from_one_that_may_succeed_later(r
         ray.submit("bad-a1", ["true"], tmp_path)
     with pytest.raises(ClusterUnreachableError, match="no such option"):
         ray.submit("new-a1", ["true"], tmp_path)
+    for name in ("strange-a1", "early-a1"):  # Ray would not take another job from this token, or now
+        with pytest.raises(ClusterUnreachableError, match="no such option"):
+            ray.submit(name, ["true"], tmp_path)
     ray.submit("runs-a1", ["true"], tmp_path)  # it is known already
     with pytest.raises(ClusterUnreachableError, match="no such option"):
         ray.submit("odd-a1", ["true"], tmp_path)  # and of this one nobody knows
@@ -122,6 +127,12 @@ def test_a_check_names_the_url_that_did_not_answer_with_success(ray: RayJobs) ->
 def test_a_server_that_is_no_head_of_ray_is_named(ray: RayJobs) -> None:
     with httpx.Client(trust_env=False) as http, pytest.raises(ClusterUnreachableError, match=r"as a head .*log in"):
         RayJobs(http, f"{ray._url}/login", "token").check_nodes()
+
+
+def test_a_cluster_is_told_from_another_one_by_the_session_of_its_head(ray: RayJobs) -> None:
+    assert ray.session() == "session_1"
+    with httpx.Client(trust_env=False) as http, pytest.raises(ClusterUnreachableError, match="which session"):
+        RayJobs(http, f"{ray._url}/login", "token").session()
 
 
 def test_a_head_node_that_is_gone_is_unreachable() -> None:

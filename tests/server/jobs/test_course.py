@@ -32,6 +32,9 @@ class Course(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.runs: dict[str, int] = {}  # the CPUs of each submission that is on the cluster
         self.begun: set[str] = set()
+        self.known: set[str] = set()  # to the cluster as it is since its head was started last
+        self.session = 0
+        self.is_deaf = False
         self.now = NOW
 
     def _put(self, job: Job) -> None:
@@ -72,6 +75,18 @@ class Course(RuleBasedStateMachine):
         """A submission ends, whatever it has said."""
         self.runs.pop(list(self.runs)[index % len(self.runs)])
 
+    @rule()
+    def lose_the_cluster(self) -> None:
+        """A new head is started, which knows of no submission."""
+        self.session += 1
+        self.known.clear()
+        self.runs.clear()
+
+    @rule(is_deaf=st.booleans())
+    def hear(self, is_deaf: bool) -> None:
+        """Submissions do not arrive for a while."""
+        self.is_deaf = is_deaf
+
     @rule(minutes=st.integers(0, 100))
     def pass_time(self, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
@@ -89,7 +104,7 @@ class Course(RuleBasedStateMachine):
     def _carry_out(self, action: Action, job: Job, workers: int) -> None:
         match action:
             case Action.ADMIT:
-                self._put(job.admit(workers, self.now))
+                self._put(job.admit(workers, self.now, str(self.session)))
                 self._submit(self.jobs[job.id])
             case Action.SUBMIT:
                 self._submit(job)
@@ -101,8 +116,11 @@ class Course(RuleBasedStateMachine):
                 raise AssertionError(action)
 
     def _submit(self, job: Job) -> None:
+        if self.is_deaf:
+            return
         assert job.submission_id not in self.begun, "started twice"
         self.begun.add(job.submission_id)
+        self.known.add(job.submission_id)
         self.runs[job.submission_id] = job.valid_spec.parallel.cpus_per_worker
 
     def _facts(self) -> Facts:
@@ -111,12 +129,13 @@ class Course(RuleBasedStateMachine):
         known = {job.id: Submission(self._run_of(job.submission_id)) for job in active}
         held = {name: Resources(cpus) for name, cpus in self.runs.items()}
         waited = {job.submission_id: timedelta(days=1) for job in active if job.is_ending}
-        return Facts(unfinished, known, [Node(Resources(CPUS), held)], self.now, waited)
+        nodes = [Node(Resources(CPUS), held)]
+        return Facts(unfinished, known, nodes, self.now, waited, session=str(self.session))
 
     def _run_of(self, submission_id: str) -> Run:
         if submission_id in self.runs:
             return Run.RUNNING
-        return Run.ENDED if submission_id in self.begun else Run.UNKNOWN
+        return Run.ENDED if submission_id in self.known else Run.UNKNOWN
 
     @invariant()
     def no_more_is_given_than_there_is(self) -> None:
@@ -124,6 +143,7 @@ class Course(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Where nothing new comes, every job ends or stays paused: none is forgotten, and none starves."""
+        self.is_deaf = False
         for _ in range(4 * len(self.jobs) + 4):
             self.turn()
             for job in self.jobs.values():

@@ -65,6 +65,17 @@ def test_every_state_meets_what_the_cluster_says_with_one_decision(
     assert [each.action for each in decisions] == ([] if action is None else [action])
 
 
+@pytest.mark.parametrize(
+    ("session", "action"), [("this", Action.SUBMIT), (None, Action.SUBMIT), ("another", Action.SETTLE)]
+)
+def test_an_attempt_that_another_cluster_may_have_started_is_not_started_again_under_its_number(
+    session: str | None, action: Action
+) -> None:
+    job = replace(_job("a", JobStatus.STARTING), session=session)
+    decisions = decide(Facts([job], {"a": Submission(Run.UNKNOWN)}, DUAL, NOW, session="this"))
+    assert [each.action for each in decisions] == [action]
+
+
 def test_a_job_whose_attempt_was_lost_starts_again_at_the_size_that_the_cluster_now_has_room_for() -> None:
     lost = replace(_job("a", JobStatus.RUNNING, workers={"min": 1, "max": 2}), world_size=2).settle(NOW, "lost")
     assert [_admitted(_decide(lost, nodes=[Node(Resources(cpus=cpus))])) for cpus in (1, 2)] == [[("a", 1)], [("a", 2)]]
