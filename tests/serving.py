@@ -120,7 +120,14 @@ def serving(home: Path, cluster: Cluster | None = None, port: int | None = None,
     """Serve on `home` until the block ends; without a cluster or the address of one, jobs wait."""
     settings = Settings(home, port=port or free_port(), **settings_)
     app = create_app(settings, None if settings.ray_address else cluster or Nowhere())
-    config = uvicorn.Config(app, port=settings.port, log_config=None, http=PatientProtocol, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app,
+        port=settings.port,
+        log_config=None,
+        http=PatientProtocol,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
     server = uvicorn.Server(config)
     ready = threading.Event()
     startup = server.startup

@@ -105,6 +105,36 @@ WithoutTls = Annotated[
         help="Let other machines reach the server by plain HTTP. Whoever reads the network reads the tokens.",
     ),
 ]
+RootPath = Annotated[
+    str,
+    typer.Option(
+        "--root-path",
+        envvar="BIGBATCH_ROOT_PATH",
+        metavar="PATH",
+        show_default="none",
+        help="Serve everything below this path, such as /bigbatch, as a proxy does that serves other things beside it.",
+    ),
+]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        envvar="BIGBATCH_TRUSTED_PROXY",
+        metavar="ADDRESS",
+        help="Believe X-Forwarded-For and X-Forwarded-Proto of a proxy with this address, or in this network; can be "
+        "repeated. In the variable, a space stands between addresses.",
+    ),
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        envvar="BIGBATCH_ALLOWED_HOST",
+        metavar="NAME",
+        help="Answer to this host name beside the server's own: the one by which browsers call a proxy; can be "
+        "repeated. In the variable, a space stands between names.",
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

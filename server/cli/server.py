@@ -8,6 +8,7 @@ import typer
 from server.settings import Settings
 
 from .options import (
+    AllowedHosts,
     DataRoots,
     Home,
     Host,
@@ -17,9 +18,11 @@ from .options import (
     Port,
     PriorityPerHour,
     RayAddress,
+    RootPath,
     Storage,
     TlsCert,
     TlsKey,
+    TrustedProxies,
     WithoutTls,
 )
 
@@ -36,6 +39,9 @@ def serve(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     without_tls: WithoutTls = False,
+    root_path: RootPath = "",
+    trusted_proxy: TrustedProxies = None,
+    allowed_host: AllowedHosts = None,
     data_root: DataRoots = None,
     priority_per_hour: PriorityPerHour = 1.0,
     jobs_per_owner: JobsPerOwner = None,
@@ -61,6 +67,9 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         without_tls=without_tls,
+        root_path=root_path,
+        trusted_proxies=tuple(trusted_proxy or ()),
+        allowed_hosts=tuple(allowed_host or ()),
     )
     raise typer.Exit(run(settings, as_json=as_json))
 

@@ -8,12 +8,12 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import httpx
 
-from server.settings import Settings
+from server.settings import OWN_PATHS, Settings
 
 from .errors import AddressError
 
 _HOW = "write for example http://127.0.0.1:8000"
-_OWN_PATHS = re.compile(r"/(?:jobs|v1|docs|openapi\.json|healthz|readyz|login)(?=/|$)")
+_OWN = re.compile(rf"/(?:{'|'.join(OWN_PATHS)}|openapi\.json)(?=/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _read_url(text: str) -> tuple[str, str | None]:
 
 def _prefix(parts: SplitResult) -> str:
     """Return the path in front of the server's own, where a proxy adds one; no page or route is part of it."""
-    return _OWN_PATHS.split(parts.path, maxsplit=1)[0].rstrip("/")
+    return _OWN.split(parts.path, maxsplit=1)[0].rstrip("/")
 
 
 def _checked(token: str, source: str) -> str:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from server.cluster.existing import ExistingCluster, token_of_environment
 from server.cluster.local import LocalCluster
@@ -32,7 +33,8 @@ from server.storage.tokens import Tokens
 from .access.auditing import Auditor
 from .access.guard import Guard
 from .access.login import Login
-from .access.names import LoopbackNames
+from .access.names import KnownNames
+from .access.prefix import RootPath
 from .bell import Bell
 from .context import Server
 from .description import PROBLEMS, describe
@@ -75,7 +77,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     store, records = Store(database), Records(database)
     tokens, audit = Tokens(database, settings.admin_token), Audit(database)
     auditor = Auditor(audit)
-    login = Login(tokens, auditor, f"bigbatch-{settings.port}", is_secure=settings.tls_cert is not None)
+    login = Login(tokens, auditor, f"bigbatch-{settings.port}", settings.root_path)
     cluster = cluster or _cluster(settings)
 
     @contextlib.asynccontextmanager
@@ -121,6 +123,8 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(check_query)],
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
+        redirect_slashes=False,  # the redirect would name the scheme and the path that a proxy has changed
     )
     install(app)
     of_jobs = (submission, sweeps, jobs, verbs, queue, checkpoints)
@@ -129,10 +133,14 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_middleware(Guard, tokens=tokens, login=login, auditor=auditor, job_digest=store.token_digest)
-    if settings.is_loopback:
-        app.add_middleware(LoopbackNames)
+    if settings.names:
+        app.add_middleware(KnownNames, names=settings.names)
     app.add_middleware(_Headers)
     app.add_middleware(_JobInLog)
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
 
 

@@ -4,12 +4,14 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -17,7 +19,7 @@ import uvicorn
 from server import logs
 from server.errors import DatabaseError
 from server.ports import obstacle
-from server.settings import Settings
+from server.settings import OWN_PATHS, Settings
 from server.storage.home import close_home
 from workers.contract.files import SecretError, secret, write_private
 from workers.contract.problems import SpecError
@@ -32,6 +34,7 @@ from .context import Server
 _STREAMS_S = 3
 _STALLED_S = 60
 _CHECK = "check-of-bigbatch-serve"
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[\w.~-]+", re.ASCII)
 FAILED, BAD_USAGE = 1, 2
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ def serve(settings: Settings, *, as_json: bool = False) -> int:
         _check_exposure(settings)
         _check_tls(settings)
         _check_storage(settings)
+        _check_proxy(settings)
         with _sole_server(settings):
             _check_home(settings)
             _check_port(settings)
@@ -111,6 +115,19 @@ def _check_storage(settings: Settings) -> None:
         raise CannotServeError(str(error)) from None
 
 
+def _check_proxy(settings: Settings) -> None:
+    for address in settings.trusted_proxies:
+        try:
+            ip_network(address)
+        except ValueError as error:
+            remedy = "write an address such as 127.0.0.1, or a network such as 10.0.0.0/8"
+            raise CannotServeError(f"--trusted-proxy {address!r} cannot be used ({error}); {remedy}") from None
+    parts = settings.root_path.split("/")[1:]
+    if not all(map(_SEGMENT.fullmatch, parts)) or OWN_PATHS & set(parts):
+        remedy = f"write letters, digits and -._~, such as /bigbatch, and none of {', '.join(sorted(OWN_PATHS))}"
+        raise CannotServeError(f"--root-path {settings.root_path!r} cannot be used; {remedy}")
+
+
 def _run(settings: Settings, *, as_json: bool) -> int:
     config = uvicorn.Config(
         create_app(settings),
@@ -121,6 +138,7 @@ def _run(settings: Settings, *, as_json: bool) -> int:
         server_header=False,
         timeout_graceful_shutdown=_STREAMS_S,
         http=PatientProtocol,
+        proxy_headers=False,  # the application believes the proxies that are named, and no other
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )

@@ -14,7 +14,7 @@ from server.http.problems import problem_response
 from server.storage.tokens import Tokens, digest
 
 from .auditing import Auditor
-from .login import PAGE, Login, login_page
+from .login import PAGE, Login, foreign_page, is_own
 from .rates import Rates
 
 _OPEN = re.compile(r"/(healthz|readyz|favicon\.ico|static/.*)")
@@ -61,7 +61,7 @@ class Guard:
         caller = await self._caller(request)
         self._rates.count(f"at {request.client and request.client.host}" if caller is None else caller.name)
         if caller is None:
-            return login_page(path) if is_page else problem_response(_refusal(request), _CHALLENGE), None
+            return self._login.page(path) if is_page else problem_response(_refusal(request), _CHALLENGE), None
         request.state.caller = caller
         is_forbidden = path != _LOGOUT and not _is_allowed(caller, request)
         return problem_response(_forbidden(caller, request)) if is_forbidden else self._app, caller
@@ -107,7 +107,9 @@ def _forbidden(caller: Caller, request: Request) -> ForbiddenError:
 def _refusal(request: Request) -> UnauthorizedError:
     is_push = request.method == "POST" and _INGEST.fullmatch(request.url.path)
     file = "control.json in the folder of this job's run" if is_push else "admin.token in the server's home folder"
-    if "Authorization" not in request.headers:
+    if not is_own(request) and "Authorization" not in request.headers:
+        detail = f"{foreign_page(request)}. Programs send `Authorization: Bearer TOKEN`"
+    elif "Authorization" not in request.headers:
         detail = f"this request has no token: send `Authorization: Bearer TOKEN`; the token is in the file {file}"
     elif _bearer(request) is None:
         detail = (

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
+from server.http.context import ServerParts
+
 router = APIRouter(include_in_schema=False)
 
 Schema = dict[str, Any]
@@ -23,14 +25,15 @@ _LIMITS = {
     "pattern": "matching",
 }
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>bigbatch API</title>
-<link rel="stylesheet" href="/static/style.css"><main class="docs"><h1>bigbatch API {version}</h1>
+<link rel="icon" href="{root}/static/icon.svg">
+<link rel="stylesheet" href="{root}/static/style.css"><main class="docs"><h1>bigbatch API {version}</h1>
 <p>Send <code>Authorization: Bearer TOKEN</code>. Errors are problem documents (RFC 9457) with <code>detail</code> and,
-for a field, <code>errors</code>. The machine-readable form is <a href="/openapi.json">openapi.json</a>.</p>
+for a field, <code>errors</code>. The machine-readable form is <a href="{root}/openapi.json">openapi.json</a>.</p>
 {operations}<h1>Documents</h1>{schemas}</main></html>"""
 
 
 @router.get("/docs")
-def docs(request: Request) -> HTMLResponse:
+def docs(request: Request, server: ServerParts) -> HTMLResponse:
     """Show every operation with its parameters and its body, and every document with its fields."""
     api: Schema = request.app.openapi()
     operations = [
@@ -39,8 +42,8 @@ def docs(request: Request) -> HTMLResponse:
         for method, operation in methods.items()
     ]
     schemas = [_document(name, schema) for name, schema in sorted(api["components"]["schemas"].items())]
-    version = html.escape(api["info"]["version"])
-    return HTMLResponse(_PAGE.format(version=version, operations="".join(operations), schemas="".join(schemas)))
+    about = {"version": html.escape(api["info"]["version"]), "root": server.settings.root_path}
+    return HTMLResponse(_PAGE.format(**about, operations="".join(operations), schemas="".join(schemas)))
 
 
 def _operation(method: str, path: str, operation: Schema) -> str:

@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 def dashboard(server: ServerParts) -> Response:
     """Serve the dashboard; it reads the path itself. The commands that it shows need the server's home folder."""
     page = (STATIC / "index.html").read_text()
-    places = {"{home}": server.settings.home, "{demo}": DEMO}
+    places = {"{home}": server.settings.home, "{demo}": DEMO, "{root}": server.settings.root_path}
     for place, path in places.items():
         page = page.replace(place, html.escape(str(path)))
     return HTMLResponse(page)

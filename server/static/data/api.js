@@ -1,5 +1,7 @@
 // The REST API as the pages use it. The cookie of the browser's session goes along by itself.
 
+import { ROOT } from "../ui/root.js";
+
 /** A refused request: the title and detail of the server's problem document. Status 0: there was no answer. */
 export class ApiError extends Error {
   constructor(status, problem) {
@@ -17,7 +19,7 @@ const AWAY = { detail: "The server does not answer." };
 export const RETRY_MS = 3000;
 
 async function request(path, options = {}) {
-  const response = await fetch(`/v1${path}`, options).catch(() => {
+  const response = await fetch(`${ROOT}/v1${path}`, options).catch(() => {
     throw new ApiError(0, AWAY);
   });
   if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
@@ -73,7 +75,7 @@ export function follow(id, after, kinds, take, state) {
   let source;
   let timer;
   const open = () => {
-    source = new EventSource(`/v1/jobs/${enc(id)}/events?after=${after}`);
+    source = new EventSource(`${ROOT}/v1/jobs/${enc(id)}/events?after=${after}`);
     source.onopen = () => state("live");
     source.onerror = () => {
       state("reconnecting");
@@ -103,7 +105,7 @@ export function followJobs(read, take, forget, fail) {
   let source;
   let timer;
   const open = () => {
-    source = new EventSource("/v1/events");
+    source = new EventSource(`${ROOT}/v1/events`);
     source.onopen = read;
     source.onerror = () => {
       fail(new ApiError(0, AWAY));

@@ -5,7 +5,7 @@ import { html } from "../ui/html.js";
 import { JobPage } from "./job.js";
 import { JobsPage } from "./jobs.js";
 
-const job = location.pathname.match(/^\/jobs\/([^/]+)\/?$/);
+const job = location.pathname.match(/\/jobs\/([^/]+)\/?$/);
 const page = job ? html`<${JobPage} id=${decodeURIComponent(job[1])} />` : html`<${JobsPage} />`;
 
 render(page, document.getElementById("app"));

@@ -8,6 +8,7 @@ import { TrustRatios } from "../matrix/matrix.js";
 import { html } from "../ui/html.js";
 import { Records } from "./records.js";
 import { Bar, Problem, Progress, Status, TERMINAL } from "../ui/parts.js";
+import { ROOT } from "../ui/root.js";
 import { ROW, Run } from "../data/run.js";
 import { Shared } from "../data/view.js";
 
@@ -33,7 +34,7 @@ function Fact({ name, children }) {
 /** What a job was made from: another job, or a run folder on the server's machine. */
 function Parent({ job }) {
   const name = job.parent.includes("/") ? html`<code>${job.parent}</code>`
-    : html`<a href="/jobs/${encodeURIComponent(job.parent)}">${job.parent}</a>`;
+    : html`<a href="${ROOT}/jobs/${encodeURIComponent(job.parent)}">${job.parent}</a>`;
   return html`${name}${job.parent_step && html`<span class="dim"> at step ${count(job.parent_step)}</span>`}`;
 }
 
@@ -59,7 +60,7 @@ function Facts({ run }) {
 /** Where the finished model lies on the server's machine, and the same as an archive. */
 function Model({ job }) {
   return html`<p class="model"><span class="dim">Model for transformers</span> <code>${job.export_path}</code>
-    <a href="/v1/jobs/${encodeURIComponent(job.id)}/export" download>Download</a></p>`;
+    <a href="${ROOT}/v1/jobs/${encodeURIComponent(job.id)}/export" download>Download</a></p>`;
 }
 
 function Header({ run }) {

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "../vendor/preact-hooks.js";
 import { followJobs, listJobs } from "../data/api.js";
 import { compact, count, duration, elapsed, number, when } from "../ui/formats.js";
 import { html } from "../ui/html.js";
+import { ROOT } from "../ui/root.js";
 import { Bar, Problem, Progress, Status, TERMINAL } from "../ui/parts.js";
 
 /** The newest jobs, live, and older ones on demand. */
@@ -39,7 +40,7 @@ function merge(jobs, others) {
 function Row({ job }) {
   const ran = elapsed(job.started_at, job.finished_at);
   return html`<tr>
-    <th scope="row"><a href="/jobs/${encodeURIComponent(job.id)}">${job.name}</a><small>${job.id}</small></th>
+    <th scope="row"><a href="${ROOT}/jobs/${encodeURIComponent(job.id)}">${job.name}</a><small>${job.id}</small></th>
     <td><${Status} status=${job.status} /></td>
     <td class="grow"><${Progress} job=${job} /></td>
     <td class="num">${count(job.step)}<span class="dim"> / ${count(job.total_steps)}</span></td>
@@ -89,8 +90,8 @@ function commands() {
   const token = isHere ? `$(cat ${quoted(`${home}/admin.token`)})` : "$BIGBATCH_TOKEN";
   return {
     note: isHere ? "" : html`<p>Set <code>BIGBATCH_TOKEN</code> to the token in <code>${home}/admin.token</code> on the server first.</p>`,
-    submit: `bigbatch submit ${file} ${isHere ? `--home ${quoted(home)}` : `--url ${location.origin}`}`,
-    curl: `curl ${location.origin}/v1/jobs \\
+    submit: `bigbatch submit ${file} ${isHere ? `--home ${quoted(home)}` : `--url ${location.origin}${ROOT}`}`,
+    curl: `curl ${location.origin}${ROOT}/v1/jobs \\
   -H "Authorization: Bearer ${token}" \\
   -H "Content-Type: application/yaml" --data-binary @${file}`,
   };
@@ -105,7 +106,7 @@ function Empty() {
     <${Snippet} text=${submit} />
     <p>Or send the same file to the REST API:</p>
     <${Snippet} text=${curl} />
-    <p class="dim">The job will appear here without a reload. The API is documented at <a href="/docs">/docs</a>.</p>
+    <p class="dim">The job will appear here without a reload. The API is documented at <a href="${ROOT}/docs">/docs</a>.</p>
   </section>`;
 }
 
@@ -113,7 +114,7 @@ export function JobsPage() {
   const { jobs, cursor, error, more } = useJobs();
   const active = jobs?.filter((job) => !TERMINAL.has(job.status)).length ?? 0;
   document.title = active ? `(${active}) bigbatch` : "bigbatch";
-  return html`<${Bar} end=${html`<a href="/docs">API</a>`} />
+  return html`<${Bar} end=${html`<a href="${ROOT}/docs">API</a>`} />
     <main>
       <div class="headline"><h1>Jobs</h1>${jobs && html`<span class="dim">${active} active, ${jobs.length} shown</span>`}</div>
       ${error && html`<${Problem} error=${error} />`}

@@ -2,14 +2,15 @@
 
 import { html } from "./html.js";
 import { count } from "./formats.js";
+import { ROOT } from "./root.js";
 
 export const TERMINAL = new Set(["SUCCEEDED", "FAILED", "CANCELLED"]);
 
 export function Bar({ children, end }) {
   return html`<header class="bar">
-    <nav aria-label="Breadcrumb"><a class="brand" href="/">bigbatch</a>${children}</nav>
+    <nav aria-label="Breadcrumb"><a class="brand" href="${ROOT}/">bigbatch</a>${children}</nav>
     <div class="bar-end">${end}
-      <form method="post" action="/logout"><button>Log out</button></form></div>
+      <form method="post" action="${ROOT}/logout"><button>Log out</button></form></div>
   </header>`;
 }
 

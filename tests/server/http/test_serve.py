@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -241,6 +242,27 @@ def test_other_machines_are_not_served_in_the_clear_unless_that_is_said(
     assert f"--host {host} lets other machines reach this server" in said
     assert "--tls-cert and --tls-key" in said
     assert "--without-tls" in said
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"root_path": "/jobs"}, "--root-path '/jobs' cannot be used"),
+        ({"root_path": "/a/../b"}, "--root-path '/a/../b' cannot be used"),
+        ({"root_path": "/a b"}, "--root-path '/a b' cannot be used"),
+        ({"root_path": "//a//b"}, "--root-path '/a//b' cannot be used"),
+        ({"trusted_proxies": ("*",)}, "--trusted-proxy '*' cannot be used"),
+        ({"trusted_proxies": ("127.0.0.1", "10.0.0.1/8")}, "--trusted-proxy '10.0.0.1/8' cannot be used"),
+    ],
+)
+def test_options_about_a_proxy_that_cannot_be_meant_are_refused_with_an_example(
+    option: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve(Settings(tmp_path / "home", **option)) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "such as" in told
     assert not (tmp_path / "home").exists()
 
 
