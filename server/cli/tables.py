@@ -133,10 +133,17 @@ def tokens_table(tokens: Iterable[JsonObject]) -> Table:
 def deeds_table(deeds: Iterable[JsonObject]) -> Table:
     """Lay out entries of the audit log, one per row."""
     rows = (
-        [each["time"][:19].replace("T", " "), each["caller"], each["role"], each["action"], str(each["status"])]
+        [
+            each["time"][:19].replace("T", " "),
+            each["caller"],
+            each["role"],
+            each["address"] or "",
+            each["action"],
+            str(each["status"]),
+        ]
         for each in deeds
     )
-    return _table(("time (UTC)", "who", "role", "what", "answered"), rows)
+    return _table(("time (UTC)", "who", "role", "from", "what", "answered"), rows)
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:

@@ -27,6 +27,8 @@ class Deed:
     """The job that it is about, or that it created."""
     status: int
     """The HTTP status of the answer."""
+    address: str | None
+    """From where it was sent, as far as the server knows; null in the entries of older versions."""
 
 
 _COLUMNS = [audit.c[field.name] for field in fields(Deed)]
@@ -38,9 +40,10 @@ class Audit:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, caller: Caller, action: str, job_id: str | None, status: int) -> None:
+    def add(self, caller: Caller, action: str, job_id: str | None, status: int, address: str | None) -> None:
         """Write down a deed."""
-        values = {"time": datetime.now(UTC), "action": action, "job_id": job_id, "status": status}
+        what = {"action": action, "job_id": job_id, "status": status, "address": address}
+        values = {"time": datetime.now(UTC)} | what
         with self._database.write() as db:
             db.execute(insert(audit).values(caller=caller.name, role=caller.role, **values))
 

@@ -52,7 +52,7 @@ class Store:
 
         Args:
             spec: the job.
-            key: what a repeated request has, too.
+            key: what a repeated request of the same owner has, too.
             job_id: of the new job, where something was prepared for it.
             parent: what it is a clone of; of a branch, its specification says so.
             owner: who submits it.
@@ -63,7 +63,7 @@ class Store:
         """
         start = spec.start_from
         with self._database.write() as db:
-            if (earlier := _created_by(db, key, spec)) is not None:
+            if (earlier := _created_by(db, owner, key, spec)) is not None:
                 return earlier, False
             job = Job(
                 id=job_id or new_job_id(),
@@ -79,18 +79,18 @@ class Store:
                 parent_step=None if start is None else start.step,
                 spec=spec,
             )
-            db.execute(insert(jobs).values(**_columns(job), idempotency_key=key, request_sha256=_digest(spec)))
+            db.execute(insert(jobs).values(**_columns(job), idempotency_key=_of_owner(owner, key)))
         self.on_change(job.id)
         return job, True
 
-    def created_by(self, key: str | None, spec: JobSpec) -> Job | None:
-        """Return the job that a request with this key created before.
+    def created_by(self, owner: str, key: str | None, spec: JobSpec) -> Job | None:
+        """Return the job that a request of this owner with this key created before.
 
         Raises:
             IdempotencyError: the key stands for another specification.
         """
         with self._database.read() as db:
-            return _created_by(db, key, spec)
+            return _created_by(db, owner, key, spec)
 
     def get(self, job_id: str) -> Job:
         """Read a job.
@@ -226,24 +226,23 @@ def read_job(db: Connection, job_id: str) -> Job:
     return _job(row)
 
 
-def _created_by(db: Connection, key: str | None, spec: JobSpec) -> Job | None:
-    if key is None or (earlier := _by_key(db, key)) is None:
+def _created_by(db: Connection, owner: str, key: str | None, spec: JobSpec) -> Job | None:
+    if key is None:
         return None
-    if earlier["request_sha256"] != _digest(spec):
-        raise IdempotencyError(f"Idempotency-Key {key!r} created job {earlier['id']} from another document")
-    return _job(earlier)
+    query = select(*_JOB_COLUMNS).where(jobs.c.idempotency_key == _of_owner(owner, key))
+    row = db.execute(query).mappings().one_or_none()
+    if row is None:
+        return None
+    # As specifications: a field that was added since the first request has its default in both.
+    earlier = _job(row)
+    if earlier.spec not in (spec, None):  # None: this version cannot read it, as the job itself says
+        raise IdempotencyError(f"Idempotency-Key {key!r} created job {earlier.id} from another document")
+    return earlier
 
 
-def _digest(spec: JobSpec) -> str:
-    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-
-def _by_key(db: Connection, key: str) -> RowMapping | None:
-    return (
-        db.execute(select(*_JOB_COLUMNS, jobs.c.request_sha256).where(jobs.c.idempotency_key == key))
-        .mappings()
-        .one_or_none()
-    )
+def _of_owner(owner: str, key: str | None) -> str | None:
+    """Return what is stored of a key: owners may choose the same one."""
+    return None if key is None else hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
 
 
 def replace_job(db: Connection, before: Job, after: Job) -> None:

@@ -88,8 +88,7 @@ jobs = Table(
     # not part of a Job: what the store itself must remember of it
     Column("acknowledged", Integer, nullable=False, server_default="0"),
     Column("token_sha256", String(64)),
-    Column("idempotency_key", String(200), unique=True),
-    Column("request_sha256", String(64), nullable=False),
+    Column("idempotency_key", String(200), unique=True),  # SHA-256 of the owner and the owner's key
 )
 
 records = Table(
@@ -148,4 +147,5 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("job_id", Text),
     Column("status", Integer, nullable=False),
+    Column("address", String(64)),
 )

@@ -12,7 +12,7 @@ from server.callers import READING, Caller, Role
 from server.storage.audit import Audit
 
 _JOB = re.compile(r"/v1/jobs/([^/]+)")
-_LONGEST = 300
+_LONGEST, _LONGEST_ADDRESS = 300, 64
 log = logging.getLogger(__name__)
 
 
@@ -42,8 +42,9 @@ class Auditor:
         """Write down one request; where that fails, the deed is done all the same, and the server's log has it."""
         found = _JOB.match(request.url.path) or _JOB.match(location)
         action, job_id = f"{request.method} {request.url.path}"[:_LONGEST], found[1][:_LONGEST] if found else None
+        address = request.client.host[:_LONGEST_ADDRESS] if request.client else None
         try:
-            await run_in_threadpool(self._audit.add, caller, action, job_id, status)
+            await run_in_threadpool(self._audit.add, caller, action, job_id, status, address)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the caller must hear that the deed was done
             lacking = f"{caller.name} ({caller.role}) sent {action!r}, answered {status}"
             log.warning("the audit log could not be written (%s) and lacks that %s", error, lacking)

@@ -23,7 +23,7 @@ from workers.planning.text import prepared
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-KEY = "A text of your own for this job: a repeated request with it submits nothing again."
+KEY = "A text of your own for this job: a repeated request with it, by the same owner, submits nothing again."
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -181,7 +181,7 @@ def _stored(server: Server, spec: JobSpec, key: str | None, origin: _Origin) -> 
     """Store a job, a branch only once it has its checkpoint: what is stored may start at any moment."""
     if spec.start_from is None:
         return server.store.create(spec, key, parent=origin.parent, owner=origin.owner, sweep=origin.sweep)
-    if (earlier := server.store.created_by(key, spec)) is not None:
+    if (earlier := server.store.created_by(origin.owner, key, spec)) is not None:
         return earlier, False
     job_id, is_stored = new_job_id(), False
     try:

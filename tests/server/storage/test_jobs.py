@@ -44,6 +44,22 @@ def test_a_key_stands_for_one_job(store: Store) -> None:
     assert len(store.page()) == 1
 
 
+def test_owners_may_choose_the_same_key(store: Store) -> None:
+    of_ada, _ = store.create(SPEC, "key", owner="ada")
+    of_bob, is_new = store.create(parse_spec(TINY | {"seed": 1}), "key", owner="bob")
+    assert is_new
+    assert [store.create(SPEC, "key", owner="ada")[0].id, store.created_by("ada", "key", SPEC)] == [of_ada.id, of_ada]
+    assert of_bob.id != of_ada.id
+
+
+def test_a_key_stands_for_its_job_also_after_the_specification_has_got_a_new_field(store: Store) -> None:
+    """What an older version stored lacks the field; what is sent again has its default."""
+    first, _ = store.create(SPEC, "key")
+    with store._database.write() as db:
+        db.execute(text("UPDATE jobs SET spec = json_remove(spec, '$.execution', '$.optimizer.weight_decay')"))
+    assert store.create(SPEC, "key") == (first, False)
+
+
 def test_many_submissions_with_one_key_at_once_make_one_job(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: store.create(SPEC, "key"), range(24)))

@@ -19,6 +19,7 @@ from server.storage.histories import Histories
 from server.storage.jobs import Store
 from server.storage.records import Records
 from tests.serving import TINY
+from workers.contract.documents import parse_spec
 
 WHEN = datetime(2026, 1, 1)  # noqa: DTZ001 -- as SQLite keeps it
 
@@ -106,6 +107,17 @@ def test_a_job_that_had_ended_knows_where_its_model_lies(path: Path) -> None:
     jobs = Store(database)
     assert (jobs.get("old").export_path, jobs.get("other").export_path) == ("/runs/old/export", None)
     database.close()
+
+
+def test_a_key_from_before_keys_had_owners_still_stands_for_its_job(path: Path) -> None:
+    with migrating(path, command.upgrade, "0016") as db:
+        of_ada = {"owner": "ada", "idempotency_key": "key", "checkpoint_requests": 0, "restarts": 0, "priority": 0}
+        Older(db).job(id="hers", name="tiny", status="QUEUED", step=0, total_steps=20, attempt=0, **of_ada)
+    database = Database(path)
+    found = Store(database).created_by("ada", "key", parse_spec(TINY))
+    database.close()
+    assert found is not None
+    assert found.id == "hers"
 
 
 def test_every_migration_can_be_taken_back(path: Path) -> None:

@@ -42,6 +42,7 @@ def test_of_a_named_proxy_the_last_address_that_no_named_proxy_has_is_believed(
     with serving(tmp_path, trusted_proxies=("127.0.0.0/8",)) as server:
         assert _log_in(server).endswith("; Secure")
         assert _address_in_log(server, caplog) == "198.51.100.7"
+        assert [deed["address"] for deed in server.http.get("/v1/audit").json()["deeds"]] == ["198.51.100.7"]
     with serving(tmp_path, trusted_proxies=("127.0.0.1", "198.51.100.7")) as server:
         assert _address_in_log(server, caplog) == "203.0.113.9"
 
