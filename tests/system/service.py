@@ -16,6 +16,7 @@ from server.cluster.process import ClusterProcess
 from server.settings import Settings
 from tests.serving import free_port
 from workers.contract.records import RECORD, StepRecord
+from workers.contract.tls import trusting_only
 
 PATIENCE_S = 240
 
@@ -23,26 +24,35 @@ PATIENCE_S = 240
 class Service:
     """`bigbatch serve` as a process of its own, on a home of its own."""
 
-    def __init__(self, home: Path) -> None:
-        self.settings = Settings(home, port=free_port())
+    def __init__(self, home: Path, port: int | None = None, **settings: Any) -> None:
+        self.settings = Settings(home, port=port or free_port(), **settings)
+        certificate = self.settings.tls_cert
+        self.trusted = True if certificate is None else trusting_only(certificate.read_text())
         self.log = home.with_suffix(".log")
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "server", "serve", "--home", str(self.settings.home)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.settings.port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(self.is_up, "the server is up")
         self.http = httpx.Client(
-            base_url=self.settings.url, headers={"Authorization": f"Bearer {self.token}"}, trust_env=False, timeout=20
+            base_url=self.settings.url,
+            headers={"Authorization": f"Bearer {self.token}"},
+            trust_env=False,
+            verify=self.trusted,
+            timeout=20,
         )
+
+    def _command(self) -> list[str]:
+        names = ("home", "port", "tls_cert", "tls_key", "ray_address")
+        values = {name: getattr(self.settings, name) for name in names}
+        options = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items() if value is not None]
+        return [sys.executable, "-m", "server", "serve", *(part for option in options for part in option)]
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(f"{self.settings.url}/healthz", trust_env=False).is_success
+            return httpx.get(f"{self.settings.url}/healthz", trust_env=False, verify=self.trusted).is_success
         except httpx.TransportError:
             return False
 
@@ -103,7 +113,14 @@ class Service:
     def workers(self) -> list[psutil.Process]:
         """The living ranks of this home's cluster."""
         ours = ClusterProcess(self.settings.ray).processes()
-        return [process for process in ours if "RayTrainWorker" in " ".join(process.cmdline())]
+        return [process for process in ours if "RayTrainWorker" in _command_of(process)]
+
+
+def _command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return ""
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

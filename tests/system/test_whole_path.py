@@ -9,7 +9,10 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
+from server.cluster.process import ClusterProcess
 from server.jobs.job import LEAST_GRACE
+from server.settings import Settings
+from server.storage.backup import back_up, restore
 from tests.browser import browser, browser_page, complaints
 from tests.system.service import Service, expect_every_step_once, records_of, wait_for
 from tests.workers.small_job import document
@@ -111,6 +114,38 @@ def test_a_killed_server_stops_nothing_and_misses_nothing(service: Service, endl
     job = service.job(endless)
     assert (job["status"], job["attempt"]) == ("RUNNING", 1), service.log.read_text()
     assert service.metrics(endless)["steps"][: job["step"]] == list(range(1, job["step"] + 1))
+
+
+def test_a_server_restored_elsewhere_finds_the_job_that_still_runs_and_takes_all_that_it_did(
+    service: Service, endless: str, tmp_path: Path
+) -> None:
+    """The cluster stays where it is; the server's machine is lost, with all that came after the backup."""
+    file, ranks = tmp_path / "backup.tar", {process.pid for process in service.workers()}
+    back_up(service.settings, file)
+    known = service.job(endless)["step"]
+    service.until_step(endless, known + 10)
+    service.kill()
+    cluster = ClusterProcess(service.settings.ray)
+    state = cluster.find()
+    assert state is not None
+    home, old = tmp_path / "home", service.settings
+    assert restore(file, Settings(home)) > 0
+    # At the address and with the certificate of the lost one, for that is where the run pushes.
+    tls = {"tls_cert": old.tls_cert, "tls_key": old.tls_key}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_TOKEN", cluster.token)
+        restored = Service(home, port=old.port, ray_address=state.dashboard, **tls)
+    try:
+        restored.until_step(endless, known + 40)
+        job = restored.job(endless)
+        assert (job["status"], job["attempt"]) == ("RUNNING", 1), restored.log.read_text()
+        assert restored.metrics(endless)["steps"][: job["step"]] == list(range(1, job["step"] + 1))
+        assert {process.pid for process in service.workers()} == ranks
+        restored.stop()
+    finally:
+        restored.process.kill()
+        service.start()
+    assert {process.pid for process in service.workers()} == ranks, "no server has ended what runs"
 
 
 def test_a_worker_that_is_told_to_end_saves_a_checkpoint_with_the_others_and_is_no_restart(

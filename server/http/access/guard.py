@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -63,8 +64,12 @@ class Guard:
         if caller is None:
             return self._login.page(path) if is_page else problem_response(_refusal(request), _CHALLENGE), None
         request.state.caller = caller
+        request.state.is_let_in = partial(self._is_let_in, request)
         is_forbidden = path != _LOGOUT and not _is_allowed(caller, request)
         return problem_response(_forbidden(caller, request)) if is_forbidden else self._app, caller
+
+    async def _is_let_in(self, request: Request) -> bool:
+        return await self._caller(request) is not None
 
     async def _caller(self, request: Request) -> Caller | None:
         bearer = _bearer(request)

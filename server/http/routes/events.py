@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from server.errors import ParameterError, RecordError, ServerError
+from server.http.access.lasting import while_let_in
 from server.http.bell import Listener
 from server.http.bodies import read_body
 from server.http.context import NamedJob, Server, ServerParts
@@ -68,6 +69,7 @@ def _refusal(body: bytes, error: ValidationError) -> ServerError:
 
 @router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_STREAM)
 async def watch(
+    request: Request,
     job: NamedJob,
     server: ServerParts,
     last_event_id: Annotated[int, Header(ge=0, le=MOST, description="Number of the last record received.")] = 0,
@@ -81,25 +83,26 @@ async def watch(
     connect again.
     """
     server.bell.check_room()
-    return _stream(_job_events(server, job.id, max(last_event_id, after)))
+    return _stream(request, _job_events(server, job.id, max(last_event_id, after)))
 
 
 @router.get("/events", response_class=StreamingResponse, responses=_STREAM)
-async def watch_all(server: ServerParts) -> StreamingResponse:
+async def watch_all(request: Request, server: ServerParts) -> StreamingResponse:
     """Stream every job that changes, as `event: job` without `id`, at most four times a second each.
 
     One that is deleted is named by `event: deleted`.
     """
     server.bell.check_room()
-    return _stream(_overview(server))
+    return _stream(request, _overview(server))
 
 
-def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+def _stream(request: Request, events: AsyncGenerator[bytes]) -> StreamingResponse:
     # Cache-Control is set for every answer; this header keeps an nginx in between from holding events back.
-    return StreamingResponse(events, media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(while_let_in(request, events), media_type=EVENT_STREAM, headers=headers)
 
 
-async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[bytes]:
+async def _job_events(server: Server, job_id: str, sent: int) -> AsyncGenerator[bytes]:
     told: JobStatus | None = None
     with server.bell.listen(job_id) as listener:
         while not server.bell.is_closed:
@@ -120,7 +123,7 @@ async def _job_events(server: Server, job_id: str, sent: int) -> AsyncIterator[b
                 yield comment
 
 
-async def _overview(server: Server) -> AsyncIterator[bytes]:
+async def _overview(server: Server) -> AsyncGenerator[bytes]:
     with server.bell.listen() as listener:
         yield KEEPALIVE_COMMENT
         while not server.bell.is_closed:

@@ -1,16 +1,17 @@
 """What the processes of a job printed, as text: its end, and on as more is printed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from server.errors import LogNotFoundError
+from server.http.access.lasting import while_let_in
 from server.http.context import NamedJob, Server, ServerParts
 from server.jobs.job import Job
 from server.storage.logs import Log
@@ -27,6 +28,7 @@ _MOST = 2**31 - 1
 
 @router.get("/logs", response_class=StreamingResponse, responses=_TEXT)
 async def logs(
+    request: Request,
     job: NamedJob,
     server: ServerParts,
     rank: Annotated[
@@ -45,15 +47,15 @@ async def logs(
     log = await run_in_threadpool(_open, server.folders.folder(job.id), job, attempt or job.attempt, rank)
     # X-Accel-Buffering keeps an nginx in between from holding text back.
     text = _following(server, job.id, log, lines) if follow else _end(log, lines)
-    return StreamingResponse(text, media_type=TEXT, headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(while_let_in(request, text), media_type=TEXT, headers={"X-Accel-Buffering": "no"})
 
 
-async def _end(log: Log, lines: int) -> AsyncIterator[bytes]:
+async def _end(log: Log, lines: int) -> AsyncGenerator[bytes]:
     with log:
         yield await run_in_threadpool(log.tail, lines)
 
 
-async def _following(server: Server, job_id: str, log: Log, lines: int) -> AsyncIterator[bytes]:
+async def _following(server: Server, job_id: str, log: Log, lines: int) -> AsyncGenerator[bytes]:
     with log, server.bell.listen(job_id) as listener:
         yield await run_in_threadpool(log.tail, lines)
         while not server.bell.is_closed and (piece := await run_in_threadpool(log.more)) is not None:
