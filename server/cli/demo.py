@@ -109,6 +109,8 @@ def check(settings: Settings) -> None:
 def server_command(settings: Settings) -> list[str]:
     """Return the command that serves these settings."""
     options = {"--home": settings.home, "--host": settings.host, "--port": settings.port}
+    files = {"--tls-cert": settings.tls_cert, "--tls-key": settings.tls_key}
+    options |= {name: file for name, file in files.items() if file is not None}
     # -P: a folder named server where the user stands is not the package.
     command = [sys.executable, "-P", "-m", "server", "serve"]
     switches = ["--without-tls"] if settings.without_tls else []

@@ -80,6 +80,8 @@ def demo(
     home: Home,
     host: Host = "127.0.0.1",
     port: Port = 8000,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     without_tls: WithoutTls = False,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +95,7 @@ def demo(
     from .files import read_job
 
     document, _ = read_job(file)
-    settings = Settings(home=home, host=host, port=port, without_tls=without_tls)
+    settings = Settings(home=home, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, without_tls=without_tls)
     try:
         job = demonstration.run(document, settings, Console(), as_json=as_json)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import pytest
 
 from server.cli.demo import DemoError, check, load_command, server_command
 from server.settings import Settings
+from tests.certificates import make_certificate
 from tests.server.cli.command import run_bigbatch
 from tests.serving import Served, free_port
 from workers.checkpoints.export import main as export
@@ -20,6 +21,15 @@ def test_the_demo_serves_from_a_folder_that_has_a_package_of_the_same_name(forei
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=foreign_folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: bigbatch serve" in done.stdout
+
+
+def test_the_demo_serves_with_the_certificate_that_it_is_given(tmp_path: Path) -> None:
+    certificate, _ = make_certificate(tmp_path)
+    _, key = make_certificate(tmp_path, "other")
+    settings = Settings(tmp_path / "home", host="0.0.0.0", tls_cert=certificate, tls_key=key)  # noqa: S104 -- refused
+    done = subprocess.run(server_command(settings), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{certificate} and {key} cannot be used for TLS" in done.stderr
 
 
 def test_the_demo_starts_nothing_where_the_port_is_taken(served: Served, tmp_path: Path) -> None:
