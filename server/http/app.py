@@ -37,7 +37,7 @@ from .access.names import KnownNames
 from .access.prefix import RootPath
 from .bell import Bell
 from .context import Server
-from .description import PROBLEMS, describe
+from .description import describe
 from .exposition import Exposition
 from .feed import Feed
 from .parameters import check_query
@@ -129,7 +129,7 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     install(app)
     of_jobs = (submission, sweeps, jobs, verbs, queue, checkpoints)
     for part in (*of_jobs, events, logs, metrics, exports, administration, docs, pages):
-        app.include_router(part.router, responses=PROBLEMS)
+        app.include_router(part.router)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_middleware(Guard, tokens=tokens, login=login, auditor=auditor, job_digest=store.token_digest)

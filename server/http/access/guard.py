@@ -83,6 +83,11 @@ class Guard:
         return await self._login.caller(request)
 
 
+def is_administration(path: str) -> bool:
+    """Whether only admins may ask for what is at this path."""
+    return _ADMINISTRATION.fullmatch(path) is not None
+
+
 def _is_open(request: Request) -> bool:
     path = request.url.path
     return _OPEN.fullmatch(path) is not None or (path == "/login" and request.method == "POST")
@@ -96,12 +101,11 @@ def _bearer(request: Request) -> str | None:
 def _is_allowed(caller: Caller, request: Request) -> bool:
     if caller.role is Role.JOB:  # its token was accepted for this one request
         return True
-    of_administration = _ADMINISTRATION.fullmatch(request.url.path) is not None
-    return caller.role.allows(request.method, of_administration=of_administration)
+    return caller.role.allows(request.method, of_administration=is_administration(request.url.path))
 
 
 def _forbidden(caller: Caller, request: Request) -> ForbiddenError:
-    needed = Role.ADMIN if _ADMINISTRATION.fullmatch(request.url.path) else Role.OPERATOR
+    needed = Role.ADMIN if is_administration(request.url.path) else Role.OPERATOR
     what = f"{request.method} {request.url.path}"
     return ForbiddenError(
         f"{what} needs a token with the role {needed}, and that of {caller.name} has the role {caller.role}: ask an "
