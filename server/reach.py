@@ -15,6 +15,7 @@ from typing import TypeVar
 from workers.contract.pretrained import check_folder
 from workers.contract.problems import Problem, SpecError
 from workers.contract.sources import check_files, named_files, start_of, warnings
+from workers.contract.spec.data import Data
 from workers.contract.spec.job import JobSpec
 from workers.contract.text_files import is_local_system, is_url
 
@@ -37,6 +38,8 @@ class Reach:
 
     def __init__(self, settings: Settings, limit_s: float = 10.0) -> None:
         self._limit_s = limit_s
+        # Links that lead out of a root are found only where they are: with roots, all files must be here, too.
+        self._leaves_to_others = settings.has_other_nodes and not settings.data_roots
         self._roots, self._home = settings.data_roots, settings.home.resolve()
         self._runs = settings.run_folder("").resolve()
         self._free = threading.BoundedSemaphore(_AT_ONCE)
@@ -107,7 +110,8 @@ class Reach:
     def _look(self, spec: JobSpec) -> list[Problem]:
         if spec.start_from is None:  # a branch has weights already
             check_folder(spec.model)
-        found = [(field, Path(file.name)) for field, files in check_files(spec.data).items() for file in files]
+        absent = self._absent(spec.data)
+        found = [(field, Path(file.name)) for field, files in check_files(spec.data, absent).items() for file in files]
         if spec.model.init_from is not None:
             folder = Path(spec.model.init_from).expanduser()
             found += [("model.init_from", path) for path in sorted(folder.iterdir()) if path.is_file()]
@@ -115,7 +119,17 @@ class Reach:
         for field, path in found:
             if field not in builtin and (problems := list(self._amiss(field, str(path), path))):
                 raise SpecError(problems)
-        return warnings(spec.data, spec.phases)
+        remedy = "nothing has to be done: it is checked on the cluster, where the text is prepared"
+        elsewhere = [
+            Problem(field, repr(source), "is not on the server's machine", remedy) for field, source in absent.items()
+        ]
+        return elsewhere or warnings(spec.data, spec.phases)
+
+    def _absent(self, data: Data) -> dict[str, str]:
+        """Return what is not on this machine, by its field, if only the cluster's other machines may have it."""
+        if not self._leaves_to_others:
+            return {}
+        return {field: source for field, source in named_files(data).items() if _is_absent(source)}
 
     def _amiss(self, field: str, source: str, path: Path) -> Iterator[Problem]:
         """Yield what is wrong with a path, links in it followed, if anything is."""
@@ -141,3 +155,12 @@ class Reach:
 
 def _is_below(path: Path, folders: Sequence[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _is_absent(source: str) -> bool:
+    if source.startswith("builtin:") or is_url(source):
+        return False
+    try:
+        return (start := start_of(source)).is_absolute() and not start.exists()
+    except OSError:  # it is there, and the check of the files tells what is wrong with it
+        return False

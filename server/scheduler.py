@@ -11,17 +11,20 @@ from functools import partial
 
 from .cluster.protocol import Cluster
 from .errors import ClusterUnreachableError, DatabaseError, SubmissionRefusedError, TransitionError
+from .jobs import preparation
 from .jobs.job import LEAST_GRACE, Job
 from .jobs.order import DEFAULT_RULES, Rules
 from .jobs.patience import Patience
 from .jobs.queue import Action, Decision, Facts, decide, reasons
 from .jobs.resources import Node, Run, Submission
-from .jobs.status import JobStatus
+from .jobs.status import JobStatus, TextState
 from .logs import about
 from .storage.jobs import Store
 from .storage.runs import RunFolders
 
-_PROGRAM = (sys.executable, "-P", "-m", "workers.launch")
+_PYTHON = (sys.executable, "-P", "-m")
+_PROGRAM = (*_PYTHON, "workers.launch")
+_PREPARATION = (*_PYTHON, "workers.prepare")
 _TURN_S = 1.0
 _ON_THE_CLUSTER = frozenset({Run.PENDING, Run.RUNNING, Run.UNCLEAR})
 SILENT = timedelta(seconds=30)
@@ -39,8 +42,10 @@ class Scheduler:
         folders: RunFolders,
         program: Sequence[str] = _PROGRAM,
         rules: Rules = DEFAULT_RULES,
+        preparation: Sequence[str] = _PREPARATION,
     ) -> None:
-        self._store, self._cluster, self._folders, self._program = store, cluster, folders, program
+        self._store, self._cluster, self._folders = store, cluster, folders
+        self._program, self._preparation = program, preparation
         self.rules = rules
         self._woken = asyncio.Event()
         self._stopped = False
@@ -119,10 +124,15 @@ class Scheduler:
             self.nodes = self._cluster.nodes({job.submission_id: known[job.id] for job in active})
         self._look_for(active, known)
         self._see_off(active)
-        waited = self._patience.look(job.submission_id for job in active if job.is_ending)
+        preparing = self._store.preparing()
+        ending = [job.submission_id for job in active if job.is_ending]
+        ending += [job.preparation_id for job in preparing if job.text_state is TextState.REFUSED]
+        waited = self._patience.look(ending)
         starts = any(job.status in {JobStatus.QUEUED, JobStatus.STARTING} for job in jobs)
         session = self._cluster.session() if starts else None
-        return Facts(jobs, known, self.nodes, datetime.now(UTC), waited, self.rules, session)
+        preparations = {job.id: self._cluster.submission(job.preparation_id) for job in preparing}
+        now = datetime.now(UTC)
+        return Facts(jobs, known, self.nodes, now, waited, self.rules, session, preparing, preparations)
 
     def _lose_sight(self) -> None:
         """Take note that nothing is known of any attempt. It is all that follows."""
@@ -206,6 +216,14 @@ class Scheduler:
                 self._fail(job, decision.reason)
             case Action.SETTLE:
                 self._settle(job, decision.reason)
+            case Action.PREPARE:
+                self._prepare(self._store.change(job.id, preparation.begin))
+            case Action.SUBMIT_TEXT:
+                self._prepare(job)
+            case Action.STOP_TEXT:
+                self._cluster.kill(job.preparation_id)
+            case Action.SETTLE_TEXT if decision.submission is not None:
+                self._settle_text(job, decision.submission)
 
     def _log_new(self, decisions: Sequence[Decision]) -> None:
         """Log what was not decided in the turn before, too: some things are tried every second until they succeed."""
@@ -236,6 +254,14 @@ class Scheduler:
         else:
             self._store.change(job.id, lambda job: job.wait_because(None))
 
+    def _prepare(self, job: Job) -> None:
+        folder, spread = self._folders.folder(job.id), ["--cluster"] if len(self.nodes or ()) > 1 else []
+        entrypoint = [*self._preparation, str(folder), "--data", str(self._folders.data), *spread]
+        try:
+            self._cluster.submit(job.preparation_id, entrypoint, folder)
+        except SubmissionRefusedError as error:
+            self._fail(job, error.detail)
+
     def _settle(self, job: Job, end: str) -> None:
         """Read what an attempt that has ended wrote last, and end the job or have it wait for the next attempt."""
         self._folders.read_rest(job.id)
@@ -244,6 +270,17 @@ class Scheduler:
         if settled.status is JobStatus.QUEUED:
             log.info("the attempt was interrupted: %s", settled.interruption)
             self.wake()
+
+    def _settle_text(self, job: Job, submission: Submission) -> None:
+        """Read what a preparation that has ended wrote last, and tell all jobs with the same text what became of it."""
+        self._folders.read_rest(job.id)
+        ended = self._store.get(job.id)
+        settled = self._store.change(job.id, lambda job: preparation.settle(job, _now(), submission))
+        log.info("its text is %s", settled.text_state)
+        for other in self._store.unfinished():
+            if other.text_key == job.text_key and other.text_state is TextState.UNPREPARED:
+                self._store.change(other.id, lambda each: preparation.share(each, _now(), ended, settled))
+        self.wake()
 
     def _fail(self, job: Job, error: str) -> None:
         self._store.change(job.id, lambda job: job.become(JobStatus.FAILED, _now(), error))

@@ -12,7 +12,12 @@ from tests.workers.small_job import stories
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when its library is imported; no test downloads
 # These share one server and its cluster, and wait for jobs.
-ON_THE_SERVICE = ("system/test_whole_path.py", "system/test_whole_way.py", "system/test_secrets.py")
+ON_THE_SERVICE = (
+    "system/test_whole_path.py",
+    "system/test_whole_way.py",
+    "system/test_preparation.py",
+    "system/test_secrets.py",
+)
 # Begun last, one of these would keep one core busy for long while the others rest.
 LONGEST = (
     "system/test_elastic.py",

@@ -98,7 +98,6 @@ def _drive(folder: RunFolder, order: Order) -> int:
         spec = folder.spec()
         check_size(spec, order.workers)
         ray.init(log_to_driver=True)
-        _prepare_on_cluster(spec, folder, order)
         return 1 if _fit(spec, folder, order) is RunStatus.FAILED else 0  # the worker has said it
     except TrainingFailedError as failure:
         status, error, is_loss = RunStatus.INTERRUPTED, _failures(failure), _is_loss(failure)
@@ -116,23 +115,6 @@ def _drive(folder: RunFolder, order: Order) -> int:
 def _keep_output(folder: RunFolder, order: Order, rank: int | None = None) -> None:
     log = folder.log(order.attempt, rank)
     keep(log, older_half(log))
-
-
-def _prepare_on_cluster(spec: JobSpec, folder: RunFolder, order: Order) -> None:
-    """Prepare the text on all nodes while no worker holds them. On a single node the workers do it, in processes."""
-    if sum(node["Alive"] for node in ray.nodes()) == 1:
-        return
-    from .corpus.prepare import prepare
-    from .corpus.work.cluster import on_cluster
-    from .corpus.work.pool import if_large
-    from .training.reporting.preparation import progress_to
-
-    reporter = Reporter(folder, order.attempt)
-    try:
-        begun_on = folder.manifest().identity
-        prepare(spec.data, order.data, progress_to(reporter), spread=if_large(on_cluster), begun_on=begun_on)
-    finally:
-        reporter.close()
 
 
 def _fit(spec: JobSpec, folder: RunFolder, order: Order) -> RunStatus:

@@ -88,7 +88,10 @@ def logs(
         int | None,
         typer.Option(min=0, show_default="the driver, which prints all of theirs", help="Which worker."),
     ] = None,
-    attempt: Annotated[int | None, typer.Option(min=1, show_default="the newest", help="Which attempt.")] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=0, show_default="the newest", help="Which attempt; 0 is the preparation of the job's text."),
+    ] = None,
     lines: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the last lines.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
     as_json: Json = False,

@@ -269,7 +269,7 @@ class Client:
         Args:
             prefix: the id of the job, or its beginning.
             rank: which worker; by default the driver, which prints what all workers print, after the name of each.
-            attempt: which attempt; by default the newest one.
+            attempt: which attempt; by default the newest one. 0 is the preparation of the job's text.
             lines: how many of the last lines.
             follow: go on with what is printed from now on, until the process has ended.
 

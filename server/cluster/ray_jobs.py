@@ -91,7 +91,7 @@ class RayJobs:
         known = answer.json()
         if known["status"] in {Run.PENDING, Run.RUNNING}:
             return Submission(Run(known["status"]), known["job_id"])
-        return Submission(Run.ENDED, known["job_id"], ending(known))
+        return Submission(Run.ENDED, known["job_id"], ending(known), known.get("driver_exit_code"))
 
     def submit(self, submission_id: str, entrypoint: Sequence[str], folder: Path) -> None:
         """Have the cluster run a command in a folder. A submission that it knows already is left as it is.

@@ -6,8 +6,9 @@ Where the cluster then puts workers on several nodes is only assumed.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from workers.contract.problems import counted
 from workers.planning.size import Resources, shortage, size_that_fits, worker_of
@@ -16,6 +17,7 @@ from .job import Job
 from .order import Rules
 from .resources import Node
 from .room import both, less, room
+from .status import TextState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,17 @@ class Turn:
     """Why it waits, and for what; empty where it does not."""
 
 
-def turns(line: Sequence[Job], active: Sequence[Job], nodes: Sequence[Node], rules: Rules) -> list[Turn]:
+def turns(
+    line: Sequence[Job],
+    active: Sequence[Job],
+    nodes: Sequence[Node],
+    rules: Rules,
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> list[Turn]:
     """Decide for each job in line, in its order, each on the most workers that there is room for.
 
-    One that has trained already, on a node that is gone, waits for a new one, and holds nobody back.
+    One that has trained already, on a node that is gone, waits for a new one, and holds nobody back. Neither does one
+    whose text is not prepared; `texts` says of those, by id, what they wait for.
     """
     taken, total = [], [node.total for node in nodes]
     free = spare = room(nodes, active)
@@ -44,11 +53,13 @@ def turns(line: Sequence[Job], active: Sequence[Job], nodes: Sequence[Node], rul
     for job in line:
         spec, worker = job.valid_spec, worker_of(job.valid_spec)
         needs = tuple(worker * size for size in spec.world_sizes())
-        if needs in known and rules.jobs_per_owner is None:
+        if job.id not in texts and needs in known and rules.jobs_per_owner is None:
             taken.append(Turn(job, reason=known[needs]))
         elif problem := shortage(spec, total):
             refusal = "" if job.attempt else str(problem)
             taken.append(Turn(job, refusal=refusal, reason=f"it waits for more nodes: {problem.problem}"))
+        elif job.id in texts:
+            taken.append(Turn(job, reason=texts[job.id]))
         elif rules.jobs_per_owner is not None and running[job.owner] >= rules.jobs_per_owner:
             taken.append(Turn(job, reason=_limit(job, running[job.owner])))
         elif size := size_that_fits(spec, spare):
@@ -76,7 +87,7 @@ def starts_in_s(line: Sequence[Job], active: Sequence[Job], nodes: Sequence[Node
     ended, now_s, placed = 0, 0.0, list[tuple[Resources, int]]()
     for job in line:
         spec = job.valid_spec
-        if shortage(spec, [node.total for node in nodes]):
+        if job.text_state is not TextState.READY or shortage(spec, [node.total for node in nodes]):
             continue
         while (size := size_that_fits(spec, _left(nodes, active, ends[:ended], placed))) is None:
             if ended == len(ends):

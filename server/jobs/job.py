@@ -13,10 +13,18 @@ from pydantic import ConfigDict
 from server.errors import TransitionError
 from workers.contract.problems import counted
 from workers.contract.push import Command
-from workers.contract.records import CheckpointRecord, EvaluationRecord, Record, RunStatus, StatusRecord, StepRecord
+from workers.contract.records import (
+    CheckpointRecord,
+    EvaluationRecord,
+    LogRecord,
+    Record,
+    RunStatus,
+    StatusRecord,
+    StepRecord,
+)
 from workers.contract.spec.job import JobSpec
 
-from .status import JobStatus
+from .status import JobStatus, TextState
 
 LEAST_GRACE = timedelta(seconds=60)
 """The shortest time that a run has to save a checkpoint and stop by itself, before the cluster kills it."""
@@ -126,6 +134,14 @@ class Job:
     and where an older version started it."""
     queued_at: datetime | None = None
     """Since when it waits, or waited last, if it was resumed or retried; null where that is since its creation."""
+    text_state: TextState = TextState.READY
+    """What has become of its text: prepared on CPUs before the job's workers start, or by them where it is little."""
+    text_key: str | None = None
+    """Of the jobs with the same one, one prepares the text for all; null where it was little."""
+    text_done: float | None = None
+    """Which part of the preparation is done; null where it has not begun to say, or nothing is prepared."""
+    preparations: int = 0
+    """How often the preparation of its text was started for this job."""
     parent: str | None = None
     """Of a clone or a branch: the id of the job that it was made from, or the path of the run folder."""
     sweep: str | None = None
@@ -175,6 +191,18 @@ class Job:
         """What the cluster calls the current attempt."""
         return f"{self.id}-a{self.attempt}"
 
+    @property
+    def preparation_id(self) -> str:
+        """What the cluster calls the newest preparation of its text."""
+        return f"{self.id}-data" if self.preparations <= 1 else f"{self.id}-data-{self.preparations}"
+
+    @property
+    def exhaustion(self) -> str | None:
+        """Why nothing more is tried after what was lost so far; None where something is."""
+        if self.restarts <= (allowed := self.valid_spec.failures.max_restarts):
+            return None
+        return f"failures.max_restarts allows {counted(allowed, 'restart')} without a new checkpoint: none is left."
+
     def become(self, status: JobStatus, now: datetime, error: str | None = None) -> "Job":
         """Return the job in another state.
 
@@ -184,6 +212,7 @@ class Job:
         if not self.status.may_become(status):
             raise TransitionError(_refusal(self, status))
         settled = status.is_terminal or status in {JobStatus.PAUSED, JobStatus.QUEUED}
+        is_given_up = self.text_state is TextState.PREPARING
         return replace(
             self,
             status=status,
@@ -195,6 +224,7 @@ class Job:
             seconds_left=None if settled else self.seconds_left,
             unreachable_since=None if settled else self.unreachable_since,
             queue_reason=None,
+            text_state=TextState.STOPPING if is_given_up else self.text_state,
         )
 
     def admit(self, world_size: int, now: datetime, session: str | None = None) -> "Job":
@@ -241,9 +271,8 @@ class Job:
         if self.status is JobStatus.PAUSING:  # even if it was lost: who paused it decides when it goes on
             return replace(self, interruption=self.interruption or silence).become(JobStatus.PAUSED, now)
         ended = self if self.interruption is not None else _interrupted(self, silence, is_loss=True)
-        if ended.restarts > (allowed := ended.valid_spec.failures.max_restarts):
-            left = f"failures.max_restarts allows {counted(allowed, 'restart')} without a new checkpoint: none is left."
-            return ended.become(JobStatus.FAILED, now, f"{left} {ended.interruption}")
+        if ended.exhaustion is not None:
+            return ended.become(JobStatus.FAILED, now, f"{ended.exhaustion} {ended.interruption}")
         return ended.become(JobStatus.QUEUED, now)
 
     def after(self, record: Record) -> "Job":
@@ -266,6 +295,8 @@ class Job:
                 )
             case EvaluationRecord():
                 return replace(self, evaluation=record)
+            case LogRecord() if record.done is not None and self.text_state is TextState.PREPARING:
+                return replace(self, text_done=record.done)
             case CheckpointRecord():
                 is_new = self.checkpoint_step is None or record.step > self.checkpoint_step
                 restarts = 0 if is_new else self.restarts
@@ -295,6 +326,8 @@ class Job:
             paused = _interrupted(told, record.error or "The run has saved a checkpoint and paused.", is_loss=False)
             is_news = self.status.may_become(JobStatus.PAUSING)
             return paused.become(JobStatus.PAUSING, record.time) if is_news else paused
+        if record.status is RunStatus.FAILED and record.attempt == 0 and self.text_state is TextState.PREPARING:
+            told = replace(told, text_state=TextState.REFUSED)
         if record.status is RunStatus.RUNNING:
             told = replace(told, attempt_at=record.time)
         status = _REPORTED[record.status]

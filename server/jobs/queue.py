@@ -8,13 +8,14 @@ from enum import StrEnum
 from workers.contract.problems import counted
 from workers.contract.push import Command
 
+from . import preparation
 from .admission import Turn, turns
 from .growth import larger_size
-from .job import Job
+from .job import LEAST_GRACE, Job
 from .order import DEFAULT_RULES, Rules, in_line
 from .resources import Node, Run, Submission
 from .room import room
-from .status import JobStatus
+from .status import JobStatus, TextState
 
 
 class Action(StrEnum):
@@ -26,6 +27,10 @@ class Action(StrEnum):
     KILL = "kill"
     SETTLE = "settle"
     REFUSE = "refuse"
+    PREPARE = "prepare the text"
+    SUBMIT_TEXT = "submit the preparation"
+    STOP_TEXT = "stop the preparation"
+    SETTLE_TEXT = "settle the preparation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Decision:
     action: Action
     world_size: int = 0
     reason: str = ""
+    submission: Submission | None = None
+    """What has ended, of a preparation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +56,27 @@ class Facts:
     nodes: Sequence[Node]
     now: datetime
     waited: Mapping[str, timedelta] = field(default_factory=dict)
-    """How long each attempt that is to end has been waited for, by submission."""
+    """How long each attempt and preparation that is to end has been waited for, by submission."""
     rules: Rules = DEFAULT_RULES
     session: str | None = None
     """Which cluster says this; it is only asked where jobs start."""
+    preparing: Sequence[Job] = ()
+    """Jobs of any status for which a preparation of their text is, or may be, on the cluster."""
+    preparations: Mapping[str, Submission] = field(default_factory=dict)
+    """What the cluster says of each of these, by job id."""
 
 
 def decide(facts: Facts) -> list[Decision]:
     """Decide for every job; jobs that need nothing are not mentioned."""
     active = [job for job in facts.jobs if job.status.is_active]
     decisions = [decision for job in active if (decision := _decide_active(job, facts))]
+    decisions += [decision for job in facts.preparing if (decision := _decide_preparing(job, facts))]
     waiting = _turns(facts)
-    if not waiting:  # those go first
+    if not any(turn.job.text_state is TextState.READY for turn in waiting):  # those go first
         decisions += _grow(active, facts)
-    return decisions + [_decide_waiting(turn) for turn in waiting if turn.workers or turn.refusal]
+    decisions += [_decide_waiting(turn) for turn in waiting if turn.workers or turn.refusal]
+    line = [turn.job for turn in waiting if not turn.refusal]
+    return decisions + [Decision(job, Action.PREPARE) for job in preparation.to_begin(line, facts.preparing)]
 
 
 def reasons(facts: Facts) -> dict[str, str]:
@@ -72,7 +86,22 @@ def reasons(facts: Facts) -> dict[str, str]:
 
 def _turns(facts: Facts) -> list[Turn]:
     line = in_line((job for job in facts.jobs if job.status is JobStatus.QUEUED), facts.rules, facts.now)
-    return turns(line, [job for job in facts.jobs if job.status.is_active], facts.nodes, facts.rules)
+    texts = preparation.reasons(line, facts.preparing)
+    return turns(line, [job for job in facts.jobs if job.status.is_active], facts.nodes, facts.rules, texts)
+
+
+def _decide_preparing(job: Job, facts: Facts) -> Decision | None:
+    submission, is_wanted = facts.preparations[job.id], preparation.is_wanted(job)
+    match submission.run:
+        case Run.UNKNOWN if is_wanted and job.text_done is None:
+            return Decision(job, Action.SUBMIT_TEXT)
+        case Run.UNKNOWN | Run.ENDED:
+            return Decision(job, Action.SETTLE_TEXT, reason=submission.end, submission=submission)
+        case Run.UNCLEAR:
+            return None
+    waited = facts.waited.get(job.preparation_id, timedelta())
+    ends_itself = job.text_state is TextState.REFUSED and waited < LEAST_GRACE
+    return None if is_wanted or ends_itself else Decision(job, Action.STOP_TEXT)
 
 
 def _decide_waiting(turn: Turn) -> Decision:

@@ -27,6 +27,8 @@ class Submission:
     """How the cluster names its driver; None before that was started."""
     end: str = ""
     """How it ended, as the end of a sentence; empty while it has not."""
+    exit_code: int | None = None
+    """Of its driver; None while that has none, or where nobody knows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The statuses of a job, and which may follow which."""
+"""The statuses of a job, and which may follow which; and those of the preparation of its text."""
 
 from enum import StrEnum
 from typing import Self
@@ -56,3 +56,21 @@ _FOLLOWERS: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.FAILED: frozenset({JobStatus.QUEUED}),
     JobStatus.CANCELLED: frozenset({JobStatus.QUEUED}),
 }
+
+
+class TextState(StrEnum):
+    """What has become of a job's text, as far as that is a stage of its own."""
+
+    UNPREPARED = "unprepared"
+    PREPARING = "preparing"
+    STOPPING = "stopping"
+    """Its preparation is to end, since the job does not wait any more, and may still be on the cluster."""
+    REFUSED = "refused"
+    """Its preparation has said that the text cannot be used, and ends by itself."""
+    READY = "ready"
+    """Nothing has to be done before the job's workers start."""
+
+    @property
+    def is_on_cluster(self) -> bool:
+        """Whether a preparation is, or may be, on the cluster."""
+        return self in {TextState.PREPARING, TextState.STOPPING, TextState.REFUSED}

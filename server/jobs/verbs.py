@@ -122,6 +122,8 @@ def check_may_be_deleted(job: Job) -> None:
     """
     if not (job.status.is_terminal or job.status is JobStatus.PAUSED):
         raise _refusal(job, "cancel it, and delete it once it has ended")
+    if job.text_state.is_on_cluster:
+        raise _refusal(job, "the preparation of its text is being stopped: delete it once that has ended")
 
 
 def _ask_to_end(job: Job, status: JobStatus, command: Command, now: datetime) -> Job:

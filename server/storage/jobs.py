@@ -8,27 +8,30 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Text, delete, func, insert, select, type_coerce, update
+import sqlalchemy
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, type_coerce, update
 
 from server.errors import IdempotencyError, JobNotFoundError
 from server.jobs.job import Job, new_job_id
-from server.jobs.status import JobStatus
+from server.jobs.status import JobStatus, TextState
 from server.jobs.verbs import check_may_be_deleted
 from server.logs import about
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
 from workers.contract.records import EvaluationRecord
 from workers.contract.spec.job import JobSpec
+from workers.planning.text import Text
 
 from .database import Database
 from .listing import EVERY_JOB, Cursor, Sort, Wanted, sorted_after
 from .schema import jobs
 
 # The specification is read as text, so that one that is damaged fails when its own row is read.
-_READ_AS = {"spec": type_coerce(jobs.c.spec, Text).label("spec")}
+_READ_AS = {"spec": type_coerce(jobs.c.spec, sqlalchemy.Text).label("spec")}
 _JOB_COLUMNS = [_READ_AS.get(field.name, jobs.c[field.name]) for field in fields(Job)]
 log = logging.getLogger(__name__)
 _FINISHED = [status.value for status in JobStatus if status.is_terminal]
+_ON_CLUSTER = [state.value for state in TextState if state.is_on_cluster]
 
 
 class Store:
@@ -47,6 +50,7 @@ class Store:
         parent: str | None = None,
         owner: str = "admin",
         sweep: str | None = None,
+        text: Text | None = None,
     ) -> tuple[Job, bool]:
         """Store a new QUEUED job, or find the one that `key` created before; say whether it is new.
 
@@ -57,6 +61,7 @@ class Store:
             parent: what it is a clone of; of a branch, its specification says so.
             owner: who submits it.
             sweep: of which it is part.
+            text: what is to be prepared before its workers start; None where nothing is.
 
         Raises:
             IdempotencyError: the key stands for another specification.
@@ -74,6 +79,8 @@ class Store:
                 labels=spec.labels,
                 owner=owner,
                 sweep=sweep,
+                text_state=TextState.READY if text is None else TextState.UNPREPARED,
+                text_key=None if text is None else text.key,
                 priority=spec.priority,
                 parent=parent if start is None else start.run,
                 parent_step=None if start is None else start.step,
@@ -141,6 +148,18 @@ class Store:
                 self._settle_unreadable(job)
         return [job for job in found if not job.status.is_terminal]
 
+    def preparing(self) -> list[Job]:
+        """Read the jobs, of any status, for which a preparation of their text is, or may be, on the cluster."""
+        query = select(*_JOB_COLUMNS).where(jobs.c.text_state.in_(_ON_CLUSTER)).order_by(jobs.c.id)
+        with self._database.read() as db:
+            return [_job(row) for row in db.execute(query).mappings()]
+
+    def has_prepared(self, text: Text) -> bool:
+        """Tell whether a job is known for which this very text was prepared."""
+        query = select(jobs.c.id).where(jobs.c.text_key == text.key, jobs.c.text_state == TextState.READY.value)
+        with self._database.read() as db:
+            return db.execute(query.limit(1)).scalar() is not None
+
     def change(self, job_id: str, change: Callable[[Job], Job]) -> Job:
         """Replace a job by what `change` makes of it, in one transaction."""
         with self._database.write() as db:
@@ -185,8 +204,13 @@ def _job(row: RowMapping) -> Job:
     """Make a job from a row. A row that cannot be read gives a failed job, and other jobs are not affected."""
     values = {field.name: row[field.name] for field in fields(Job)}
     try:
-        status, command = JobStatus(row["status"]), Command(row["command"])
-        read = {"status": status, "command": command, "evaluation": _evaluation(row["evaluation"])}
+        status, command, text_state = JobStatus(row["status"]), Command(row["command"]), TextState(row["text_state"])
+        read = {
+            "status": status,
+            "command": command,
+            "text_state": text_state,
+            "evaluation": _evaluation(row["evaluation"]),
+        }
         return Job(**values | read | {"spec": parse_spec(json.loads(row["spec"]))})
     except ValueError as error:  # of another version, or damaged
         return _unreadable(values, error)
@@ -197,7 +221,15 @@ def _unreadable(values: dict[str, Any], error: ValueError) -> Job:
     said = f"{values['error']}\n{reason}" if values["error"] else reason
     status = JobStatus(values["status"]) if values["status"] in _FINISHED else JobStatus.FAILED
     finished_at = values["finished_at"] or datetime.now(UTC)
-    settled = {"status": status, "error": said, "finished_at": finished_at, "command": Command.NONE, "spec": None}
+    is_on_cluster = values["text_state"] in _ON_CLUSTER
+    settled = {
+        "status": status,
+        "text_state": TextState.STOPPING if is_on_cluster else TextState.READY,
+        "error": said,
+        "finished_at": finished_at,
+        "command": Command.NONE,
+        "spec": None,
+    }
     return Job(**values | settled | {"evaluation": None})
 
 

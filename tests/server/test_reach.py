@@ -181,3 +181,26 @@ def test_files_that_cannot_be_looked_at_in_time_are_left_to_the_job_with_a_warni
     for thread in alive:
         thread.join()
     assert confined.check(job(text)) == []
+
+
+def test_files_that_only_the_machines_of_a_cluster_have_are_left_to_the_preparation(text: Path, tmp_path: Path) -> None:
+    address = "http://head:8265"
+    reach = Reach(Settings(tmp_path / "home", ray_address=address))
+    absent = tmp_path / "absent"
+    spec = job(text, absent / "a.txt", data={"validation": [f"{absent}/*.txt"], "vocab": f"{absent}/vocab.txt"})
+    fields = ["data.corpus[1]", "data.validation[0]", "data.vocab"]
+    assert [(each.field, each.problem) for each in reach.check(spec)] == [
+        (field, "is not on the server's machine") for field in fields
+    ]
+    assert [field for field, _ in refused(Reach(Settings(tmp_path / "home")), spec)] == fields
+    confined = Reach(Settings(tmp_path / "home", data_roots=(tmp_path,), ray_address=address))
+    assert [field for field, _ in refused(confined, spec)] == fields
+
+
+def test_beside_a_file_that_only_the_cluster_has_those_that_are_here_are_checked(text: Path, tmp_path: Path) -> None:
+    reach = Reach(Settings(tmp_path / "home", ray_address="http://head:8265"))
+    (text.parent / "link.txt").symlink_to("/etc/passwd")
+    [(field, problem)] = refused(reach, job(tmp_path / "absent.txt", text.parent))
+    assert (field, problem) == ("data.corpus[1]", "is, or holds, a folder of the operating system")
+    assert [field for field, _ in refused(reach, job("absent.txt", text))] == ["data.corpus[0]"]
+    assert [field for field, _ in refused(reach, job("/etc/absent.txt"))] == ["data.corpus[0]"]

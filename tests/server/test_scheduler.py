@@ -19,9 +19,10 @@ from server import scheduler as scheduler_module
 from server.cluster.existing import ExistingCluster
 from server.cluster.local import LocalCluster
 from server.cluster.protocol import Cluster
+from server.jobs import preparation
 from server.jobs.job import Job
 from server.jobs.resources import Node, Run, Submission
-from server.jobs.status import JobStatus
+from server.jobs.status import JobStatus, TextState
 from server.jobs.verbs import cancel
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -33,6 +34,7 @@ from tests.serving import TINY, Nowhere, status
 from workers.contract.documents import parse_spec
 from workers.contract.records import RECORD
 from workers.planning.size import Resources
+from workers.planning.text import Text
 
 # The program gets RUN_DIR --attempt N, as workers.launch does, and writes its records without pushing any.
 SUCCEEDS = """
@@ -55,6 +57,15 @@ _ENDS = (JobStatus.SUCCEEDED, JobStatus.FAILED)
 SLEEPS = "import time; time.sleep(600)"
 
 
+PREPARES = "sys.exit(0)"
+TEXT = Text("of the tests", None)
+
+
+def _python(code: str) -> Sequence[str]:
+    root = str(Path(__file__).parent.parent.parent)
+    return (sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}")
+
+
 class House:
     """A store, folders and a scheduler on one home."""
 
@@ -65,8 +76,8 @@ class House:
         self.records = Records(self.database)
         self.folders = RunFolders(Settings(home), self.store, self.records)
 
-    def job(self, **changes: Any) -> Job:
-        job, _ = self.store.create(parse_spec(TINY | changes))
+    def job(self, text: Text | None = None, **changes: Any) -> Job:
+        job, _ = self.store.create(parse_spec(TINY | changes), text=text)
         self.folders.prepare(job)
         return job
 
@@ -76,10 +87,8 @@ class House:
         now = datetime.now(UTC)
         return self.store.change(job.id, lambda job: job.admit(1, now).become(JobStatus.RUNNING, now))
 
-    def program(self, code: str) -> Scheduler:
-        root = str(Path(__file__).parent.parent.parent)
-        program: Sequence[str] = (sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}")
-        return Scheduler(self.store, self.cluster, self.folders, program)
+    def program(self, code: str, preparation: str = PREPARES) -> Scheduler:
+        return Scheduler(self.store, self.cluster, self.folders, _python(code), preparation=_python(preparation))
 
     def turn_until(self, scheduler: Scheduler, job: Job, *states: JobStatus) -> Job:
         deadline = time.monotonic() + 90
@@ -415,4 +424,83 @@ def test_what_is_tried_every_second_is_logged_once(tmp_path: Path, caplog: pytes
     for _ in range(3):
         scheduler.turn()
     assert [record.getMessage() for record in caplog.records].count("kill ") == 1
+    house.database.close()
+
+
+NOTES = """
+from pathlib import Path
+with open(Path(sys.argv[1]).parent / "prepared", "a") as file:
+    file.write("x")
+"""
+REFUSES = """
+import json
+from tests.serving import status
+with open(sys.argv[1] + "/events.jsonl", "a") as file:
+    file.write(json.dumps(status(1, "FAILED", attempt=0, error="a.txt: not UTF-8")) + "\\n")
+sys.exit(1)
+"""
+IS_KILLED_ONCE = """
+import os, signal
+from pathlib import Path
+if not Path(sys.argv[1], "tried").exists():
+    Path(sys.argv[1], "tried").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+WAITS = "import time; time.sleep(600)"
+
+
+def test_the_text_of_two_jobs_is_prepared_once_before_their_workers_start(house: House) -> None:
+    first, second = house.job(TEXT), house.job(TEXT)
+    scheduler = house.program(SUCCEEDS, NOTES)
+    for job in (first, second):
+        done = house.turn_until(scheduler, job, *_ENDS)
+        assert (done.status, done.attempt, done.text_state) == (JobStatus.SUCCEEDED, 1, TextState.READY)
+    assert (house.folders.folder("") / "prepared").read_text() == "x"
+    assert sorted(house.store.get(job.id).preparations for job in (first, second)) == [0, 1]
+
+
+def test_a_text_that_is_refused_fails_the_jobs_that_have_it_with_the_words_of_the_preparation(house: House) -> None:
+    first, second = house.job(TEXT), house.job(TEXT)
+    scheduler = house.program(SUCCEEDS, REFUSES)
+    for job in (first, second):
+        failed = house.turn_until(scheduler, job, *_ENDS)
+        assert (failed.status, failed.error, failed.attempt) == (JobStatus.FAILED, "a.txt: not UTF-8", 0)
+    scheduler.turn()
+    assert house.store.preparing() == []
+
+
+def test_a_preparation_that_is_killed_is_begun_again_under_another_name(house: House) -> None:
+    job = house.job(TEXT)
+    done = house.turn_until(house.program(SUCCEEDS, IS_KILLED_ONCE), job, *_ENDS)
+    assert (done.status, done.preparations, done.restarts) == (JobStatus.SUCCEEDED, 2, 0)
+    assert house.cluster.submission(f"{job.id}-data").exit_code == -9
+    assert house.cluster.submission(f"{job.id}-data-2").exit_code == 0
+
+
+def test_the_preparation_of_a_job_that_is_cancelled_is_ended_even_by_the_next_server_and_before_it_begins(
+    house: House,
+) -> None:
+    job, deadline = house.job(TEXT), time.monotonic() + 90
+    house.program(SUCCEEDS, WAITS).turn()
+    assert house.cluster.submission(f"{job.id}-data").run in {Run.PENDING, Run.RUNNING}
+    assert house.store.get(job.id).queue_reason == "preparing its text, 0 %"
+    assert house.store.change(job.id, lambda job: cancel(job, datetime.now(UTC))).status is JobStatus.CANCELLED
+    following = house.program(SUCCEEDS, WAITS)
+    while house.store.preparing():
+        assert time.monotonic() < deadline
+        following.turn()
+    assert house.cluster.submission(f"{job.id}-data").run is Run.ENDED
+    house.store.delete(job.id)
+
+
+def test_a_preparation_that_the_cluster_knows_is_not_submitted_again_after_a_restart(tmp_path: Path) -> None:
+    house = House(tmp_path, cluster := Vague())
+    cluster.says = Run.RUNNING
+    job = house.store.change(house.job(TEXT).id, preparation.begin)
+    house.program(SUCCEEDS).turn()  # the cluster would refuse
+    after = house.store.get(job.id)
+    assert (after.text_state, after.preparations) == (TextState.PREPARING, 1)
+    cluster.says = Run.UNCLEAR
+    house.program(SUCCEEDS).turn()
+    assert house.store.get(job.id) == after
     house.database.close()

@@ -272,6 +272,8 @@ class LogRecord(_Record):
 
     kind: Literal["log"] = "log"
     text: Text
+    done: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Which part of the preparation of the job's text is done, while that is a stage of its own; absent otherwise."""
 
 
 AnyRecord = StatusRecord | TensorsRecord | StepRecord | EvaluationRecord | CheckpointRecord | AlertRecord | LogRecord

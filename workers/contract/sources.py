@@ -5,7 +5,7 @@ The server checks a job by the same rules by which the workers read it. Neither 
 
 import glob
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -143,8 +143,12 @@ def named_files(data: DataLike) -> dict[str, str]:
     return named | ({"data.vocab": data.vocab} if isinstance(data.vocab, str) else {})
 
 
-def check_files(data: DataLike) -> dict[str, Sequence[TextFile]]:
+def check_files(data: DataLike, elsewhere: Collection[str] = ()) -> dict[str, Sequence[TextFile]]:
     """Check by names and sizes alone that the files which a job names are on this machine and not empty.
+
+    Args:
+        data: names the files.
+        elsewhere: fields whose files are on other machines, and are not checked.
 
     Returns:
         The files of this machine that each field names.
@@ -155,6 +159,8 @@ def check_files(data: DataLike) -> dict[str, Sequence[TextFile]]:
     found: dict[str, Sequence[TextFile]] = {}
     problems: list[Problem] = []
     for field, source in named_files(data).items():
+        if field in elsewhere:
+            continue
         try:
             found[field] = _check(field, source)
         except SourceError as error:
@@ -162,7 +168,7 @@ def check_files(data: DataLike) -> dict[str, Sequence[TextFile]]:
         except (OSError, RuntimeError) as error:  # RuntimeError: an unknown user's home
             remedy = "check the file and its permissions"
             problems.append(Problem(field, repr(source), f"cannot be read: {error}", remedy))
-    if problems := problems or _learned_and_held_out(data):
+    if problems := problems or ([] if elsewhere else _learned_and_held_out(data)):
         raise SpecError(problems)
     return found
 

@@ -24,7 +24,8 @@ from workers.corpus.tokenizer_files import publish_prepared
 from workers.planning.size import check_size
 from workers.samples.dataset import open_phase
 
-from .reporting.preparation import describe, progress_to, waiting_to
+from .reporting.preparation import describe, waiting_to
+from .reporting.progress import progress_to
 from .reporting.reporter import Reporter
 
 PREPARATION_TIMEOUT = timedelta(days=2)

@@ -24,6 +24,7 @@ TEXT = "text/plain"
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {TEXT: {"schema": {"type": "string"}}}}}
 _LOOK_S = 0.5
 _MOST = 2**31 - 1
+_WHICH = "Which attempt; without it the newest. 0 is the preparation of the job's text, before the first one."
 
 
 @router.get("/logs", response_class=StreamingResponse, responses=_TEXT)
@@ -34,7 +35,7 @@ async def logs(
     rank: Annotated[
         int | None, Query(ge=0, le=_MOST, description="Which worker; without it the driver, which prints all of them.")
     ] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=_MOST, description="Which attempt; without it the newest.")] = None,
+    attempt: Annotated[int | None, Query(ge=0, le=_MOST, description=_WHICH)] = None,
     lines: Annotated[int, Query(ge=0, le=10_000, description="How many of the last lines, within a megabyte.")] = 200,
     follow: Annotated[bool, Query(description="Go on with what is printed until the process has ended.")] = False,
 ) -> StreamingResponse:
@@ -44,7 +45,8 @@ async def logs(
     """
     if follow:
         server.bell.check_room()
-    log = await run_in_threadpool(_open, server.folders.folder(job.id), job, attempt or job.attempt, rank)
+    which = job.attempt if attempt is None else attempt
+    log = await run_in_threadpool(_open, server.folders.folder(job.id), job, which, rank)
     # X-Accel-Buffering keeps an nginx in between from holding text back.
     text = _following(server, job.id, log, lines) if follow else _end(log, lines)
     return StreamingResponse(while_let_in(request, text), media_type=TEXT, headers={"X-Accel-Buffering": "no"})
@@ -77,6 +79,11 @@ def _open(path: Path, job: Job, attempt: int, rank: int | None) -> Log:
 
 
 def _why(job: Job, file: Path, attempt: int, rank: int | None) -> str:
+    if not attempt and (job.attempt or job.preparations):
+        return (
+            f"there is no log of a preparation of the text of job {job.id}: it has not begun to print, or the text was "
+            "prepared for another job or by the workers"
+        )
     if not job.attempt:
         return f"job {job.id} is {job.status} and was never started, so it has printed nothing: ask once it has started"
     if attempt > job.attempt:

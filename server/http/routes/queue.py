@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from server.http.context import NamedJob, ServerParts
+from server.jobs import preparation
 from server.jobs.admission import starts_in_s, turns
 from server.jobs.order import in_line, priority_now
 from server.jobs.status import JobStatus
@@ -45,6 +46,7 @@ def queue(job: NamedJob, server: ServerParts) -> QueuePlace:
     nodes = server.scheduler.nodes
     if nodes is None:
         return place.model_copy(update={"reason": server.scheduler.obstacle})
-    turn = turns(line, active, nodes, server.scheduler.rules)[position - 1]
+    texts = preparation.reasons(line, server.store.preparing())
+    turn = turns(line, active, nodes, server.scheduler.rules, texts)[position - 1]
     estimate = starts_in_s(line, active, nodes).get(job.id)
     return place.model_copy(update={"reason": turn.reason or None, "starts_in_s": estimate})

@@ -19,7 +19,7 @@ from workers.contract.spec.job import JobSpec
 from workers.contract.spec.strict import Positive
 from workers.planning.plan import Plan, plan
 from workers.planning.size import shortage
-from workers.planning.text import prepared
+from workers.planning.text import Text, prepared, text_of, unseen
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -163,7 +163,7 @@ def create(
         IdempotencyError: the key stands for another document.
     """
     spec, surprises = checked(server, document)
-    job, is_new = _stored(server, spec, key, _Origin(parent, caller.name, sweep))
+    job, is_new = _stored(server, spec, key, _Origin(parent, caller.name, sweep, _to_prepare(server, spec)))
     if is_new:
         server.folders.prepare(job)
     values = {field.name: getattr(job, field.name) for field in fields(job)}
@@ -175,19 +175,36 @@ class _Origin:
     parent: str | None
     owner: str
     sweep: str | None
+    text: Text | None
 
 
 def _stored(server: Server, spec: JobSpec, key: str | None, origin: _Origin) -> tuple[Job, bool]:
     """Store a job, a branch only once it has its checkpoint: what is stored may start at any moment."""
     if spec.start_from is None:
-        return server.store.create(spec, key, parent=origin.parent, owner=origin.owner, sweep=origin.sweep)
+        return server.store.create(
+            spec, key, parent=origin.parent, owner=origin.owner, sweep=origin.sweep, text=origin.text
+        )
     if (earlier := server.store.created_by(origin.owner, key, spec)) is not None:
         return earlier, False
     job_id, is_stored = new_job_id(), False
     try:
         server.folders.branch(job_id, spec, spec.start_from)
-        job, is_stored = server.store.create(spec, key, job_id=job_id, owner=origin.owner, sweep=origin.sweep)
+        job, is_stored = server.store.create(
+            spec, key, job_id=job_id, owner=origin.owner, sweep=origin.sweep, text=origin.text
+        )
     finally:
         if not is_stored:
             server.folders.discard(job_id)
     return job, is_stored
+
+
+def _to_prepare(server: Server, spec: JobSpec) -> Text | None:
+    """Return the text that is to be prepared before the workers of a job start; None where nothing is.
+
+    Only names, sizes and times are looked at, and what was prepared by manifests. Where that deceives, the workers
+    prepare the text themselves.
+    """
+    data, within = spec.data, server.folders.data
+    seen = server.reach.within(lambda: (text_of(data), prepared(data, within) is not None), f"the text of {spec.name}")
+    text, is_there = seen or (unseen(data), False)
+    return None if text.is_small or (is_there and server.store.has_prepared(text)) else text

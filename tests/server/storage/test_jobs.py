@@ -1,13 +1,16 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import literal, text, update
 
 from server.errors import IdempotencyError, JobNotFoundError
-from server.jobs.status import JobStatus
+from server.jobs.preparation import begin
+from server.jobs.status import JobStatus, TextState
+from server.jobs.verbs import cancel
 from server.storage.database import Database
 from server.storage.jobs import Store
 from server.storage.listing import Cursor, Sort, Wanted
@@ -16,6 +19,7 @@ from server.storage.schema import jobs as JOBS
 from tests.serving import TINY
 from workers.contract.documents import parse_spec
 from workers.contract.push import Command
+from workers.planning.text import Text
 
 SPEC = parse_spec(TINY)
 
@@ -137,3 +141,28 @@ def test_a_row_that_cannot_be_read_fails_that_job_alone(tmp_path: Path, damage: 
     with database.read() as db:  # what could not be read is kept as it was
         assert db.execute(stored_spec, {"id": damaged.id}).scalar() == before
     database.close()
+
+
+def test_the_jobs_whose_text_is_prepared_are_known_whatever_their_status(store: Store) -> None:
+    much = Text("key", None)
+    jobs = [store.create(SPEC, text=much)[0] for _ in range(3)]
+    assert [job.text_state for job in jobs] == [TextState.UNPREPARED] * 3
+    assert (store.preparing(), store.has_prepared(much)) == ([], False)
+    for job in jobs[:2]:
+        store.change(job.id, begin)
+    cancelled = store.change(jobs[1].id, lambda job: cancel(job, datetime.now(UTC)))
+    assert [(job.id, job.text_state) for job in store.preparing()] == [
+        (jobs[0].id, TextState.PREPARING),
+        (cancelled.id, TextState.STOPPING),
+    ]
+    store.change(jobs[0].id, lambda job: replace(job, text_state=TextState.READY))
+    assert store.has_prepared(much)
+    assert not store.has_prepared(Text("other", None))
+
+
+def test_the_preparation_for_a_job_that_cannot_be_read_is_to_end(store: Store) -> None:
+    job = store.change(store.create(SPEC, text=Text("key", None))[0].id, begin)
+    with store._database.write() as db:
+        db.execute(update(JOBS).where(JOBS.c.id == job.id).values(spec=literal("not json")))
+    assert store.unfinished() == []
+    assert [(each.status, each.text_state) for each in store.preparing()] == [(JobStatus.FAILED, TextState.STOPPING)]

@@ -29,6 +29,11 @@ def connect(address: str) -> None:
         raise CorpusError(f"--ray {address}: no Ray cluster answers ({error}); correct the address") from error
 
 
+def has_room() -> bool:
+    """Tell whether there is a processor that nobody holds in the cluster that this process is connected to."""
+    return bool(ray.available_resources().get("CPU", 0) >= 1)
+
+
 def on_cluster(task: Task, work: Sequence[Work]) -> Iterator[tuple[int, bytes]]:
     """Work on units on all processors of the cluster that this process is connected to.
 

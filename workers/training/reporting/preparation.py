@@ -1,4 +1,4 @@
-"""What a run says of its text: progress while it is prepared, a summary, and what will surprise its author."""
+"""What a run says of its text once it is prepared: a summary, and what will surprise its author."""
 
 import math
 import time
@@ -9,37 +9,20 @@ from workers.contract.manifests import VALIDATION, ShardsManifest, read_shards
 from workers.contract.records import AlertRecord, LogRecord
 from workers.contract.sources import Found, find
 from workers.contract.spec.job import JobSpec
-from workers.corpus.prepare import Progress
 from workers.corpus.shards import Shards
 from workers.evaluation.held_out import HeldOut
 from workers.samples.dataset import open_phase
 from workers.samples.survey import Survey, survey
 
+from .progress import progress_to
 from .reporter import Reporter
 
 MOST_UNKNOWN = 0.05
 """Part of [UNK] among the tokens above which a warning is due."""
 FEWEST_OF_A_KIND = 0.4
 """Part of the real, and of the random, second segments below which a warning is due."""
-_SAY_EVERY_S = 10.0
 _SAY_WAITING_EVERY_S = 60.0
 _NAMED = 20  # of the files that were left out
-
-
-def progress_to(reporter: Reporter | None) -> Progress | None:
-    """Return what writes a log record at each stage of a preparation, and every ten seconds in between."""
-    if reporter is None:
-        return None
-    said_what, said_s = "", 0.0
-
-    def progress(what: str, done: float) -> None:
-        nonlocal said_what, said_s
-        is_new = what != said_what
-        if is_new or time.monotonic() - said_s >= _SAY_EVERY_S:
-            said_what, said_s = what, time.monotonic()
-            reporter.emit(LogRecord(text=f"text: {what}" if is_new else f"text: {what}, {done:.0%} done"))
-
-    return progress
 
 
 def waiting_to(reporter: Reporter | None, hosts: Sequence[str]) -> Callable[[list[int]], None]:

@@ -34,6 +34,17 @@ def test_the_end_of_a_log_is_read_by_rank_and_attempt(served: Served, job_id: st
     assert served.http.get(path, params={"lines": 10_001}).status_code == 422
 
 
+def test_the_log_of_the_preparation_of_its_text_is_that_of_attempt_0(served: Served, job_id: str) -> None:
+    put_log(served, job_id, "of the driver\n")
+    put_log(served, job_id, "text: tokenizing\n", attempt=0)
+    path = f"/v1/jobs/{job_id}/logs"
+    assert served.http.get(path, params={"attempt": 0}).text == "text: tokenizing\n"
+    assert served.http.get(path).text == "of the driver\n"
+    waits = str(served.submit(name="waits")["id"])
+    put_log(served, waits, "text: tokenizing\n", attempt=0)
+    assert served.http.get(f"/v1/jobs/{waits}/logs").text == "text: tokenizing\n"
+
+
 def test_a_log_that_is_not_there_is_explained(served: Served, job_id: str) -> None:
     def why(job_id: str, **query: int) -> str:
         answer = served.http.get(f"/v1/jobs/{job_id}/logs", params=query)
@@ -41,6 +52,7 @@ def test_a_log_that_is_not_there_is_explained(served: Served, job_id: str) -> No
         return str(answer.json()["detail"])
 
     assert "is QUEUED and was never started" in why(served.submit(name="waits")["id"])
+    assert "no log of a preparation of the text" in why(job_id, attempt=0)
     assert "has had 1 attempt so far" in why(job_id, attempt=2)
     assert "has no log on the server's machine" in why(job_id, rank=3)
     put_log(served, job_id, "")

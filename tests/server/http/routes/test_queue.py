@@ -5,6 +5,7 @@ import pytest
 
 from server.jobs.resources import Run, Submission
 from tests.serving import TINY, Idle, Served, run_records, serving
+from workers.planning.text import SMALL_BYTES
 
 
 class Busy(Idle):
@@ -50,3 +51,26 @@ def test_a_job_that_waits_for_processors_says_for_which_and_until_when(tmp_path:
         assert found["reason"] == "it needs 2 workers of 1 CPU each, and the cluster has 1 CPU free"
         assert served.job(waits)["queue_reason"] == found["reason"]
         assert found["starts_in_s"] == pytest.approx(served.job(runs)["seconds_left"])
+
+
+def test_a_job_whose_text_is_prepared_says_how_far_it_has_come(tmp_path: Path) -> None:
+    text = tmp_path / "much.txt"
+    text.write_bytes(b"Tea is hot.\n" * (SMALL_BYTES // 12 + 1))
+    with serving(tmp_path / "home", Busy()) as served:
+        data = {"corpus": [str(text)], "vocab": 1024}
+        first, second = served.submit(data=data)["id"], served.submit(data=data, name="second")["id"]
+        served.parts.scheduler.turn()
+        log = {
+            "seq": 1,
+            "time": "2026-01-01T00:00:00Z",
+            "kind": "log",
+            "text": "text: tokenizing, 40% done",
+            "done": 0.4,
+        }
+        served.push(first, [log])
+        served.parts.scheduler.turn()
+        reasons = {first: "preparing its text, 40 %", second: f"preparing its text, 40 % (with job {first})"}
+        for job_id, reason in reasons.items():
+            found = place(served, job_id)
+            assert (found["reason"], served.job(job_id)["queue_reason"], found["starts_in_s"]) == (reason, reason, None)
+        assert served.job(first)["status"] == "QUEUED"

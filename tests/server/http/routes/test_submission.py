@@ -1,5 +1,6 @@
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import httpx
 import pytest
 import yaml
 
+from server.jobs.status import TextState
 from tests.serving import TINY, Idle, Served, serving
 from workers.contract.documents import read_spec
 from workers.contract.push import ControlPlane
+from workers.corpus.prepare import prepare
+from workers.planning.text import SMALL_BYTES
 
 YAML = {"Content-Type": "application/yaml"}
 JSON = {"Content-Type": "application/json"}
@@ -131,3 +135,29 @@ def test_a_job_and_its_clone_belong_to_those_whose_tokens_submitted_them(served:
     clone = served.http.post(f"/v1/jobs/{job['id']}/clone", json={}, headers=headers).json()
     assert (job["owner"], clone["owner"]) == ("admin", "ann")
     assert [each["id"] for each in served.http.get("/v1/jobs?owner=ann").json()["jobs"]] == [clone["id"]]
+
+
+def test_what_is_little_is_left_to_the_workers_and_what_was_prepared_for_a_job_is_not_prepared_again(
+    served: Served, tmp_path: Path
+) -> None:
+    much = tmp_path / "much.txt"
+    much.write_bytes(b"Tea is hot. Milk is cold.\n\n" * (SMALL_BYTES // 27 + 1))
+    data = {"corpus": [str(much)], "vocab": 60}
+
+    def state(**changes: Any) -> str:
+        return str(served.submit(data=data | changes)["text_state"])
+
+    assert served.submit()["text_state"] == "ready"
+    first = served.submit(data=data)
+    assert (first["text_state"], state()) == ("unprepared", "unprepared")
+    prepare(read_spec((served.settings.run_folder(first["id"]) / "spec.yaml").read_text()).data, served.settings.data)
+    assert state() == "unprepared", "of this text, sizes and settings alone are known"
+    served.parts.store.change(first["id"], lambda job: replace(job, text_state=TextState.READY))
+    assert (state(), state(mask_probability=0.3), state(vocab=70)) == ("ready", "ready", "unprepared")
+    much.write_bytes(much.read_bytes().replace(b"cold", b"warm"))
+    assert state() == "unprepared"
+
+
+def test_text_that_the_server_does_not_see_is_prepared_where_it_is_seen(served: Served) -> None:
+    job = served.submit(data={"corpus": ["https://text.example/a.txt"], "vocab": 60})
+    assert job["text_state"] == "unprepared"

@@ -13,11 +13,11 @@ from workers.corpus.prepare import prepare
 
 ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 ON_TWO_NODES = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from workers import launch
+from workers import prepare
 from workers.contract.documents import parse_spec, read_file
 from workers.contract.run.folder import RunFolder
 from workers.contract.text_files import TextFile
@@ -46,12 +46,14 @@ code = program.main([str(here / "job.yaml"), "--home", str(here / "home"), "--js
 unit = Unit(TextFile(str(here / "met")), 0, 1, 1, is_last=True)
 nodes = {outcome for _, outcome in on_cluster(Meeting(), [(unit, None)] * 2)}
 
-pool.SMALL_BYTES = 0  # the driver of a job leaves no text to its workers, however little
+pool.SMALL_BYTES = 0  # however little it is, the nodes do it
+ray.shutdown()
+os.environ["RAY_ADDRESS"] = cluster.address  # as Ray has it for a driver
 opened = []
 sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 folder, spec = RunFolder(here / "run"), parse_spec(read_file(here / "driven.yaml"))
 folder.put_spec(spec)
-launch._prepare_on_cluster(spec, folder, launch.Order(here / "run", attempt=1, workers=2, data=here / "driven"))
+code += prepare.main([str(here / "run"), "--data", str(here / "driven"), "--cluster"])
 times = {opened.count(str(path)) for path in (here / "text").iterdir()}
 ray.shutdown()
 cluster.shutdown()
@@ -91,7 +93,7 @@ def test_text_is_prepared_on_the_nodes_of_a_cluster_to_the_same_bytes_as_in_this
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     told, found = map(json.loads, done.stdout.splitlines())
-    # The driver of a job opens each file to hash it, and the nodes do the rest.
+    # The preparation of a job opens each file to hash it, and the nodes do the rest.
     assert found == {"code": 0, "nodes": 2, "times": [1]}
     ours, theirs = content(here), content(Path(told["folder"]))
     assert {name: theirs[name] for name in ours} == ours

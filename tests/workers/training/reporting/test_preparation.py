@@ -12,7 +12,8 @@ from workers.contract.run.folder import RunFolder
 from workers.contract.spec.job import JobSpec
 from workers.corpus.prepare import prepare
 from workers.samples.dataset import open_phase
-from workers.training.reporting.preparation import describe, progress_to, waiting_to
+from workers.training.reporting.preparation import describe, waiting_to
+from workers.training.reporting.progress import progress_to
 from workers.training.reporting.reporter import Reporter
 
 Write = Callable[..., str]
@@ -59,18 +60,6 @@ def test_a_text_that_was_prepared_before_is_summed_up_without_stages(write_text:
     spec = job(write_text(TEXT))
     open_phase(prepare(spec.data, tmp_path / "data"), spec, spec.phases[0])
     assert len(logs(reported(spec, tmp_path))) == 1
-
-
-def test_progress_is_told_at_each_stage_and_not_at_each_document(tmp_path: Path) -> None:
-    records: list[Record] = []
-    reporter = Reporter(RunFolder(tmp_path / "run"), on_record=records.append)
-    progress = progress_to(reporter)
-    assert progress is not None
-    for part in range(1000):
-        progress("tokenizing", part / 1000)
-    reporter.close()
-    assert logs(records) == ["text: tokenizing"]
-    assert progress_to(None) is None
 
 
 def test_files_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
