@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 
 from server.errors import RecordError
 from server.jobs.job import Job
-from workers.contract.push import Command, PushReply
+from workers.contract.push import Command, Push, PushReply
 from workers.contract.records import VECTORS, Record, StepRecord, TensorsRecord
 
 from .database import Database
@@ -53,36 +53,61 @@ class Records:
         with self._database.read() as db:
             return _acknowledged(db, job_id)
 
-    def ingest(self, job_id: str, pushed: Iterable[Record], attempt: int | None = None) -> PushReply:
-        """Store the records that are next in number, and what they imply for the job, in one transaction.
+    def take(self, job_id: str, push: Push) -> PushReply:
+        """Store what a run pushes, unless a newer attempt has begun: nothing of it is stored, and it is told to stop.
 
-        Records that are stored already are passed over, and so is everything after a gap: the reply's number tells
-        the sender where to go on. Of an attempt that a newer one has followed, nothing is stored, and it is told to
-        stop.
+        A push of an older version, which does not say its attempt, is of the attempt that its records name. Where they
+        name none, nothing is stored once there was a second attempt, and the run is left alone: it will send them
+        again, with others, and what never comes is read from its journal when the attempt has ended.
+
+        Raises:
+            RecordError: a step has not one number for each of its tensors.
+        """
+        attempt = push.attempt if push.attempt is not None else _named(push.records)
+        with self._database.write() as db:
+            before = read_job(db, job_id)
+            if attempt is not None and attempt < before.attempt:
+                return PushReply(acknowledged=_acknowledged(db, job_id), command=Command.STOP)
+            is_told = attempt is not None or before.attempt <= 1
+            after, is_new, last = self._store(db, before, push.records if is_told else [])
+        if attempt is not None:
+            self.on_push(job_id)
+        if is_new:
+            self.on_change(job_id)
+        command = Command.STOP if after.status.is_terminal else after.command
+        return PushReply(acknowledged=last, command=command, request=after.checkpoint_requests)
+
+    def ingest(self, job_id: str, written: Iterable[Record]) -> int:
+        """Store records of a job's journal; return the number up to which all are stored.
 
         Raises:
             RecordError: a step has not one number for each of its tensors.
         """
         with self._database.write() as db:
-            before = after = read_job(db, job_id)
-            acknowledged = last = _acknowledged(db, job_id)
-            if attempt is not None and attempt < before.attempt:
-                return PushReply(acknowledged=acknowledged, command=Command.STOP)
-            taken = list[tuple[Record, Job]]()
-            for record in pushed:
-                if record.seq == last + 1:
-                    after, last = after.after(record), record.seq
-                    taken.append((record, after))
-            if taken:
-                _insert(db, job_id, taken)
-                db.execute(update(jobs).where(jobs.c.id == job_id).values(acknowledged=last))
-                replace_job(db, before, after)
-        if attempt is not None:
-            self.on_push(job_id)
-        if last > acknowledged:
+            _, is_new, last = self._store(db, read_job(db, job_id), written)
+        if is_new:
             self.on_change(job_id)
-        command = Command.STOP if after.status.is_terminal else after.command
-        return PushReply(acknowledged=last, command=command, request=after.checkpoint_requests)
+        return last
+
+    def _store(self, db: Connection, before: Job, records: Iterable[Record]) -> tuple[Job, bool, int]:
+        """Store the records that are next in number, and what they imply for the job, in one transaction.
+
+        Records that are stored already are passed over, and so is everything after a gap.
+
+        Returns:
+            The job as it is then, whether anything was new, and the number up to which all are stored: it tells the
+            sender where to go on.
+        """
+        after, last, taken = before, _acknowledged(db, before.id), list[tuple[Record, Job]]()
+        for record in records:
+            if record.seq == last + 1:
+                after, last = after.after(record), record.seq
+                taken.append((record, after))
+        if taken:
+            _insert(db, before.id, taken)
+            db.execute(update(jobs).where(jobs.c.id == before.id).values(acknowledged=last))
+            replace_job(db, before, after)
+        return after, bool(taken), last
 
     def read_after(self, job_id: str, after: int, limit: int, most_bytes: int | None = None) -> NextRecords:
         """Read at most `limit` records after number `after`, and the job, from one snapshot.
@@ -108,6 +133,11 @@ class Records:
             last = db.execute(select(func.max(records.c.seq)).where(records.c.job_id == job_id)).scalar() or 0
             found = db.execute(query.order_by(records.c.seq.desc()).limit(limit)).mappings().all()
         return Newest([_whole(row) for row in reversed(found)], last)
+
+
+def _named(records: Iterable[Record]) -> int | None:
+    """Return the newest attempt that records name; None where they name none."""
+    return max((attempt for each in records if (attempt := getattr(each, "attempt", None)) is not None), default=None)
 
 
 def _acknowledged(db: Connection, job_id: str) -> int:

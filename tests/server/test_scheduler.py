@@ -32,6 +32,7 @@ from server.storage.records import Records
 from server.storage.runs import RunFolders
 from tests.serving import TINY, Nowhere, status
 from workers.contract.documents import parse_spec
+from workers.contract.push import Push
 from workers.contract.records import RECORD
 from workers.planning.size import Resources
 from workers.planning.text import Text
@@ -257,16 +258,16 @@ def test_a_run_that_falls_silent_is_called_unreachable_until_it_is_heard_again(
     scheduler = house.program(SUCCEEDS)
     house.records.on_push = scheduler.hear
     job = house.running()
-    house.records.ingest(job.id, [RECORD.validate_python(status(1, "RUNNING"))], attempt=1)
+    house.records.take(job.id, Push(records=[RECORD.validate_python(status(1, "RUNNING"))], attempt=1))
     scheduler.turn()
     assert house.store.get(job.id).unreachable_since is None
     monkeypatch.setattr(scheduler_module, "SILENT", timedelta())
     scheduler.turn()
     assert house.store.get(job.id).unreachable_since is not None
-    house.records.ingest(job.id, [], attempt=0)  # nobody cares for an older attempt
+    house.records.take(job.id, Push(records=[], attempt=0))  # nobody cares for an older attempt
     scheduler.turn()
     assert house.store.get(job.id).unreachable_since is not None
-    house.records.ingest(job.id, [], attempt=1)
+    house.records.take(job.id, Push(records=[], attempt=1))
     scheduler.turn()
     assert house.store.get(job.id).unreachable_since is None
     house.database.close()
@@ -298,7 +299,7 @@ def test_a_driver_that_stays_after_its_job_has_ended_is_killed(tmp_path: Path, m
     cluster.says = Run.RUNNING
     scheduler, job = house.program(SUCCEEDS), house.running()
     scheduler.turn()
-    house.records.ingest(job.id, [RECORD.validate_python(status(1, "SUCCEEDED"))], attempt=1)
+    house.records.take(job.id, Push(records=[RECORD.validate_python(status(1, "SUCCEEDED"))], attempt=1))
     for _ in range(2):
         scheduler.turn()
     assert cluster.killed == []
@@ -315,7 +316,7 @@ def test_a_driver_that_ends_with_its_job_is_left_alone(tmp_path: Path, monkeypat
     cluster.says = Run.RUNNING
     scheduler, job = house.program(SUCCEEDS), house.running()
     scheduler.turn()
-    house.records.ingest(job.id, [RECORD.validate_python(status(1, "SUCCEEDED"))], attempt=1)
+    house.records.take(job.id, Push(records=[RECORD.validate_python(status(1, "SUCCEEDED"))], attempt=1))
     cluster.says = Run.ENDED
     scheduler.turn()
     assert cluster.killed == []

@@ -31,7 +31,7 @@ class Push(BaseModel):
 
     records: list[Record]
     attempt: Count | None = None
-    """The attempt that pushes; older versions did not say."""
+    """The attempt that pushes; older versions did not say, and it is the newest one that a record names."""
 
 
 class PushReply(BaseModel):

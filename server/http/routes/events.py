@@ -46,7 +46,7 @@ async def push(
             pushed = Push.model_validate_json(body)
         except ValidationError as error:
             raise _refusal(body, error) from None
-        reply = await run_in_threadpool(server.records.ingest, job_id, pushed.records, pushed.attempt)
+        reply = await run_in_threadpool(server.records.take, job_id, pushed)
     except ServerError as error:
         server.exposition.count_refusal(error.status)
         raise

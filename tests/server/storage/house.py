@@ -25,7 +25,7 @@ class House:
 
     def ingest(self, *documents: dict[str, Any]) -> int:
         """Ingest records as they come over the wire; return the number up to which all are stored."""
-        return self.records.ingest(self.job.id, read(*documents)).acknowledged
+        return self.records.ingest(self.job.id, read(*documents))
 
     def now(self) -> Job:
         return self.store.get(self.job.id)

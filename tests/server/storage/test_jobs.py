@@ -18,7 +18,7 @@ from server.storage.records import Records
 from server.storage.schema import jobs as JOBS
 from tests.serving import TINY
 from workers.contract.documents import parse_spec
-from workers.contract.push import Command
+from workers.contract.push import Command, Push
 from workers.planning.text import Text
 
 SPEC = parse_spec(TINY)
@@ -137,7 +137,7 @@ def test_a_row_that_cannot_be_read_fails_that_job_alone(tmp_path: Path, damage: 
     assert "cannot read the stored job" in (failed.error or "")
     assert failed.finished_at is not None
     assert store.page(Wanted(statuses=[JobStatus.FAILED]))[0].id == damaged.id  # and so it is in the database
-    assert Records(store._database).ingest(damaged.id, []).command is Command.STOP
+    assert Records(store._database).take(damaged.id, Push(records=[])).command is Command.STOP
     with database.read() as db:  # what could not be read is kept as it was
         assert db.execute(stored_spec, {"id": damaged.id}).scalar() == before
     database.close()

@@ -1,5 +1,7 @@
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +13,7 @@ from server.jobs.verbs import cancel
 from tests.server.storage.house import SPEC, House, read
 from tests.server.writer import Writer
 from tests.serving import Served, run_records, status, step, tensors, unpacked
-from workers.contract.push import Command
+from workers.contract.push import Command, Push
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -23,12 +25,12 @@ def test_however_pushes_overlap_repeat_and_skip_every_record_is_stored_once(
     every = read(*run_records(9))
     acknowledged = 0
     for start, length in cuts:
-        reply = house.records.ingest(house.job.id, every[start : start + length])
+        stored = house.records.ingest(house.job.id, every[start : start + length])
         reached = min(start + length, len(every))
-        assert reply.acknowledged == (max(acknowledged, reached) if start <= acknowledged else acknowledged)
-        acknowledged = reply.acknowledged
+        assert stored == (max(acknowledged, reached) if start <= acknowledged else acknowledged)
+        acknowledged = stored
         assert [record["seq"] for record in house.stored()] == list(range(1, acknowledged + 1))
-    assert house.records.ingest(house.job.id, every).acknowledged == len(every)
+    assert house.records.ingest(house.job.id, every) == len(every)
     assert len(house.stored()) == len(every)
     assert house.now().status is JobStatus.SUCCEEDED
 
@@ -54,7 +56,7 @@ def test_trust_ratios_come_back_as_they_were_and_missing_ones_as_null(house: Hou
 
 def test_records_of_an_unknown_job_are_not_taken(house: House) -> None:
     with pytest.raises(JobNotFoundError):
-        house.records.ingest("nope", [])
+        house.records.take("nope", Push(records=[]))
 
 
 def test_who_listens_hears_of_new_records_and_of_nothing_else(house: House) -> None:
@@ -101,11 +103,33 @@ def test_records_and_what_they_imply_for_the_job_are_one_transaction(house: Hous
     assert house.ingest() == 0
 
 
+def push(house: House, *documents: dict[str, Any], attempt: int | None = None) -> tuple[int, Command]:
+    reply = house.records.take(house.job.id, Push(records=read(*documents), attempt=attempt))
+    return reply.acknowledged, reply.command
+
+
 def test_the_reply_carries_the_command_and_a_cancelled_job_stays_told_to_stop(house: House) -> None:
-    assert house.records.ingest(house.job.id, read(status(1, "RUNNING"))).command is Command.NONE
+    assert push(house, status(1, "RUNNING")) == (1, Command.NONE)
     house.store.change(house.job.id, lambda job: cancel(job, job.created_at))
-    assert house.records.ingest(house.job.id, []).command is Command.STOP
-    assert house.records.ingest(house.job.id, read(status(2, "CANCELLED"))).command is Command.STOP
+    assert push(house) == (1, Command.STOP)
+    assert push(house, status(2, "CANCELLED")) == (2, Command.STOP)
+
+
+def log(seq: int) -> dict[str, Any]:
+    return {"seq": seq, "kind": "log", "time": "2026-01-31T12:00:00Z", "text": "hello"}
+
+
+def test_nothing_of_an_older_attempt_is_stored_whether_or_not_the_push_says_its_attempt(house: House) -> None:
+    push(house, status(1, "RUNNING", attempt=1), attempt=1)
+    house.store.change(house.job.id, lambda job: replace(job, attempt=2))
+    late = [step(2, 1, attempt=1), log(3)]
+    assert push(house, *late, attempt=1) == (1, Command.STOP)
+    assert push(house, *late) == (1, Command.STOP), "of an older version"
+    assert push(house, log(2)) == (1, Command.NONE), "it may be of either attempt: it waits until that is known"
+    assert push(house) == (1, Command.NONE)
+    assert push(house, log(2), status(3, "RUNNING", attempt=2)) == (3, Command.NONE)
+    assert push(house, log(4), attempt=2) == (4, Command.NONE)
+    assert house.ingest(log(5)) == 5, "what stands in the journal is of the newest attempt"
 
 
 def test_what_is_read_says_when_there_is_more(house: House) -> None:
