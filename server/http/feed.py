@@ -19,7 +19,7 @@ from server.storage.records import Records
 from workers.contract.records import RunStatus
 
 _RECORDS, _BYTES = 500, 2**18
-_PIECE = 2**16
+_PIECE = 2**14
 _PAGES = 64
 Made = TypeVar("Made")
 

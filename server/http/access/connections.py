@@ -1,7 +1,8 @@
-"""How long a client may take to send a request, and how many connections there may be at once."""
+"""How long a client may take to send a request, how much waits for one that reads slowly, and how many there may be."""
 
 import asyncio
 import resource
+import socket
 
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -13,6 +14,9 @@ HEAD_S = 15.0
 """How long the first line and the headers of a request may take, from the first byte or from the connection's begin."""
 MOST_CONNECTIONS = 2000
 """Connections at once; each open page and each `bigbatch watch` holds one."""
+_UNSENT_BYTES = 2**14
+"""For each connection, so much waits here, and as much in the kernel, until the client takes what was sent before. By
+default these would be 64 KiB and some megabytes."""
 _FILES = MOST_CONNECTIONS + 1000
 
 
@@ -24,6 +28,10 @@ class PatientProtocol(H11Protocol):  # type: ignore[misc] # mypy is told to skip
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Count a new connection, and refuse it where there are too many."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on every system
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         if len(self.connections) > MOST_CONNECTIONS:
             self._refuse(TooManyConnectionsError(f"the server has {MOST_CONNECTIONS:,} connections: try again later"))
         else:

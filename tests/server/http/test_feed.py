@@ -89,7 +89,7 @@ def test_a_page_of_long_records_is_bounded_by_its_bytes_and_sent_in_pieces(house
         assert len(page.events) < 2**18 + 61_000
         pieces = list(page.pieces())
         assert b"".join(pieces) == page.events
-        assert max(map(len, pieces)) <= 2**16
+        assert max(map(len, pieces)) <= 2**14
         seen, after = 1, page.last
         while not page.is_all:
             page = await feed.page(house.job.id, after)

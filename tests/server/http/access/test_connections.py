@@ -1,6 +1,7 @@
 import json
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -8,7 +9,7 @@ import pytest
 
 from server.http import bodies
 from server.http.access import connections
-from tests.serving import Served
+from tests.serving import Served, status
 
 
 @contextmanager
@@ -71,6 +72,19 @@ def test_a_stream_is_not_closed_for_being_silent(served: Served, monkeypatch: py
             until_closed(silent)  # by now the wait of the stream's own connection would be over
         job_id = served.submit()["id"]
         assert job_id.encode() in next(pieces)
+
+
+def test_a_reader_that_takes_nothing_has_the_server_prepare_little_of_what_it_is_to_get(served: Served) -> None:
+    job_id = served.submit()["id"]
+    served.push(job_id, [status(1, "RUNNING")])
+    logs = [{"seq": seq, "kind": "log", "time": "2026-01-31T12:00:00Z", "text": "x" * 60_000} for seq in range(2, 62)]
+    for first in range(0, 60, 15):
+        served.push(job_id, logs[first : first + 15])
+    head = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {served.token}\r\n\r\n"
+    with connected(served, head.encode()) as stalled:
+        assert stalled.recv(12) == b"HTTP/1.1 200"
+        time.sleep(2)  # long enough to send all of the fifteen pages
+        assert len(served.parts.feed._pages._tasks) <= 5
 
 
 def test_more_connections_than_the_server_can_hold_are_refused_with_a_reason_and_others_go_on(
