@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ class Service:
         self.log = home.with_suffix(".log")
         self.start()
 
-    def start(self) -> None:
+    def start(self, program: Sequence[str] = ("server",)) -> None:
+        """Start the server by this module and its arguments, and wait until it is up."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command(program), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_for(self.is_up, "the server is up")
         self.http = httpx.Client(
             base_url=self.settings.url,
@@ -43,11 +44,11 @@ class Service:
             timeout=20,
         )
 
-    def _command(self) -> list[str]:
+    def _command(self, program: Sequence[str]) -> list[str]:
         names = ("home", "port", "tls_cert", "tls_key", "ray_address")
         values = {name: getattr(self.settings, name) for name in names}
         options = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items() if value is not None]
-        return [sys.executable, "-m", "server", "serve", *(part for option in options for part in option)]
+        return [sys.executable, "-m", *program, "serve", *(part for option in options for part in option)]
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()

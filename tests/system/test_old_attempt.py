@@ -19,7 +19,7 @@ from tests.workers.test_fencing import ATTEMPT, files_of
 from workers.contract.records import RECORD, StatusRecord, StepRecord
 from workers.contract.run.folder import RunFolder
 
-STEPS, PATIENCE_S = 40, 120
+STEPS, PATIENCE_S = 40, 240
 
 
 class Processes(Idle):
@@ -62,6 +62,7 @@ def processes() -> Iterator[Processes]:
         process.communicate()
 
 
+@pytest.mark.timeout(600)  # three processes that load torch, on a machine that may be busy
 def test_an_attempt_that_comes_back_after_the_next_one_began_changes_nothing_and_is_told_to_stop(
     tmp_path: Path, text: Path, processes: Processes
 ) -> None:

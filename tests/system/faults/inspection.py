@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
+from server.cluster.process import ClusterProcess
+from tests.system.faults.parts import drivers
 from tests.system.faults.tally import Subject
-from tests.system.service import Service
+from tests.system.service import Service, wait_for
 from workers.contract.run.folder import RunFolder
 
 Problem = tuple[str, str]
@@ -24,6 +26,8 @@ def problems(service: Service, subject: Subject, steps: int) -> Iterator[Problem
     for attempt in range(1, job["attempt"]):
         if str(attempt) not in subject.hit:
             yield "killed_by_mistake", f"attempt {attempt} ended, though nobody killed anything of it"
+    cluster, last = ClusterProcess(service.settings.ray), job["attempt"]
+    wait_for(lambda: not drivers(cluster, job["id"], last), "the driver's end: it may still have something to say")
     written = [json.loads(line) for line in folder.journal.read_text().splitlines()]
     yield from _of_steps(service, subject.id, written, steps)
     yield from _of_attempts(folder, written, job["attempt"])

@@ -16,9 +16,9 @@ def of_attempt(cluster: LocalCluster, job_id: str, attempt: int, part: str) -> l
     """The driver, supervisor, controller or worker of an attempt; none where it has not been started, or is gone."""
     match part:
         case "driver":
-            return _drivers(cluster, job_id, attempt)
+            return drivers(cluster.process, job_id, attempt)
         case "supervisor":
-            parents = [each.parent() for each in _drivers(cluster, job_id, attempt)]
+            parents = [each.parent() for each in drivers(cluster.process, job_id, attempt)]
             return [each for each in parents if each is not None and "ray::JobSupervisor" in _title(each)]
         case "controller":
             return _actors(cluster, f"{job_id}-a{attempt}", "ray::TrainController")
@@ -27,8 +27,9 @@ def of_attempt(cluster: LocalCluster, job_id: str, attempt: int, part: str) -> l
     raise ValueError(part)
 
 
-def _drivers(cluster: LocalCluster, job_id: str, attempt: int) -> list[psutil.Process]:
-    ours = processes(cluster.process, "-m workers.launch ")
+def drivers(cluster: ClusterProcess, job_id: str, attempt: int) -> list[psutil.Process]:
+    """The driver of an attempt, if it lives."""
+    ours = processes(cluster, "-m workers.launch ")
     return [each for each in ours if f"/{job_id} --attempt {attempt} " in _title(each)]
 
 

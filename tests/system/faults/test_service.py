@@ -8,15 +8,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from server.cluster.process import ClusterProcess
 from server.settings import Settings
 from tests.serving import free_port
+from tests.system.faults.disk import Disk
 from tests.system.faults.relay import Relay
 from tests.system.service import Service, records_of, wait_for
 from tests.workers.small_job import document
@@ -79,6 +82,11 @@ class Training:
         logs = ClusterProcess(self.service.settings.ray).temp_dir / "r/session_latest/logs"
         return (logs / f"job-driver-{self.id}-a1.log").read_text()
 
+    def expect_to_train_on(self) -> None:
+        """Expect further records in the journal, and wait for them."""
+        reached = len(self.lines)
+        wait_for(lambda: len(self.lines) >= reached + 30, "the run goes on")
+
     def expect_unharmed(self) -> None:
         """Wait until what the journal has now is stored, and some steps more; expect it to be stored once."""
         last = len(self.lines)
@@ -118,8 +126,7 @@ def training(service: Service, text: Path) -> Iterator[Training]:
 def test_a_server_that_is_killed_and_comes_back_on_another_port_finds_the_job_training(training: Training) -> None:
     service, before = training.service, training.folder.control()
     service.kill()
-    reached = len(training.lines)
-    wait_for(lambda: len(training.lines) >= reached + 30, "the run goes on without a server")
+    training.expect_to_train_on()
     wait_for(lambda: "the control plane does not take records, training goes on" in training.driver_log, "it says so")
     service.settings = Settings(service.settings.home, port=free_port())
     service.start()
@@ -217,16 +224,82 @@ def test_a_second_server_on_the_home_is_refused_and_the_first_one_unaffected(tra
     training.expect_unharmed()
 
 
-def test_a_reader_of_the_stream_that_takes_nothing_holds_nobody_up(training: Training) -> None:
+def test_a_reader_of_the_stream_that_takes_nothing_for_a_minute_holds_nobody_up(training: Training) -> None:
+    server = psutil.Process(training.service.process.pid)
     with closing(socket.socket()) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", training.service.settings.port))
         head = f"GET /v1/jobs/{training.id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         slow.sendall(f"{head}Authorization: Bearer {training.service.token}\r\n\r\n".encode())
         training.expect_unharmed()
+        before = server.memory_info().rss
+        until = time.monotonic() + FAULT_S
         last = len(training.lines)
         assert read_until(training, last) == list(range(1, last + 1))
+        time.sleep(max(0.0, until - time.monotonic()))
         training.expect_unharmed()
+        assert server.memory_info().rss - before < 100 * 2**20
+
+
+def test_a_full_disk_of_the_database_costs_nothing_but_the_wait(training: Training, home_disk: Disk) -> None:
+    service, logged = training.service, len(training.log)
+    home_disk.fill()
+    try:
+        wait_for(lambda: service.http.get("/readyz").status_code == 503, "the server notices")
+        refused = service.http.post("/v1/jobs", json=training.document())
+        assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+        assert "its disk is full" in refused.json()["detail"]
+        training.expect_to_train_on()
+    finally:
+        home_disk.free()
+    training.expect_unharmed()
+    said = "\n".join(training.log[logged:])
+    assert "cannot grow, because its disk is full" in said
+    assert "the database can be written again" in said
+    assert service.http.get("/readyz").status_code == 200
+
+
+def test_a_database_that_is_gone_for_a_while_costs_nothing_but_the_wait(training: Training) -> None:
+    service, logged = training.service, len(training.log)
+    kept = service.settings.database.rename(service.settings.database.with_name("elsewhere.db"))
+    try:
+        wait_for(lambda: service.http.get("/readyz").status_code == 503, "the server notices")
+        refused = service.http.post("/v1/jobs", json=training.document())
+        assert refused.status_code == 503
+        assert "it was deleted or replaced" in refused.json()["detail"]
+        training.expect_to_train_on()
+    finally:
+        kept.rename(service.settings.database)
+    training.expect_unharmed()
+    said = "\n".join(training.log[logged:])
+    assert "nothing is stored any more" in said
+    assert "the database can be written again" in said
+
+
+def test_a_clock_that_is_set_by_an_hour_ends_neither_job_nor_cluster(training: Training, tmp_path: Path) -> None:
+    service, ahead = training.service, tmp_path / "ahead_s"
+    cluster = ClusterProcess(service.settings.ray).find()
+
+    def told_ahead_s() -> float:
+        return parsedate_to_datetime(service.http.get("/healthz").headers["Date"]).timestamp() - time.time()
+
+    def expect_unharmed(seconds: int) -> None:
+        wait_for(lambda: told_ahead_s() == pytest.approx(seconds, abs=30), "the server has this time of day")
+        training.expect_unharmed()
+        assert ClusterProcess(service.settings.ray).find() == cluster
+
+    ahead.write_text("0")
+    service.kill()
+    service.start(("tests.system.faults.clock", str(ahead)))
+    for seconds in (0, 3600, -3600):
+        ahead.write_text(str(seconds))
+        expect_unharmed(seconds)
+    service.kill()  # the next server finds the cluster, whatever its clock
+    service.start(("tests.system.faults.clock", str(ahead)))
+    expect_unharmed(-3600)
+    service.kill()
+    service.start()
+    expect_unharmed(0)
 
 
 def read_until(training: Training, last: int) -> list[int]:
