@@ -174,6 +174,8 @@ def _said(event: Event) -> str:
     """What is told of an event in a line of its own; empty for most."""
     if event.name == "evaluation":
         return f"held-out text: {EvaluationRecord.model_validate(event.data).figures}"
+    if event.name == "log" and event.data.get("done") is not None:  # its text is prepared before it begins to train
+        return f"{event.data['done']:4.0%}  {event.data['text']}"
     return _alert(event) if event.name == "alert" else ""
 
 

@@ -101,7 +101,7 @@ def job_table(job: JsonObject, place: JsonObject | None = None) -> Table:
     for name, value in job.items():
         if name == "evaluation" and value is not None:
             table.add_row(Text("held-out text", "dim"), Text(EvaluationRecord.model_validate(value).figures))
-        elif name not in ("spec", "labels") and value is not None:
+        elif name not in ("spec", "labels", "text_key") and value is not None:
             table.add_row(Text(name.replace("_", " "), "dim"), _coloured(str(value)))
     if place is not None and place["position"] is not None:
         table.add_row(Text("place in the queue", "dim"), Text(_place(place)))

@@ -111,3 +111,16 @@ def test_an_alert_is_a_sentence_and_its_detail_another(served: Served, capsys: p
         "warning: The text is short.",
         "warning: The text is short. Give more.",
     ]
+
+
+def test_while_its_text_is_prepared_a_job_says_how_far_that_has_come(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = served.submit()
+    log = {"kind": "log", "time": BEGIN.isoformat()}
+    served.push(job["id"], [log | {"seq": 1, "text": "text: tokenizing", "done": 0.4}, log | {"seq": 2, "text": "hm"}])
+    served.http.post(f"/v1/jobs/{job['id']}/cancel")
+    with Client(served.settings.home, served.url) as client:
+        watch(client, job["id"], Console(file=io.StringIO()))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if "text" in line or "hm" in line] == [" 40%  text: tokenizing"]

@@ -110,6 +110,13 @@ class Course(RuleBasedStateMachine):
 
     @precondition(lambda self: self.texts)
     @rule(index=INDEX)
+    def refuse(self, index: int) -> None:
+        """A preparation says that the text cannot be used, and has not ended yet."""
+        job = self.jobs[list(self.texts)[index % len(self.texts)].partition("-")[0]]
+        self._put(job.after(RECORD.validate_python(status(1, "FAILED", attempt=0, error="no text"))))
+
+    @precondition(lambda self: self.texts)
+    @rule(index=INDEX)
     def progress(self, index: int) -> None:
         """A preparation says how far it has come."""
         job = self.jobs[list(self.texts)[index % len(self.texts)].partition("-")[0]]
