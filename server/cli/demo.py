@@ -16,6 +16,7 @@ from rich.console import Console
 
 from server.client import Client
 from server.client.errors import ClientError, JsonObject
+from server.client.results import Job
 from server.cluster.process import ClusterProcess
 from server.ports import obstacle
 from server.settings import Settings
@@ -35,7 +36,7 @@ class DemoError(ClientError):
     exit_code = 2
 
 
-def run(document: JsonObject, settings: Settings, console: Console, *, as_json: bool) -> JsonObject:
+def run(document: JsonObject, settings: Settings, console: Console, *, as_json: bool) -> Job:
     """Serve, train and show the job; return it as it ended. In a terminal, keep serving until Ctrl-C.
 
     Raises:
@@ -44,7 +45,7 @@ def run(document: JsonObject, settings: Settings, console: Console, *, as_json: 
     check(settings)
     signal.signal(signal.SIGTERM, _interrupt)
     notes = Console(stderr=True) if as_json else console
-    job: JsonObject | None = None
+    job: Job | None = None
     try:
         with _server(settings) as server, Client(settings.home, settings.url) as client:
             notes.print("Starting the server and its local Ray cluster ...")
@@ -160,7 +161,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], client: Client, settings:
     raise ClientError(f"the server {how}; the end of {_log(settings)}:\n{tail}")
 
 
-def _cancel(client: Client, job_id: str, notes: Console) -> JsonObject | None:
+def _cancel(client: Client, job_id: str, notes: Console) -> Job | None:
     """Cancel the job and wait for its end; return None if the server does not answer."""
     notes.print("\nCancelling the job and stopping the server ...")
     deadline = time.monotonic() + STOP_S

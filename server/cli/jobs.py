@@ -10,8 +10,7 @@ from server.jobs.status import JobStatus
 from .options import Changes, File, Home, Id, Json, Token, Url, connected
 
 if TYPE_CHECKING:
-    from server.client import Client
-    from server.client.errors import JsonObject
+    from server.client import Client, results
 
 
 def submit(
@@ -163,7 +162,7 @@ def watch(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
         _watch(client, client.job(job_id)["id"], as_json=as_json)
 
 
-def _tell(client: "Client", job: "JsonObject", *, watch: bool, as_json: bool) -> None:
+def _tell(client: "Client", job: "results.Submitted", *, watch: bool, as_json: bool) -> None:
     """Say that a job was accepted, and follow it where that is wanted."""
     from .tables import print_json, print_warnings
 
@@ -176,7 +175,7 @@ def _tell(client: "Client", job: "JsonObject", *, watch: bool, as_json: bool) ->
         _watch(client, job["id"], as_json=as_json)
 
 
-def _show_plan(plan: "JsonObject", *, as_json: bool) -> None:
+def _show_plan(plan: "results.Plan", *, as_json: bool) -> None:
     from pydantic import TypeAdapter
 
     from workers.planning.plan import Plan

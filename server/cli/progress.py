@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from server.client import Client
 from server.client.errors import JsonObject, UnreachableError
 from server.client.events import Event
+from server.client.results import Job
 from workers.contract.problems import counted
 from workers.contract.records import EvaluationRecord
 
@@ -104,7 +105,7 @@ class _Records:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 -- standard output holds records alone
 
 
-def watch(client: Client, job_id: str, console: Console, *, as_json: bool = False) -> JsonObject:
+def watch(client: Client, job_id: str, console: Console, *, as_json: bool = False) -> Job:
     """Show a job's progress until it ends; return it as it ended."""
     course = Course(client.job(job_id)["total_steps"])
     with _display(course, console, as_json=as_json) as display:
@@ -123,11 +124,11 @@ def watch(client: Client, job_id: str, console: Console, *, as_json: bool = Fals
     return job
 
 
-def print_summary(job: JsonObject, course: Course, console: Console) -> None:
+def print_summary(job: Job, course: Course, console: Console) -> None:
     """Say in a few lines how the job ended."""
     rows = [("", f"{job['status']} after {job['step']} of {counted(job['total_steps'], 'step')}{_elapsed(job)}")]
-    if job.get("error"):
-        rows.append(("error", job["error"]))
+    if error := job.get("error"):
+        rows.append(("error", error))
     loss, mlm_loss = course.last.get("loss"), course.last.get("mlm_loss")
     if loss is not None:
         rows.append(("loss", f"{loss:.3f} nats"))
@@ -139,10 +140,10 @@ def print_summary(job: JsonObject, course: Course, console: Console) -> None:
         rows.append(("held-out", EvaluationRecord.model_validate(job["evaluation"]).figures))
     if tokens := sum(course.tokens.values()):
         rows.append(("tokens", f"{tokens:,}"))
-    if job.get("checkpoint_path"):
-        rows.append(("checkpoint", job["checkpoint_path"]))
-    if job.get("export_path"):
-        rows.append(("model", job["export_path"]))
+    if checkpoint := job.get("checkpoint_path"):
+        rows.append(("checkpoint", checkpoint))
+    if model := job.get("export_path"):
+        rows.append(("model", model))
     for name, text in rows:
         console.print(f"{name:<12}{text}" if name else text, markup=False, highlight=False, soft_wrap=True)
 
@@ -184,10 +185,11 @@ def _alert(event: Event) -> str:
     return f"{event.data['level']}: {title}." + (f" {detail}" if detail else "")
 
 
-def _elapsed(job: JsonObject) -> str:
-    if not job.get("started_at") or not job.get("finished_at"):
+def _elapsed(job: Job) -> str:
+    begun, ended = job.get("started_at"), job.get("finished_at")
+    if not begun or not ended:
         return ""
-    return f" in {_duration(datetime.fromisoformat(job['finished_at']) - datetime.fromisoformat(job['started_at']))}"
+    return f" in {_duration(datetime.fromisoformat(ended) - datetime.fromisoformat(begun))}"
 
 
 def _number(value: Any, form: str) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from server.client.errors import JsonObject
+from server.client.results import Deed, Job, QueuePlace, StoredCheckpoint, Token
 from workers.contract.records import EvaluationRecord
 
 from .doctor import Finding, Mark
@@ -51,21 +51,21 @@ def report(problem: Mapping[str, Any], *, as_json: bool) -> None:
     print_problems(errors)
 
 
-def print_problems(problems: Iterable[Mapping[str, str]]) -> None:
+def print_problems(problems: Iterable[Mapping[str, Any]]) -> None:
     """Print what is wrong with a document to standard error: field and value, the problem, the remedy."""
     for problem in problems:
         typer.echo(f"  {problem['field']} = {problem['value']}", err=True)
         typer.echo(f"      {problem['problem']}; {problem['remedy']}", err=True)
 
 
-def print_warnings(problems: Iterable[Mapping[str, str]]) -> None:
+def print_warnings(problems: Iterable[Mapping[str, Any]]) -> None:
     """Print what may be wrong with a job that was accepted."""
     for problem in problems:
         typer.echo("bigbatch: warning", err=True)
         print_problems([problem])
 
 
-def jobs_table(jobs: Iterable[JsonObject]) -> Table:
+def jobs_table(jobs: Iterable[Job]) -> Table:
     """Lay out jobs, one per row."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "name", "status", "step", "created"):
@@ -76,7 +76,7 @@ def jobs_table(jobs: Iterable[JsonObject]) -> Table:
     return table
 
 
-def checkpoints_table(checkpoints: Iterable[JsonObject]) -> Table:
+def checkpoints_table(checkpoints: Iterable[StoredCheckpoint]) -> Table:
     """Lay out checkpoints, one per row."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("step", "attempt", "size", "held-out loss", "place"):
@@ -90,7 +90,7 @@ def checkpoints_table(checkpoints: Iterable[JsonObject]) -> Table:
     return table
 
 
-def job_table(job: JsonObject, place: JsonObject | None = None) -> Table:
+def job_table(job: Job, place: QueuePlace | None = None) -> Table:
     """Lay out what is known of one job, one field per row, without its specification.
 
     Args:
@@ -110,7 +110,7 @@ def job_table(job: JsonObject, place: JsonObject | None = None) -> Table:
     return table
 
 
-def _place(place: JsonObject) -> str:
+def _place(place: QueuePlace) -> str:
     when = "" if place["starts_in_s"] is None else f", may start in about {_span(place['starts_in_s'])}"
     return f"{place['position']} of {place['waiting']}{when}"
 
@@ -124,13 +124,13 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     return table
 
 
-def tokens_table(tokens: Iterable[JsonObject]) -> Table:
+def tokens_table(tokens: Iterable[Token]) -> Table:
     """Lay out tokens, one per row."""
     rows = ([each["id"], each["owner"], each["role"], each["created_by"], each["expires_at"][:10]] for each in tokens)
     return _table(("id", "owner", "role", "made by", "until"), rows)
 
 
-def deeds_table(deeds: Iterable[JsonObject]) -> Table:
+def deeds_table(deeds: Iterable[Deed]) -> Table:
     """Lay out entries of the audit log, one per row."""
     rows = (
         [

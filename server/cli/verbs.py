@@ -8,7 +8,7 @@ import typer
 from .options import Home, Id, Json, Token, Url, connected
 
 if TYPE_CHECKING:
-    from server.client.errors import JsonObject
+    from server.client.results import Job
 
 
 def pause(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, token: Token = None) -> None:
@@ -188,7 +188,7 @@ def delete(
         typer.echo(f"{job['id']} is deleted")
 
 
-def _tell(job: "JsonObject", *, as_json: bool) -> None:
+def _tell(job: "Job", *, as_json: bool) -> None:
     from .tables import print_json
 
     if as_json:

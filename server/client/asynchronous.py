@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from .client import Client
-from .errors import JsonObject, UnreachableError
+from .errors import UnreachableError
 from .events import Event
+from .results import Job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,9 +66,7 @@ class AsyncClient:
     rotate_admin_token = _in_a_thread(Client.rotate_admin_token)
     audit = _in_a_thread(Client.audit)
 
-    async def jobs(
-        self, status: str | None = None, limit: int | None = None, **wanted: Any
-    ) -> AsyncIterator[JsonObject]:
+    async def jobs(self, status: str | None = None, limit: int | None = None, **wanted: Any) -> AsyncIterator[Job]:
         """Yield jobs, as `Client.jobs` does."""
         found = self.client.jobs(status, limit, **wanted)
         while (job := await asyncio.to_thread(next, found, None)) is not None:

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from fastapi import APIRouter, Header, Query, Response
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse
 
 from server.http.context import NamedJob, ServerParts
-from server.storage.histories import EVALUATION_SERIES, SERIES, Metrics, Vector
+from server.storage import histories
+from server.storage.histories import EVALUATION_SERIES, SERIES, Vector
 from server.storage.records import Newest
 from workers.contract.fields import MOST
 
@@ -34,7 +36,25 @@ def newest(
     return server.records.newest(job.id, kind or _KINDS, limit)
 
 
-@router.get("/metrics")
+class MetricSeries(BaseModel):
+    """A number of each bucket of steps, null where it is missing or not finite."""
+
+    min: list[float | None]
+    max: list[float | None]
+    last: list[float | None]
+
+
+class Metrics(BaseModel):
+    """Series of a job's steps, pooled to buckets."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    steps: list[int]
+    """The last step of each bucket."""
+    series: dict[str, MetricSeries]
+
+
+@router.get("/metrics", responses={200: {"model": Metrics}})
 def metrics(
     job: NamedJob,
     server: ServerParts,
@@ -85,7 +105,7 @@ def trust_ratios(
     return JSONResponse(head | {"values": [_finite(row) for row in found.values]})
 
 
-def _metrics_document(found: Metrics) -> dict[str, Any]:
+def _metrics_document(found: histories.Metrics) -> dict[str, Any]:
     series = {
         name: {
             "min": _finite(found.minimum[name]),

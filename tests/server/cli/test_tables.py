@@ -1,6 +1,7 @@
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -9,7 +10,7 @@ from server.cli.doctor import Finding, Mark
 from server.cli.tables import findings_table, job_table, jobs_table, print_warnings, report, screen
 from tests.server.writer import Writer
 
-JOB = {
+JOB: Any = {
     "id": "1qx92r16q7na",
     "name": "n" * 90,
     "status": "RUNNING",

@@ -206,7 +206,7 @@ def test_a_request_that_the_server_could_not_store_is_sent_again_when_the_server
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         with Client(tmp_path, f"http://127.0.0.1:{server.server_port}", "token") as client:
-            assert client.submit(TINY) == {"id": "1"}
+            assert client.submit(TINY)["id"] == "1"
         server.shutdown()
         thread.join()
     assert len(keys) == 3
