@@ -5,12 +5,13 @@ checkpoints and its exported model: those are large, and safe with `--storage` o
 are read after the database, so that no record is missing between the two: what a journal has more is read later.
 """
 
+import fcntl
 import os
 import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from server.errors import BackupError
@@ -46,14 +47,14 @@ def restore(source: Path, settings: Settings) -> int:
     """Put a backup into a home that has no database; files that are there already stay. Return how many runs it has.
 
     Raises:
-        BackupError: there is a database already, or the file is no backup.
+        BackupError: there is a database already, a server runs on the home, or the file is no backup.
         OSError: a file cannot be read or written.
     """
     for there in sorted(settings.home.glob(f"{settings.database.name}*")):  # SQLite would add what an old log holds
         remedy = "move it away, or choose another folder with --home"
         raise BackupError(f"{there} is there already: {remedy}")
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=settings.home, prefix=DRAFT) as folder:
+    with _without_a_server(settings), tempfile.TemporaryDirectory(dir=settings.home, prefix=DRAFT) as folder:
         try:
             with tarfile.open(source) as archive:
                 archive.extractall(folder, filter="data")
@@ -69,6 +70,17 @@ def restore(source: Path, settings: Settings) -> int:
                 _move(path, settings.home / path.relative_to(folder))
         snapshot.rename(settings.database)  # last: without it there is no home
     return len(list(settings.run_folder("").glob("*/")))
+
+
+@contextmanager
+def _without_a_server(settings: Settings) -> Iterator[None]:
+    """Keep servers from the home: one that has lost its database still has the old one open."""
+    with settings.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BackupError(f"a server runs on {settings.home}: stop it, and restore then") from None
+        yield
 
 
 def _copy(database: Path, target: Path) -> None:

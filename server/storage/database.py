@@ -1,8 +1,10 @@
 """One SQLite database: how it is opened, migrated, read and written, and what is said when it cannot be."""
 
 import logging
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from server.errors import DatabaseError
 from .faults import fault_of
 
 log = logging.getLogger(__name__)
+_RECENT_S = 1.0
 _LOG_BYTES = 64 * 2**20  # where readers kept the write-ahead log from being reset, it is cut to this afterwards
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"journal_size_limit={_LOG_BYTES}")
 
@@ -40,6 +43,9 @@ class Database:
         self._path, self._wait_s = path, wait_s
         self._writer = threading.Lock()
         self._obstacle: str | None = None
+        self._asking = threading.Lock()
+        self._recent: str | None = None
+        self._asked_s = -math.inf
         try:
             if not path.exists():
                 log.info("there is no database at %s: a new one is made", path)
@@ -92,6 +98,13 @@ class Database:
         except DatabaseError as error:
             return error.detail
         return None
+
+    def recent_obstacle(self) -> str | None:
+        """Return what `obstacle` says, or said within the last second: those who ask often cause no more writes."""
+        with self._asking:
+            if time.monotonic() - self._asked_s > _RECENT_S:
+                self._recent, self._asked_s = self.obstacle(), time.monotonic()
+            return self._recent
 
     def close(self) -> None:
         """Close every connection."""

@@ -31,9 +31,9 @@ class RootPath:
         await self._app(self._stripped(scope), receive, send_with_root)
 
     def _stripped(self, scope: Scope) -> Scope:
-        path: str = scope["path"]
+        path = "/" + scope["path"].lstrip("/")  # nginx makes two slashes of one where its `location` ends with none
         if path != self._root and not path.startswith(f"{self._root}/"):
-            return scope
+            return {**scope, "path": path}
         return {**scope, "path": path.removeprefix(self._root) or "/"}
 
     def _placed(self, name: bytes, value: bytes) -> bytes:

@@ -57,7 +57,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(server: ServerParts) -> dict[str, str]:
     """Say that the server can store and start jobs; 503 with the reasons while it cannot."""
-    obstacles = [server.database.obstacle(), server.scheduler.obstacle]
+    obstacles = [server.database.recent_obstacle(), server.scheduler.obstacle]
     silence_s = time.monotonic() - server.scheduler.turned_s
     if silence_s > _LONGEST_TURN_S:
         obstacles.append(

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import sqlite3
 import stat
@@ -83,6 +84,19 @@ def test_a_home_with_a_database_is_not_written_over(tmp_path: Path, served: Serv
         restore(file, served.settings)
 
 
+def test_nothing_is_restored_below_a_server_that_runs_and_has_lost_its_database(tmp_path: Path, served: Served) -> None:
+    home, file = tmp_path / "other", tmp_path / "backup.tar"
+    back_up(served.settings, file)
+    home.mkdir()
+    with Settings(home).lock.open("a") as lock:  # as `bigbatch serve` holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BackupError, match=r"a server runs on .*: stop it, and restore then"):
+            restore(file, Settings(home))
+    assert not Settings(home).database.exists()
+    restore(file, Settings(home))
+    assert Settings(home).database.exists()
+
+
 def test_what_a_home_still_has_of_its_runs_stays_when_its_lost_database_is_restored(tmp_path: Path) -> None:
     home, file = tmp_path / "home", tmp_path / "backup.tar"
     with serving(home) as served:
@@ -128,7 +142,7 @@ def test_a_file_that_is_no_backup_is_named_and_leaves_no_database(tmp_path: Path
         file = tmp_path / "other.tar"
     with pytest.raises(BackupError, match="name a file that `bigbatch backup` wrote"):
         restore(file, home)
-    assert list(home.home.iterdir()) == []
+    assert [path.name for path in home.home.iterdir()] == ["server.lock"]
 
 
 def test_a_file_with_names_that_lead_out_of_the_home_writes_nothing_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from server.errors import DatabaseError
+from server.storage import database as module
 from server.storage.database import Database
 
 COUNT = text("SELECT count(*) FROM t")
@@ -81,6 +82,19 @@ def test_a_writer_waits_for_another_process_even_if_it_reads_first(path: Path, d
         other.communicate(b"x")
         writer.join()
     assert count(path) == 2
+
+
+def test_many_who_ask_within_a_second_whether_it_can_be_written_cause_one_write(
+    path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert database.recent_obstacle() is None
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(module, "_RECENT_S", 3600.0)
+        assert database.recent_obstacle() is None
+        monkeypatch.setattr(module, "_RECENT_S", 0.0)
+        assert "is locked by another process" in (database.recent_obstacle() or "")
+    assert database.recent_obstacle() is None
 
 
 def test_a_database_that_stays_locked_is_named_with_the_remedy_and_can_be_read_meanwhile(

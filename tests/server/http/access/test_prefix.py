@@ -44,6 +44,11 @@ def test_no_other_path_is_taken_for_it(below: Served, path: str) -> None:
     assert answer.status_code == 401
 
 
+def test_two_slashes_of_a_proxy_that_removes_the_path_are_one(below: Served) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{below.settings.port}//healthz", trust_env=False)
+    assert answer.json() == {"status": "ok"}
+
+
 def test_the_path_alone_is_the_first_page(below: Served) -> None:
     page = httpx.get(below.url, headers={"Authorization": f"Bearer {below.token}"}, trust_env=False)
     assert 'src="/team/bigbatch/static/pages/app.js"' in page.text
