@@ -4,34 +4,39 @@ Shapes: T tensors in one call, n sums of squares; `norms_4T` is [4, T].
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
 from .calls import Calls
+from .clipping import Clip, Scaling, clipped, squares_of, squares_of_norm
+from .description import described
 from .gradients import placed_gradients
-from .groups import named, without_repeats
+from .groups import Named, device_of, is_waiting, named, without_repeats
 from .kernels.operators import BACKENDS
 from .last_step import LastStep
 from .remembered import Call
-from .sharding import distinct, shard_groups, sum_over_shards, total_over_shards
+from .sharding import shard_groups, sum_over_shards
 from .state.dicts import loaded_form, saved_form
 from .state.parameter import new_state
 from .step import Ready, Step, settings_of
 from .validation import (
     SWITCHES,
-    check_contiguous,
     check_gradient,
     check_group,
     check_held_state,
     check_local_gradient,
+    check_moments,
+    check_one_device,
     check_parameter,
+    check_process_group,
     check_switches,
-    check_unflattened,
 )
 
 Bounds = tuple[float, float] | None
@@ -56,9 +61,13 @@ class Lamb(Optimizer):
     another placement than its parameter. It is then redistributed first, and all gradients that are partial sums share
     one more collective for each mesh dimension.
 
-    The gradient norm and the decision to skip are those of the tensors that this optimizer has. Where each rank has
-    plain tensors of its own, as the stages of a pipeline do, both are local to the ranks that share a stage: each stage
-    clips by its own norm, and a stage that meets a NaN skips alone.
+    Where each rank has plain tensors of its own, as pipeline stages and `ZeroRedundancyOptimizer` do, give the
+    `process_group` of these ranks: all clip by one norm and skip together, for one collective more. Without it, each
+    rank would clip by its own norm, and one that meets a NaN would skip alone.
+
+    `torch.amp.GradScaler` leaves it to the step to undo its scale, so the gradients may be float16; a step in which it
+    has found an Inf or NaN is skipped, whatever `skip_nonfinite` is. A parameter that is frozen or lazy may be of any
+    dtype and on any device: it is looked at when it has a gradient.
 
     Half-precision tensors are computed in float32. FSDP2's mixed precision has its sharded parameters in float32, which
     are then the master weights; for parameters that are themselves half precision there is `master_weights`.
@@ -81,13 +90,17 @@ class Lamb(Optimizer):
         master_weights: keep float32 weights and moments for parameters of half precision, which become their copies.
         moments: "full" stores them in the weights' dtype, 8 bytes for a float32 parameter; "bfloat16" rounds them
             stochastically to 4 bytes, "8bit" to 2.03, by blocks of 256. The update is computed from the moments as
-            they are stored, so the trust ratio is that of the update that is applied.
+            they are stored, so the trust ratio is that of the update that is applied. A group may have its own.
         backend: "auto" for the fastest kernels that the tensors' device has, "eager" for plain PyTorch.
+        process_group: ranks that have other plain tensors of the same model.
 
     Raises:
         ValueError: a setting is out of range, a parameter's placement is partial, or FSDP1 has flattened it.
         TypeError: a setting or parameter is of the wrong kind.
     """
+
+    _step_supports_amp_scaling = True
+    """Tells `torch.amp.GradScaler` to set `grad_scale` and `found_inf` instead of unscaling the gradients."""
 
     def __init__(
         self,
@@ -107,14 +120,16 @@ class Lamb(Optimizer):
         master_weights: bool = False,
         moments: Literal["full", "bfloat16", "8bit"] = "full",
         backend: str = "auto",
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.bias_correction = bias_correction
         self.grad_averaging = grad_averaging
         self.max_grad_norm = max_grad_norm
         self.skip_nonfinite = skip_nonfinite
         self.master_weights = master_weights
-        self.moments = moments
         self.backend = backend
+        check_process_group(process_group)
+        self.process_group = process_group
         # Not an attribute of the class: wrappers that delegate by __getattr__ would find that one instead of this one.
         self.last_step: LastStep | None = None
         self._calls = Calls()
@@ -127,6 +142,7 @@ class Lamb(Optimizer):
             "layer_adaptation": layer_adaptation,
             "weight_norm_bounds": weight_norm_bounds,
             "trust_ratio_bounds": trust_ratio_bounds,
+            "moments": moments,
         }
         super().__init__(params, defaults)
 
@@ -136,41 +152,57 @@ class Lamb(Optimizer):
         super().add_param_group(param_group)
         try:
             check_group(param_group, self)
-            self._check_last_group()
+            entries = [each for each in named(self.param_groups) if not is_waiting(each.parameter)]
+            self._check(entries)
+            for _, name, parameter in entries:
+                shard_groups(name, parameter)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
 
     @overload
-    def step(self, closure: None = None) -> None: ...
+    def step(self, closure: None = None, *, grad_norm: Tensor | float | None = None) -> None: ...
 
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float], *, grad_norm: Tensor | float | None = None) -> float: ...
 
+    # What a step does by address and by identity cannot be traced: torch.compile breaks its graph once, here.
+    @_disable_dynamo
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; `closure`, if given, computes the gradients anew and its loss is returned."""
+    def step(
+        self, closure: Callable[[], float] | None = None, *, grad_norm: Tensor | float | None = None
+    ) -> float | None:
+        """Take one step; `closure`, if given, computes the gradients anew and its loss is returned.
+
+        `grad_norm` is the norm of all gradients of all ranks as they are now, where it is known, as by
+        `clip_grad_norm_`; then it is not taken again. A norm that is Inf or NaN skips the step.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         calls = self._present_calls()
-        if calls:
-            clip_3 = self._clip(calls)
+        if calls or self.process_group is not None:
+            clip = self._clip(calls, grad_norm)
             local, sharded = ([call for call in calls if bool(call.groups) is which] for which in (False, True))
-            norms = [call.kernels.lamb_step(call.operands, clip_3, call.lr) for call in local]
-            norms += self._step_sharded(sharded, clip_3)
+            norms = [call.kernels.lamb_step(call.operands, clip.applied, call.lr) for call in local]
+            norms += self._step_sharded(sharded, clip.applied)
             names = tuple([name for call in [*local, *sharded] for name in call.names])
-            self.last_step = LastStep(names, clip_3, tuple(norms), self._wants_grad_norm)
+            self.last_step = LastStep(names, clip.told, tuple(norms), clip.has_norm)
         return loss
 
-    def _clip(self, calls: list[Call]) -> Tensor:
-        """Reduce and clip: return the norm of all gradients, the factor on them, and whether to skip, float64 [3]."""
-        if not self._wants_grad_norm:
-            return self._calls.unclipped(calls[0].operands.device)
-        squares = [call.kernels.sum_squares(call.operands) for call in calls]
-        squares_n = total_over_shards(squares, [call.groups for call in calls])
-        return calls[0].kernels.lamb_clip(squares_n, self.max_grad_norm or 0.0, self.skip_nonfinite)
+    def _clip(self, calls: list[Call], grad_norm: Tensor | float | None) -> Clip:
+        """Reduce and clip: return the norm of all gradients, the factor on them, and whether to skip."""
+        scaling = Scaling.of(self)
+        device = calls[0].operands.device if calls else device_of(self.param_groups)
+        if grad_norm is not None:
+            squares_n = squares_of_norm(grad_norm, device, scaling)
+        elif self._wants_grad_norm or scaling.is_on:
+            squares_n = squares_of(calls, device, self.process_group, scaling)
+        else:
+            unclipped_3 = self._calls.unclipped(device)
+            return Clip(unclipped_3, unclipped_3, has_norm=False)
+        return clipped(calls, squares_n, scaling, self.max_grad_norm or 0.0, skip_nonfinite=self.skip_nonfinite)
 
     def _step_sharded(self, calls: list[Call], clip_3: Tensor) -> list[Tensor]:
         """Update, ratio and apply; return ‖w‖, ‖u‖, trust ratio and the factor on u, float64 [4, T] for each call."""
@@ -188,20 +220,7 @@ class Lamb(Optimizer):
 
     def describe(self) -> str:
         """Return what this optimizer will do, for people: totals, switches, and one line for each group."""
-        entries = list(named(self.param_groups))
-        sharded = [groups for _, name, p in entries if (groups := shard_groups(name, p))]
-        collectives = (2 if self._wants_grad_norm else 1) * sum(map(len, distinct(sharded)))
-        total = sum(p.numel() for *_, p in entries)
-        shards = f"{len(sharded)} sharded, {collectives} collectives a step"
-        lines = [
-            f"Lamb: {len(entries)} tensors, {total:,} elements; {shards}",
-            "  " + ", ".join(f"{name}={getattr(self, name)!r}" for name in SWITCHES),
-        ]
-        for number, group in enumerate(self.param_groups):
-            elements = sum(p.numel() for p in group["params"])
-            settings = ", ".join(f"{name}={group[name]!r}" for name in self.defaults if name in group)
-            lines.append(f"  group {number}: {len(group['params'])} tensors, {elements:,} elements, {settings}")
-        return "\n".join(lines)
+        return described(self.param_groups, self, self.defaults, takes_norm=self._wants_grad_norm)
 
     def state_dict(self) -> StateDict:
         """Return the state as PyTorch's optimizers do; 8-bit moments are saved in float32.
@@ -233,28 +252,22 @@ class Lamb(Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, saved)
             saved = saved if changed is None else changed
-        loaded = loaded_form(saved, self.param_groups, [each[1:] for each in named(self.param_groups)], self)
+        loaded = loaded_form(saved, self.param_groups, list(named(self.param_groups)), self)
         self.state = defaultdict(dict, loaded["state"])
         self.param_groups = loaded["param_groups"]
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {name: getattr(self, name) for name in ("last_step", "_calls", *SWITCHES)}
+        kept = ("last_step", "_calls", "process_group", *SWITCHES)
+        return super().__getstate__() | {name: getattr(self, name) for name in kept}
 
-    def _check_last_group(self) -> None:
-        entries = list(named(self.param_groups))
+    def _check(self, entries: Sequence[Named]) -> None:
+        """Raise TypeError or ValueError for a parameter that cannot be stepped."""
         for number, name, parameter in entries:
-            if number < len(self.param_groups) - 1:
-                continue
-            check_parameter(name, parameter, self.moments, master_weights=self.master_weights)
-            shard_groups(name, parameter)
-            _, first_name, first = entries[0]
-            if parameter.device != first.device:
-                raise ValueError(
-                    f"parameter {name!r} is on {parameter.device} but {first_name!r} on {first.device}; "
-                    "Lamb needs all on one device: move the model before the optimizer is built"
-                )
+            moments = self.param_groups[number]["moments"]
+            check_parameter(name, parameter, moments, master_weights=self.master_weights)
+        check_one_device(entries)
 
     def _present_calls(self) -> list[Call]:
         """Return the calls of this step; errors in tensors or settings are raised here."""
@@ -269,21 +282,22 @@ class Lamb(Optimizer):
     def _ready(self) -> list[Ready]:
         """Return the tensors that have a gradient, with their state."""
         found = [each for each in named(self.param_groups) if each.parameter.grad is not None]
+        self._check(found)
         for _, name, parameter in found:
-            check_unflattened(name, parameter)
             check_gradient(name, parameter)
-            check_contiguous(name, parameter, self.moments)
         grads = placed_gradients([each.name for each in found], [each.parameter for each in found])
         for (_, name, parameter), grad in zip(found, grads, strict=True):
             check_local_gradient(name, parameter, grad)
         return [
-            Ready(group, name, p, grad, shard_groups(name, p), self._state(name, p))
-            for (group, name, p), grad in zip(found, grads, strict=True)
+            Ready(each.group, each.name, each.parameter, grad, shard_groups(*each[1:]), self._state(*each))
+            for each, grad in zip(found, grads, strict=True)
         ]
 
-    def _state(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
+    def _state(self, group: int, name: str, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
+        moments = self.param_groups[group]["moments"]
         if "step" not in state:  # others may have put something there first
-            state.update(new_state(parameter, self.moments, master_weights=self.master_weights))
+            state.update(new_state(parameter, moments, master_weights=self.master_weights))
         check_held_state(name, parameter, state)
+        check_moments(name, state, moments)
         return state

@@ -45,14 +45,14 @@ class Seen(NamedTuple):
     sizes: list[int]
     """Number of parameters in each group."""
     names: list[object]
-    """The names of each group's parameters."""
+    """The names of each group's parameters, and how their moments are stored."""
     pick: Pick
 
     @classmethod
     def of(cls, step: Step, parameters: list[Tensor], grads: list[Tensor | None]) -> "Seen":
         """Look at all parameters of the groups."""
         sizes = [len(group["params"]) for group in step.groups]
-        names: list[object] = [tuple(group.get("param_names") or ()) for group in step.groups]
+        names: list[object] = [(*(group.get("param_names") or ()), group["moments"]) for group in step.groups]
         return cls(parameters, [grad is not None for grad in grads], list(step.state), sizes, names, step.pick)
 
     def is_like(self, other: "Seen") -> bool:

@@ -1,7 +1,7 @@
 """What Lamb accepts: every refusal names the parameter or setting, its value and the remedy."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.parameter import is_lazy
 
+from .groups import Named
 from .kernels.moments import BLOCK, HALF, MOMENTS
 from .kernels.operators import BACKENDS
 from .sharding import local_part
@@ -20,7 +22,6 @@ SWITCHES = (
     "max_grad_norm",
     "skip_nonfinite",
     "master_weights",
-    "moments",
     "backend",
 )
 """Settings that Lamb has once, for all parameter groups."""
@@ -36,11 +37,22 @@ def check_switches(optimizer: Any) -> None:
     for name in ("bias_correction", "grad_averaging", "skip_nonfinite", "master_weights"):
         if not isinstance(getattr(optimizer, name), bool):
             raise TypeError(f"{name} is {getattr(optimizer, name)!r}; it must be True or False")
-    for name, choices in (("moments", MOMENTS), ("backend", tuple(BACKENDS))):
-        if getattr(optimizer, name) not in choices:
-            raise ValueError(
-                f"{name} is {getattr(optimizer, name)!r}; it must be one of {', '.join(map(repr, choices))}"
-            )
+    _check_choice("backend", optimizer.backend, tuple(BACKENDS))
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def check_process_group(group: object) -> None:
+    """Raise TypeError unless it is None or a process group that this rank belongs to."""
+    if group is None or (dist.is_available() and isinstance(group, dist.ProcessGroup)):
+        return
+    raise TypeError(
+        f"process_group is {group!r}; it must be None or a process group that this rank belongs to, "
+        "such as torch.distributed.group.WORLD after init_process_group()"
+    )
 
 
 def check_group(group: Mapping[str, Any], switches: object) -> None:
@@ -52,12 +64,13 @@ def check_group(group: Mapping[str, Any], switches: object) -> None:
         _check_bounds(name, group[name])
     if group["layer_adaptation"] not in (True, False, "decayed"):
         raise ValueError(f"layer_adaptation is {group['layer_adaptation']!r}; it must be True, False or 'decayed'")
+    _check_choice("moments", group["moments"], MOMENTS)
     for name in SWITCHES:
         if name in group:
-            _check_copy(name, group[name], getattr(switches, name))
+            _check_copy(name, group[name], getattr(switches, name), getattr(switches, "process_group", None))
 
 
-def _check_copy(name: str, value: object, own: object) -> None:
+def _check_copy(name: str, value: object, own: object, process_group: object) -> None:
     """Raise ValueError for a setting of the optimizer in a group, unless a wrapper copied it there on the one rank."""
     if (value or None) != (own or None):
         raise ValueError(
@@ -65,11 +78,11 @@ def _check_copy(name: str, value: object, own: object) -> None:
             "pass it to Lamb itself"
         )
     ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if ranks > 1:
+    if ranks > 1 and process_group is None:
         raise ValueError(
             f"{name}={value!r} in a parameter group, on one of {ranks} ranks: ZeroRedundancyOptimizer copies settings "
-            "there and gives each rank other parameters, so each rank would clip and skip on its own: "
-            "use FSDP2 (torch.distributed.fsdp.fully_shard) and Lamb itself"
+            "there and gives each rank other parameters, so each rank would clip and skip on its own: give it "
+            "functools.partial(Lamb, process_group=torch.distributed.group.WORLD), which agrees on both, or use FSDP2"
         )
 
 
@@ -182,6 +195,27 @@ def check_local_gradient(name: str, parameter: Tensor, grad: Tensor) -> None:
         )
 
 
+def check_one_device(entries: Sequence[Named]) -> None:
+    """Raise ValueError unless all parameters lie on one device."""
+    for _, name, parameter in entries:
+        _, first_name, first = entries[0]
+        if parameter.device != first.device:
+            raise ValueError(
+                f"parameter {name!r} is on {parameter.device} but {first_name!r} on {first.device}; "
+                "Lamb needs all on one device: move the model before the optimizer is built"
+            )
+
+
+def check_moments(name: str, state: Mapping[str, Any], moments: str) -> None:
+    """Raise ValueError where the setting of a group was changed after its moments were made."""
+    stored = local_part(state["exp_avg"]).dtype
+    if (stored is torch.uint8) != (moments == "8bit") or (moments == "bfloat16" and stored is not torch.bfloat16):
+        raise ValueError(
+            f"the moments of parameter {name!r} are stored in {stored}, but its group has moments={moments!r}: "
+            "convert them with optimizer.load_state_dict(optimizer.state_dict())"
+        )
+
+
 def check_held_state(name: str, parameter: Tensor, state: Mapping[str, Any]) -> None:
     """Raise ValueError unless the state that a step finds has all entries, each shaped and placed for the parameter.
 
@@ -209,6 +243,11 @@ def check_state(name: str, parameter: Tensor, saved: Mapping[str, Any]) -> None:
     kinds = {"step": Tensor | Real, "exp_avg": Tensor, "exp_avg_sq": Tensor}
     if not any(key in saved for key in kinds):
         return
+    if is_lazy(parameter):
+        raise ValueError(
+            f"parameter {name!r} is lazy and has no shape yet, but the state has moments for it: "
+            "run the model once before load_state_dict()"
+        )
     missing = [key for key, kind in kinds.items() if not isinstance(saved.get(key), kind)]
     if missing:
         raise ValueError(f"the state of parameter {name!r} has no {missing[0]!r}; Lamb needs {', '.join(kinds)}")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import StateDict
 
+from optim.groups import Named, names_of
 from optim.validation import SWITCHES, check_group, check_state
 
 from .others import translated
@@ -35,16 +36,22 @@ def saved_form(groups: Sequence[Mapping[str, Any]], states: Mapping[Any, Any]) -
     return {
         "state": own | {key: entry for key, entry in states.items() if not isinstance(key, Tensor)},
         "param_groups": [
-            {key: value for key, value in group.items() if key != "params"}
+            {key: value for key, value in _complete(number, group, groups).items() if key != "params"}
             | {"params": [numbers[id(parameter)] for parameter in group["params"]]}
-            for group in groups
+            for number, group in enumerate(groups)
         ],
     }
 
 
-def loaded_form(
-    saved: StateDict, groups: Sequence[dict[str, Any]], named: Sequence[tuple[str, Tensor]], switches: Any
-) -> StateDict:
+def _complete(number: int, group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return a group with a name for each of its parameters, if it has names."""
+    if not group.get("param_names"):
+        return group
+    before = sum(len(each["params"]) for each in groups[:number])
+    return {**group, "param_names": names_of(number, group, before)}
+
+
+def loaded_form(saved: StateDict, groups: Sequence[dict[str, Any]], named: Sequence[Named], switches: Any) -> StateDict:
     """Return states by parameter and the groups to go on with, from a state dict of Lamb or another optimizer.
 
     Nothing that is passed in is changed. `named` has all parameters in the order of `groups`, and `switches` the
@@ -66,7 +73,7 @@ def loaded_form(
     keys = [
         key
         for number, (own, group) in enumerate(zip(groups, theirs, strict=True))
-        for key in _in_order(number, own, group)
+        for key in _in_order(number, _complete(number, own, groups), group)
     ]
     found = {key: named[i] for i, key in enumerate(keys)}
     states: dict[Any, Any] = {}
@@ -74,15 +81,16 @@ def loaded_form(
         if key not in found:
             states[key] = state
             continue
-        name, parameter = found[key]
+        number, name, parameter = found[key]
         check_state(name, parameter, state)
-        states[parameter] = packed_state(parameter, state, switches.moments, master_weights=switches.master_weights)
+        moments = loaded[number]["moments"]
+        states[parameter] = packed_state(parameter, state, moments, master_weights=switches.master_weights)
     return {"state": states, "param_groups": loaded}
 
 
 def _loaded_group(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the saved settings of a group; what belongs to this optimizer, and what the state lacks, stays."""
-    ours = {"params", "param_names", *SWITCHES}
+    ours = {"params", "param_names", "moments", *SWITCHES}
     settings = {key: copy.deepcopy(value) for key, value in saved.items() if key not in ours}
     return {**own, **settings}
 

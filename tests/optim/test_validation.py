@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from optim import Lamb
-from tests.optim.oracle import make_tensors
+from tests.optim.oracle import Oracle, make_tensors
 from tests.ranks import run_on_ranks
 
 SHAPES = [(4, 3), (5,)]
@@ -62,13 +62,72 @@ def test_a_switch_of_the_whole_optimizer_is_refused_in_a_group() -> None:
     ("tensor", "message"),
     [
         (torch.ones(3, dtype=torch.complex64), "parameter 'w' is torch.complex64.*view_as_real"),
-        (torch.ones(3, dtype=torch.int64), "parameter 'w' is torch.int64"),
+        (torch.ones(3).to(torch.float8_e4m3fn), "parameter 'w' is torch.float8_e4m3fn; .* 16 bits or more"),
         (torch.eye(3).to_sparse(), "parameter 'w' is torch.sparse_coo; .* use to_dense"),
     ],
 )
 def test_a_parameter_that_is_not_dense_and_real_is_refused(tensor: Tensor, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        Lamb([("w", tensor)])
+        Lamb([("w", tensor.requires_grad_())])
+
+
+FROZEN = {
+    "codes": torch.ones(2, dtype=torch.uint8),
+    "elsewhere": torch.ones(2, device="meta"),
+    "complex": torch.ones(2, dtype=torch.complex64),
+    "sparse": torch.eye(3).to_sparse(),
+    "shared": torch.ones(1).expand(5),
+}
+
+
+@pytest.mark.parametrize("which", FROZEN)
+@pytest.mark.parametrize("moments", ["full", "8bit"])
+def test_a_frozen_parameter_may_be_of_any_kind_and_on_any_device(which: str, moments: Any) -> None:
+    frozen = nn.Parameter(FROZEN[which], requires_grad=False)
+    trained = nn.Parameter(torch.ones(3))
+    optimizer = Lamb([("frozen", frozen), ("trained", trained)], moments=moments)
+    assert "2 tensors" in optimizer.describe()
+    trained.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.last_step is not None
+    assert optimizer.last_step.names == ("trained",)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert list(optimizer.state) == [trained]
+
+
+def test_a_parameter_that_is_thawed_is_looked_at_when_it_has_a_gradient() -> None:
+    first, thawed = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, dtype=torch.complex64), requires_grad=False)
+    optimizer = Lamb([("first", first), ("thawed", thawed)])
+    thawed.requires_grad_(True)
+    first.grad, thawed.grad = torch.ones(3), torch.ones_like(thawed)
+    assert "parameter 'thawed' is torch.complex64" in refusal(optimizer, TypeError)
+    assert torch.equal(first.detach(), torch.ones(3))
+
+
+def test_a_lazy_parameter_is_stepped_once_it_has_a_shape() -> None:
+    torch.manual_seed(0)
+    lazy = nn.LazyLinear(3)
+    optimizer = Lamb(lazy.named_parameters(), lr=0.05)
+    assert "2 tensors, 0 elements" in optimizer.describe()
+    optimizer.step()
+    assert optimizer.last_step is None
+    lazy(torch.ones(2, 4)).square().sum().backward()
+    oracle = Oracle([lazy.weight, lazy.bias])
+    grads = [None if p.grad is None else p.grad.clone() for p in (lazy.weight, lazy.bias)]
+    oracle.step(grads, lr=0.05)
+    optimizer.step()
+    for parameter, expected in zip((lazy.weight, lazy.bias), oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-6, atol=1e-7)
+    assert "15 elements" in optimizer.describe()
+
+
+def test_a_state_of_a_parameter_that_is_still_lazy_is_refused_with_the_remedy() -> None:
+    plain = nn.Linear(4, 3)
+    saved = Lamb(plain.named_parameters())
+    plain(torch.ones(2, 4)).sum().backward()
+    saved.step()
+    with pytest.raises(ValueError, match=r"parameter 'weight' is lazy .* run the model once before load_state_dict"):
+        Lamb(nn.LazyLinear(3).named_parameters()).load_state_dict(saved.state_dict())
 
 
 def test_a_bad_group_added_later_is_refused_and_leaves_the_optimizer_whole() -> None:
@@ -78,11 +137,6 @@ def test_a_bad_group_added_later_is_refused_and_leaves_the_optimizer_whole() -> 
     assert len(optimizer.param_groups) == 1
 
 
-def test_a_parameter_of_eight_bits_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"parameter 'w' is torch.float8_e4m3fn; .* 16 bits or more"):
-        Lamb([("w", torch.ones(3).to(torch.float8_e4m3fn))])
-
-
 def test_a_parameter_whose_elements_share_memory_is_refused() -> None:
     with pytest.raises(TypeError, match=r"parameter 'w' has elements that share memory, .* use clone\(\)"):
         Lamb([("w", nn.Parameter(torch.ones(1).expand(5)))])
@@ -90,7 +144,7 @@ def test_a_parameter_whose_elements_share_memory_is_refused() -> None:
 
 def test_half_precision_with_narrow_moments_is_told_to_keep_master_weights() -> None:
     with pytest.raises(TypeError, match=r"parameter 'w' is torch.bfloat16; moments='8bit' .* use master_weights=True"):
-        Lamb([("w", torch.ones(3, dtype=torch.bfloat16))], moments="8bit")
+        Lamb([("w", nn.Parameter(torch.ones(3, dtype=torch.bfloat16)))], moments="8bit")
 
 
 @pytest.mark.parametrize("devices", [("cpu", "meta"), ("meta", "cpu")], ids=str)

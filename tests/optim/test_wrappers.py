@@ -1,20 +1,24 @@
 """Lamb under the wrappers, schedulers and scalers of others, and what it refuses of them."""
 
 import copy
+import functools
 import importlib
 import io
+import math
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 
 from optim import Lamb
-from tests.optim.oracle import make_tensors
+from tests.optim.oracle import Oracle, make_tensors
 from tests.ranks import run_on_ranks
 
 
@@ -33,8 +37,8 @@ class Delegating(Lamb):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["inner"], name)
 
-    def step(self, closure: Any = None) -> Any:
-        return self.__dict__["inner"].step(closure)
+    def step(self, closure: Any = None, *, grad_norm: Any = None) -> Any:
+        return self.__dict__["inner"].step(closure, grad_norm=grad_norm)
 
 
 def test_a_wrapper_that_delegates_shows_the_last_step_of_what_it_wraps() -> None:
@@ -133,10 +137,12 @@ def test_parameters_of_fsdp1_are_refused_with_the_remedy(use_orig_params: bool, 
 COPIED: dict[str, Any] = {"max_grad_norm": 0.1, "skip_nonfinite": True, "grad_averaging": False, "moments": "full"}
 
 
-def under_zero(parameters: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+def under_zero(
+    parameters: Iterable[nn.Parameter], make: Callable[..., Lamb] = Lamb, **settings: Any
+) -> torch.optim.Optimizer:
     # Its import warns of what torch itself uses, which pytest would make an error of this module.
     zero = importlib.import_module("torch.distributed.optim").ZeroRedundancyOptimizer
-    optimizer: torch.optim.Optimizer = zero(parameters, optimizer_class=Lamb, **settings)
+    optimizer: torch.optim.Optimizer = zero(parameters, optimizer_class=make, **settings)
     return optimizer
 
 
@@ -168,4 +174,55 @@ def refuse_zero() -> str:
 def test_settings_that_a_wrapper_copies_into_groups_are_refused_on_more_ranks_with_the_remedy() -> None:
     for message in run_on_ranks(2, refuse_zero):
         assert message.startswith("max_grad_norm=0.1 in a parameter group, on one of 2 ranks")
-        assert "use FSDP2 (torch.distributed.fsdp.fully_shard) and Lamb itself" in message
+        assert "functools.partial(Lamb, process_group=torch.distributed.group.WORLD)" in message
+        assert message.endswith("or use FSDP2")
+
+
+def train_under_zero(copies_settings: bool) -> tuple[list[Tensor], list[float]]:
+    """Take two steps of clipping Lamb in ZeroRedundancyOptimizer, and one with a NaN on rank 0; return the weights."""
+    parameters = [nn.Parameter(start) for start in make_tensors(ZERO_SHAPES, 0)]
+    settings: dict[str, Any] = {"max_grad_norm": 0.5}
+    make = functools.partial(Lamb, process_group=dist.group.WORLD, **({} if copies_settings else settings))
+    zero: Any = under_zero(parameters, make, lr=0.05, **(settings if copies_settings else {}))
+    norms = []
+    for step in (1, 2, 3):
+        for parameter, grad in zip(parameters, make_tensors(ZERO_SHAPES, step), strict=True):
+            parameter.grad = grad if step < 3 else torch.full_like(grad, math.nan) if parameter.dim() == 1 else grad
+        zero.step()
+        norms.append(zero.optim.last_step.grad_norm.item())
+    return [parameter.detach() for parameter in parameters], norms
+
+
+ZERO_SHAPES = [(6, 5), (7, 3), (4,)]
+
+
+@pytest.mark.parametrize("copies_settings", [False, True])
+def test_zero_1_with_a_process_group_clips_and_skips_as_one_process_does(copies_settings: bool) -> None:
+    oracle = Oracle(make_tensors(ZERO_SHAPES, 0))
+    for step in (1, 2):
+        oracle.step(make_tensors(ZERO_SHAPES, step), lr=0.05, max_grad_norm=0.5)
+    for weights, norms in run_on_ranks(2, train_under_zero, copies_settings):
+        for weight, expected in zip(weights, oracle.weights, strict=True):
+            torch.testing.assert_close(weight, expected, rtol=1e-12, atol=1e-14)
+        assert norms[0] == pytest.approx(torch.cat([g.flatten() for g in make_tensors(ZERO_SHAPES, 1)]).norm().item())
+        assert math.isnan(norms[2])
+
+
+def test_torch_compile_gives_the_same_bits_with_one_graph_break() -> None:
+    def take_steps(compiles: bool) -> list[Tensor]:
+        parameters = [nn.Parameter(start) for start in make_tensors([(4, 3), (5,)], 0)]
+        optimizer = Lamb(parameters, max_grad_norm=0.5)
+        step = torch.compile(optimizer.step, backend="eager") if compiles else optimizer.step
+        for number in (1, 2, 3):
+            optimizer.param_groups[0]["lr"] = 0.1 / number
+            for parameter, grad in zip(parameters, make_tensors([(4, 3), (5,)], number), strict=True):
+                parameter.grad = grad
+            step()
+        return [parameter.detach() for parameter in parameters]
+
+    torch._dynamo.reset()
+    breaks = torch._dynamo.utils.counters["graph_break"]
+    breaks.clear()
+    compiled = take_steps(compiles=True)
+    assert sum(breaks.values()) == 1
+    assert all(map(torch.equal, compiled, take_steps(compiles=False)))

@@ -249,9 +249,9 @@ def test_a_state_of_a_tensor_in_no_group_is_not_dropped_in_silence() -> None:
 
 def test_settings_that_a_wrapper_copied_into_saved_groups_must_agree_and_are_not_taken_over() -> None:
     (start,) = make_tensors([(5,)], 0, torch.float32)
-    copied: dict[str, Any] = {"max_grad_norm": 1.0, "moments": "full", "skip_nonfinite": True}
+    copied: dict[str, Any] = {"max_grad_norm": 1.0, "master_weights": False, "skip_nonfinite": True}
     saved = Lamb([{"params": [nn.Parameter(start)], **copied}], **copied).state_dict()
-    loading = Lamb([nn.Parameter(start)], max_grad_norm=1.0, moments="8bit", skip_nonfinite=False)
+    loading = Lamb([nn.Parameter(start)], max_grad_norm=1.0, master_weights=True, skip_nonfinite=False)
     loading.load_state_dict(saved)
     assert not copied.keys() & loading.param_groups[0].keys()
     with pytest.raises(ValueError, match=r"made with max_grad_norm=1.0 but this Lamb has None: build it with"):
@@ -305,3 +305,65 @@ def test_distributed_checkpoints_find_parameters_by_name_too() -> None:
     assert list(loaded) == ["second.weight", "first.weight"]
     for name, moment in moments_by_name(saved).items():
         assert torch.equal(loaded[name], moment)
+
+
+def test_each_group_stores_its_moments_in_its_own_format_and_loads_them_so() -> None:
+    def build(first: str, second: str) -> Lamb:
+        pair = zip((first, second), make_tensors([(300,), (40,)], 0, torch.float32), strict=True)
+        return Lamb([{"params": [nn.Parameter(start)], "moments": kind} for kind, start in pair], moments="bfloat16")
+
+    def stored(optimizer: Lamb) -> list[torch.dtype]:
+        return [optimizer.state[each]["exp_avg"].dtype for each in parameters_of(optimizer)]
+
+    saved = build("full", "8bit")
+    for parameter in parameters_of(saved):
+        parameter.grad = torch.ones_like(parameter)
+    saved.step()
+    assert stored(saved) == [torch.float32, torch.uint8]
+    loading = build("8bit", "full")
+    loading.load_state_dict(saved.state_dict())
+    assert stored(loading) == [torch.uint8, torch.float32]
+    assert [group["moments"] for group in loading.param_groups] == ["8bit", "full"]
+
+
+def test_a_format_that_is_changed_between_steps_is_refused_until_the_moments_are_converted() -> None:
+    optimizer = make(torch.float32)
+    for parameter in parameters_of(optimizer):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.param_groups[0]["moments"] = "8bit"
+    with pytest.raises(
+        ValueError, match=r"stored in torch.float32, .* has moments='8bit': convert them with optimizer"
+    ):
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    states = [optimizer.state[each] for each in parameters_of(optimizer)]
+    assert [(state["exp_avg"].dtype, state["step"].item()) for state in states] == [(torch.uint8, 2.0)] * len(states)
+
+
+def test_a_parameter_that_was_appended_to_a_named_group_is_stepped_saved_and_loaded() -> None:
+    def build(last: nn.Parameter) -> Lamb:
+        optimizer = Lamb([("first", nn.Parameter(torch.ones(2))), ("second", nn.Parameter(torch.ones(3)))])
+        optimizer.param_groups[0]["params"].append(last)
+        return optimizer
+
+    saved = build(nn.Parameter(torch.ones(4)))
+    for parameter in parameters_of(saved):
+        parameter.grad = torch.full_like(parameter, 0.5)
+    saved.step()
+    assert saved.last_step is not None
+    assert saved.last_step.names == ("first", "second", "2")
+    assert saved.state_dict()["param_groups"][0]["param_names"] == ["first", "second", "2"]
+    last = nn.Parameter(torch.ones(4))
+    loading = build(last)
+    loading.load_state_dict(saved.state_dict())
+    assert torch.equal(loading.state[last]["exp_avg"], torch.full((4,), 0.1 * 0.5))
+
+
+def test_a_named_group_that_lost_a_parameter_but_not_its_name_is_refused_with_the_remedy() -> None:
+    optimizer = Lamb([("first", nn.Parameter(torch.ones(2))), ("second", nn.Parameter(torch.ones(3)))])
+    del optimizer.param_groups[0]["params"][0]
+    parameters_of(optimizer)[0].grad = torch.ones(3)
+    with pytest.raises(ValueError, match=r"group 0 has 2 names for 1 parameters.*out of its 'param_names' too"):
+        optimizer.step()
