@@ -73,6 +73,14 @@ class ClippedAdamW(AdamW):
         return super().step(closure)
 
 
+def transposed(parameters: Parameters) -> Parameters:
+    """Return parameters and gradients of the same numbers whose matrices lie in memory column by column."""
+    turned = [nn.Parameter(parameter.detach().t()) for parameter in parameters]
+    for parameter, original in zip(turned, parameters, strict=True):
+        parameter.grad = None if original.grad is None else original.grad.t()
+    return turned
+
+
 BASELINE = "torch AdamW fused"
 CLIPPED = f"{BASELINE}, clipped"
 OURS = "bigbatch Lamb"
@@ -95,6 +103,8 @@ CONTENDERS = {
     f"{OURS}, bfloat16 moments": Contender(lambda p: Lamb(p, lr=_LR, moments="bfloat16"), moved_bytes=32, cuda=True),
     f"{OURS}, 8-bit moments": Contender(lambda p: Lamb(p, lr=_LR, moments="8bit"), moved_bytes=26, cuda=True),
     # g for its norm, and one pass as AdamW's.
+    # As the first, with matrices that lie in memory column by column.
+    f"{OURS}, transposed": Contender(lambda p: Lamb(transposed(p), lr=_LR), moved_bytes=44, cuda=True),
     f"{OURS} as AdamW": Contender(lambda p: Lamb(p, lr=_LR, layer_adaptation=False), moved_bytes=32),
     f"{OURS} eager": Contender(lambda p: Lamb(p, lr=_LR, backend="eager")),
     TORCH_OPTIMIZER: Contender(

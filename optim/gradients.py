@@ -1,4 +1,4 @@
-"""Gradients with the placements of their parameters; tensor parallelism may give them others.
+"""Gradients with the placements and strides of their parameters; tensor parallelism may give them others.
 
 The gradient of an embedding that is sharded by rows is replicated, and that of a norm under sequence parallelism is a
 partial sum on each rank.
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
+from .kernels.operands import laid_out_like
 from .sharding import Groups, all_reduce, local_part, mesh_groups
 
 
 def placed_gradients(names: Sequence[str], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients, each with the placements of its parameter; the user's own tensors stay as they are.
+    """Return the gradients, each with the placements and strides of its parameter; the user's own stay as they are.
 
     Partial sums over the same process groups share one collective for each mesh dimension. `check_gradient` has
     accepted all gradients, and the ranks must agree on their placements.
@@ -28,7 +29,7 @@ def placed_gradients(names: Sequence[str], parameters: Sequence[Tensor]) -> list
     for i, grad in zip(moved, summed, strict=True):
         parameter = cast(DTensor, parameters[i])
         grads[i] = grad.redistribute(parameter.device_mesh, parameter.placements)
-    return grads
+    return [laid_out_like(parameter, grad) for parameter, grad in zip(parameters, grads, strict=True)]
 
 
 def _is_elsewhere(parameter: DTensor) -> bool:

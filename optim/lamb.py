@@ -24,7 +24,7 @@ from .last_step import LastStep
 from .remembered import Call
 from .sharding import shard_groups, sum_over_shards
 from .state.dicts import loaded_form, saved_form
-from .state.parameter import new_state
+from .state.parameter import lay_out, new_state
 from .step import Ready, Step, settings_of
 from .validation import (
     SWITCHES,
@@ -300,4 +300,5 @@ class Lamb(Optimizer):
             state.update(new_state(parameter, moments, master_weights=self.master_weights))
         check_held_state(name, parameter, state)
         check_moments(name, state, moments)
+        lay_out(parameter, state)
         return state

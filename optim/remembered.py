@@ -165,7 +165,7 @@ def _look(tensors: list[Tensor]) -> Iterator[list[object]]:
         yield [*map(type, parts)]
         yield [getattr(tensor, "_spec", None) for tensor in tensors]
     yield [*map(_PROPERTIES, parts)]
-    yield [*map(Tensor.is_contiguous, parts)]
+    yield _strides(parts)
 
 
 def _formats(key: str, tensors: list[Tensor]) -> list[object]:
@@ -173,7 +173,13 @@ def _formats(key: str, tensors: list[Tensor]) -> list[object]:
     if key == "step":
         return []
     parts = _parts(tensors)
-    return [*map(_PROPERTIES, parts), *map(Tensor.is_contiguous, parts)]
+    return [*map(_PROPERTIES, parts), *_strides(parts)]
+
+
+def _strides(parts: list[Tensor]) -> list[object]:
+    """Return what changes when a tensor is laid out anew; strides are asked for only where one is not contiguous."""
+    contiguous = [*map(Tensor.is_contiguous, parts)]
+    return [*contiguous] if all(contiguous) else [*map(Tensor.stride, parts)]
 
 
 def _parts(tensors: list[Tensor]) -> list[Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 Made = TypeVar("Made")
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
 Dtypes = tuple[torch.dtype | None, ...]
 
 
@@ -46,6 +48,37 @@ class Memory:
         return name in self._held and self._held[name][0] == key
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether the elements fill a piece of memory, each place once, in whatever order of dimensions."""
+    filled = 1
+    for stride, size in sorted(_steps(tensor)):
+        if stride != filled:
+            return tensor.numel() == 0
+        filled *= size
+    return True
+
+
+def lies_like(tensor: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors have the same shape and the same order of elements in memory."""
+    return tensor.shape == other.shape and (tensor.numel() == 0 or _steps(tensor) == _steps(other))
+
+
+def laid_out_like(model: Tensor, tensor: Tensor) -> Tensor:
+    """Return a tensor whose elements lie in memory as those of a dense `model` do: itself, or a copy if it must be.
+
+    What is cut over ranks, or of another shape, comes back as it is.
+    """
+    plain = type(tensor) in _PLAIN and type(model) in _PLAIN and tensor.shape == model.shape
+    if not plain or lies_like(tensor, model) or not is_dense(model):
+        return tensor
+    return torch.empty_like(model, dtype=tensor.dtype).copy_(tensor)
+
+
+def _steps(tensor: Tensor) -> list[tuple[int, int]]:
+    """Return stride and size of each dimension; where the size is 1, the stride means nothing."""
+    return [pair for pair in zip(tensor.stride(), tensor.shape, strict=True) if pair[1] != 1]
+
+
 class Operand(NamedTuple):
     """One tensor of a step with everything that belongs to it, as this rank holds it."""
 
@@ -68,9 +101,17 @@ class Operand(NamedTuple):
         return tuple([None if tensor is None else tensor.dtype for tensor in self])
 
     @property
-    def is_contiguous(self) -> bool:
-        """Whether all tensors are contiguous."""
-        return all(tensor is None or tensor.is_contiguous() for tensor in self)
+    def lies_flat(self) -> bool:
+        """Whether the tensors can be taken as flat memory, element beside element: no kernel needs to know strides.
+
+        They lie so if they are contiguous, or all dense in the same order, such as channels_last or transposed. Narrow
+        moments go by the places of contiguous elements.
+        """
+        if all(tensor is None or tensor.is_contiguous() for tensor in self):
+            return True
+        shaped = [tensor for tensor in (self.grad, self.exp_avg, self.exp_avg_sq, self.copy) if tensor is not None]
+        is_plain = self.exp_avg.dtype is self.exp_avg_sq.dtype is self.weight.dtype
+        return is_plain and is_dense(self.weight) and all(lies_like(tensor, self.weight) for tensor in shaped)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from optim.kernels.moments import FIRST, HALF, SECOND, decode, encode
+from optim.kernels.operands import laid_out_like
 from optim.sharding import local_part
 
 _AVERAGES = {"exp_avg": FIRST, "exp_avg_sq": SECOND}
@@ -40,6 +41,16 @@ def _without_moments(parameter: Tensor, *, master_weights: bool) -> dict[str, Te
     if master_weights and parameter.dtype in HALF:
         state["master"] = parameter.detach().float()
     return state
+
+
+def lay_out(parameter: Tensor, state: dict[str, Any]) -> None:
+    """Lay moments and master out in memory as the parameter is, whose layout somebody may have changed since.
+
+    Kernels take them all as flat memory.
+    """
+    for key in ("master", *_AVERAGES):
+        if key in state:
+            state[key] = laid_out_like(parameter, state[key])
 
 
 def packed_state(parameter: Tensor, saved: Mapping[str, Any], moments: str, *, master_weights: bool) -> dict[str, Any]:

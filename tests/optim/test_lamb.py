@@ -1,7 +1,7 @@
 import copy
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -87,6 +87,43 @@ def test_strides_and_alignment_do_not_matter() -> None:
         optimizer.step()
     for parameter, expected in zip(parameters, oracle.weights, strict=True):
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-15)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(0, 3).contiguous().transpose(0, 3),
+    "permuted": lambda x: x.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("when", ["from the start", "after a step", "but for the gradient"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_dense_layout_follows_the_oracle_on_the_kernels_of_the_device(
+    layout: str, when: str, dtype: torch.dtype
+) -> None:
+    (start,) = make_tensors([(6, 5, 4, 3)], 0, dtype)
+    lay_out = LAYOUTS[layout]
+    parameter = nn.Parameter(start if when == "after a step" else lay_out(start))
+    optimizer, oracle = Lamb([parameter], lr=0.05, max_grad_norm=1.0, master_weights=True), Oracle([parameter])
+    for step in (1, 2, 3):
+        (grad,) = make_tensors([(6, 5, 4, 3)], step, dtype)
+        oracle.step([grad], lr=0.05, max_grad_norm=1.0)
+        if step == 2 and when == "after a step":
+            parameter.data = lay_out(parameter.data)
+        parameter.grad = grad if when == "but for the gradient" else torch.empty_like(parameter).copy_(grad)
+        before = parameter.grad
+        optimizer.step()
+        assert parameter.grad is before
+    assert not parameter.is_contiguous()
+    state = optimizer.state[parameter]
+    assert state["exp_avg"].stride() == parameter.stride()
+    weight = state.get("master", parameter.detach())
+    torch.testing.assert_close(weight.double(), oracle.weights[0], rtol=2e-6, atol=2e-7)
+    torch.testing.assert_close(state["exp_avg"].double(), oracle.exp_avgs[0], rtol=2e-6, atol=2e-7)
+    (call,) = optimizer._present_calls()
+    assert call.kernels.backend().name == "fused"
+    assert call.operands.numels == (360,)
 
 
 @given(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optim.kernels import eager
-from optim.kernels.operands import Backend, Operand, Operands
+from optim.kernels.operands import Backend, Operand, Operands, is_dense
 
 from . import build
 
@@ -65,12 +65,12 @@ def _loaded() -> tuple[ctypes.CDLL | None, Backend]:
 
 def reads(tensor: Tensor) -> bool:
     """Return whether the kernel can add up a tensor's squares."""
-    return _loaded()[0] is not None and tensor.dtype in DTYPES and tensor.is_contiguous()
+    return _loaded()[0] is not None and tensor.dtype in DTYPES and is_dense(tensor)
 
 
 def takes(operand: Operand) -> bool:
     """Return whether the kernel can step a tensor."""
-    if _loaded()[0] is None or not operand.is_contiguous or operand.step.dtype is not torch.float32:
+    if _loaded()[0] is None or not operand.lies_flat or operand.step.dtype is not torch.float32:
         return False
     weight, grad, moment = operand.weight.dtype, operand.grad.dtype, operand.exp_avg.dtype
     if operand.exp_avg_sq.dtype is not moment:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim.kernels.operands import Backend, Operand, Operands
+from optim.kernels.operands import Backend, Operand, Operands, is_dense
 
 try:
     import triton
@@ -56,12 +56,12 @@ def backend() -> Backend:
 
 def reads(tensor: Tensor) -> bool:
     """Return whether a kernel can add up a tensor's squares."""
-    return not _MISSING and tensor.dtype in _TYPES and tensor.is_contiguous()
+    return not _MISSING and tensor.dtype in _TYPES and is_dense(tensor)
 
 
 def takes(operand: Operand) -> bool:
     """Return whether the kernels can step a tensor."""
-    if _MISSING or not operand.is_contiguous or operand.step.dtype is not torch.float32:
+    if _MISSING or not operand.lies_flat or operand.step.dtype is not torch.float32:
         return False
     weight, moment = operand.weight.dtype, operand.exp_avg.dtype
     if weight not in _TYPES or operand.exp_avg_sq.dtype is not moment:

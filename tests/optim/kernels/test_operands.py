@@ -1,8 +1,10 @@
 """The one operand type: what a call is told of its tensors, and what is kept for the next one."""
 
+import pytest
 import torch
+from torch import Tensor
 
-from optim.kernels.operands import Memory, Operand, Operands
+from optim.kernels.operands import Memory, Operand, Operands, is_dense
 from optim.kernels.settings import Settings, table
 
 
@@ -32,11 +34,40 @@ def test_addresses_are_those_of_the_tensors_and_0_where_there_are_none() -> None
     assert [copies, *scales] == [(0, 0)] * 3
 
 
-def test_an_operand_knows_its_dtypes_and_whether_all_of_it_is_contiguous() -> None:
+def test_an_operand_knows_its_dtypes_and_whether_all_of_it_lies_flat() -> None:
     plain = operand(6, copy=True)
     assert plain.dtypes == (*[torch.float32] * 5, torch.bfloat16, None, None)
-    assert plain.is_contiguous
-    assert not plain._replace(exp_avg=torch.zeros(6, 2)[:, 0]).is_contiguous
+    assert plain.lies_flat
+    assert not plain._replace(exp_avg=torch.zeros(6, 2)[:, 0]).lies_flat
+
+
+DENSE = [
+    torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    torch.zeros(2, 3, 4, 5, 2).to(memory_format=torch.channels_last_3d),
+    torch.zeros(5, 3).t(),
+    torch.zeros(4, 2, 3).permute(2, 0, 1),
+    torch.zeros(4, 1, 3).as_strided((4, 1, 3), (1, 99, 4)),
+    torch.zeros(0, 3).t(),
+    torch.zeros(()),
+]
+GAPS = [torch.zeros(4, 6)[:, ::2], torch.zeros(4, 6)[:, 1:], torch.zeros(3, 1).expand(3, 4), torch.zeros(6)[::2]]
+
+
+@pytest.mark.parametrize("tensor", DENSE, ids=lambda tensor: str(tensor.stride()))
+def test_what_fills_its_memory_in_any_order_lies_flat_where_all_of_it_lies_alike(tensor: Tensor) -> None:
+    assert is_dense(tensor)
+    w, g, m, v = (torch.empty_like(tensor) for _ in range(4))
+    alike = Operand(w, g, m, v, torch.tensor(1.0), torch.empty_like(tensor, dtype=torch.bfloat16))
+    assert alike.lies_flat
+    if not tensor.is_contiguous():
+        assert not alike._replace(grad=g.contiguous()).lies_flat
+        assert not alike._replace(exp_avg=m.bfloat16(), exp_avg_sq=v.bfloat16()).lies_flat
+
+
+@pytest.mark.parametrize("tensor", GAPS, ids=lambda tensor: str(tensor.stride()))
+def test_what_leaves_gaps_or_shares_places_does_not_lie_flat(tensor: Tensor) -> None:
+    assert not is_dense(tensor)
+    assert not Operand(tensor, tensor, tensor, tensor, torch.tensor(1.0)).lies_flat
 
 
 def test_a_memory_makes_a_thing_anew_only_when_its_key_changes() -> None:

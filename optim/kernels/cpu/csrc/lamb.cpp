@@ -1,6 +1,7 @@
 // The two passes of a LAMB step over many tensors, on the threads of the OpenMP that PyTorch has loaded.
 //
-// T = tensors of a call. Tensors are contiguous; all weights of a call have one dtype, and so have gradients and moments.
+// T = tensors of a call. Each fills one piece of memory, in the same order of elements as what belongs to it; all
+// weights of a call have one dtype, and so have gradients and moments.
 
 #include <omp.h>
 
