@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .kernels.operands import Dtypes, Memory, Operand, Operands
 from .kernels.operators import Kernels
+from .kernels.settings import float_of
 from .remembered import Call, Remembered, Seen, is_lasting
 from .sharding import Groups
 from .step import Ready, Step
@@ -36,7 +37,7 @@ class Calls:
         """Return what stands for `lamb_clip`'s result where nobody asks for the norm, float64 [3]."""
 
         def make() -> Tensor:
-            return torch.tensor([math.nan, 1.0, 0.0], dtype=torch.float64, device=device)
+            return torch.tensor([math.nan, 1.0, 0.0], dtype=float_of(device), device=device)
 
         return self._memory(None).recall("unclipped", device, make)
 

@@ -13,6 +13,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from .kernels import eager
+from .kernels.settings import float_of
 from .remembered import Call
 from .sharding import all_reduce, total_over_shards
 
@@ -56,7 +57,7 @@ def squares_of(
     """
     squares = [call.kernels.sum_squares(call.operands) for call in calls]
     groups = [call.groups for call in calls]
-    squares_n = total_over_shards(squares, groups) if calls else torch.zeros(1, dtype=torch.float64, device=device)
+    squares_n = total_over_shards(squares, groups) if calls else torch.zeros(1, dtype=float_of(device), device=device)
     squares_n = _or_inf(squares_n, scaling)
     return squares_n if process_group is None else all_reduce(squares_n.sum().view(1), (process_group,))
 
@@ -64,7 +65,7 @@ def squares_of(
 def squares_of_norm(grad_norm: Tensor | float, device: torch.device, scaling: Scaling) -> Tensor:
     """Return the square of a norm that somebody else took, float64 [1]."""
     norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
-    return _or_inf(torch.as_tensor(norm, dtype=torch.float64, device=device).square().reshape(1), scaling)
+    return _or_inf(torch.as_tensor(norm).to(device, float_of(device)).square().reshape(1), scaling)
 
 
 def _or_inf(squares_n: Tensor, scaling: Scaling) -> Tensor:
@@ -83,7 +84,7 @@ def clipped(
     if scaling.grad_scale is None:
         told_3 = lamb_clip(squares_n, max_grad_norm, skips)
         return Clip(told_3, told_3)
-    scale = torch.as_tensor(scaling.grad_scale, dtype=torch.float64, device=squares_n.device).reshape(())
+    scale = torch.as_tensor(scaling.grad_scale).to(squares_n).reshape(())
     told_3 = lamb_clip(squares_n / scale.square(), max_grad_norm, skips)
     norm, factor, skip = told_3.unbind()
     return Clip(told_3, torch.stack([norm, factor / scale, skip]))

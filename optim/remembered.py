@@ -6,6 +6,7 @@ Shapes: T tensors in the call, G parameter groups; `rates_G` is [G].
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,13 +16,10 @@ from torch.distributed.tensor import DTensor
 
 from .kernels.operands import Memory, Operands
 from .kernels.operators import Kernels
-from .kernels.settings import table
+from .kernels.settings import float_of, table
 from .kernels.uploads import resident
 from .sharding import Groups
 from .step import OPTIONAL, STATE, Pick, Ready, Step
-
-_ABSENT = object()
-"""Stands for an entry that was removed. None would not do: a weak reference to a tensor that is gone returns it."""
 
 
 class Call(NamedTuple):
@@ -99,12 +97,17 @@ class Remembered:
         states = [entries[number] for number in self._entries]
         if [*map(len, states)] != self._counts:  # a master, say, was added
             return None
-        state = {key: [entry.get(key, _ABSENT) for entry in states] for key in self._keys}
+        try:
+            state = {key: [*map(operator.itemgetter(key), states)] for key in self._keys}
+        except KeyError:  # an entry was removed
+            return None
         for (key, now), before, formats in zip(state.items(), self._state, self._formats, strict=True):
-            if not _are_same(now, [reference() for reference in before]) or _formats(key, now) != formats:
+            if not all(map(operator.is_not, now, repeat(None))):  # a reference to a tensor that is gone returns None
+                return None
+            if not _are_same(now, [*map(operator.call, before)]) or _formats(key, now) != formats:
                 return None
         for tensors, look in zip((own, grads), self._looks, strict=True):
-            if not all(now == before for now, before in zip(_look(tensors), look, strict=True)):
+            if not all(map(operator.eq, _look(tensors), look)):
                 return None
         parts = {key: _parts(tensors) for key, tensors in state.items()}
         weights = _parts(own)
@@ -138,17 +141,17 @@ class Remembered:
         fixed = [0.0 if isinstance(rate, Tensor) else float(rate) for rate in rates]
         fixed_rates_G = self._resident("fixed rates", fixed, device, lambda: fixed)
         each = [rate if isinstance(rate, Tensor) else fixed_rates_G[i] for i, rate in enumerate(rates)]
-        rates_G = torch.stack([rate.to(device, torch.float64).reshape(()) for rate in each])
+        rates_G = torch.stack([rate.to(device, float_of(device)).reshape(()) for rate in each])
         return rates_G[self._resident("groups", None, device, lambda: numbers)]
 
     def _resident(
         self, name: str, key: object, device: torch.device, make: Callable[[], list[int] | list[float]]
     ) -> Tensor:
-        """Return numbers on the device, integers in int64 and others in float64."""
+        """Return numbers on the device, integers in int64 and others in float64, or what the device has instead."""
 
         def made() -> Tensor:
             numbers = make()
-            dtype = torch.int64 if isinstance(numbers[0], int) else torch.float64
+            dtype = torch.int64 if isinstance(numbers[0], int) else float_of(device)
             return torch.tensor(numbers, dtype=dtype, device="cpu")
 
         return resident(self.memory, name, (key, self._group_numbers), device, made)

@@ -1,5 +1,7 @@
 """The operators in plain PyTorch: any device, any floating dtype, one tensor after another.
 
+`foreach` does the same for many tensors at once, where an operator costs a launch.
+
 Shapes: T tensors in the call, B elements in a block of one tensor (0 where this rank holds nothing of it), n sums of
 squares; `sums_2T` is [2, T]. A list in the plural has T tensors.
 """
@@ -12,7 +14,7 @@ from torch import Tensor
 from .moments import BLOCK as SCALED
 from .moments import FIRST, SECOND, Moment, Place, Plain, Quantised, Rounded
 from .operands import Backend, Operand, Operands
-from .settings import unpack
+from .settings import Settings, float_of, table, unpack
 
 CPU_BLOCK = 256 * SCALED
 """Elements that are computed at a time on a CPU, so that they stay in its cache."""
@@ -38,7 +40,8 @@ def takes(operand: Operand) -> bool:  # noqa: ARG001 - every backend is asked
 
 def sum_squares(operands: Operands) -> Tensor:
     """Return Σx² of each gradient, float64 [T]."""
-    norms_T = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float64) for grad in operands.grads])
+    wide = float_of(operands.device)
+    norms_T = torch.stack([torch.linalg.vector_norm(grad, dtype=wide) for grad in operands.grads])
     return norms_T.square()
 
 
@@ -67,7 +70,7 @@ def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
             first.store((first.load() * s.beta1).add_(g_B, alpha=s.beta3), skip)
             second.store((second.load() * s.beta2).addcmul_(g_B, g_B, value=1 - s.beta2), skip)
             u_B = passes.direction(t, w_B, first, second)
-            parts += [torch.linalg.vector_norm(x_B, dtype=torch.float64) for x_B in (w_B, u_B)]
+            parts += [torch.linalg.vector_norm(x_B, dtype=clip_3.dtype) for x_B in (w_B, u_B)]
         norms.append(torch.linalg.vector_norm(torch.stack(parts).view(-1, 2), dim=0))
     return torch.stack(norms, dim=1).square()
 
@@ -78,7 +81,7 @@ def lamb_ratio(operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor
     The ratio is 1 where either norm is 0 or a tensor is not adapted. In a skipped step ‖u‖ and the factor are 0.
     """
     skip = clip_3[2] != 0
-    settings_T11 = operands.settings.to(sums_2T.device)
+    settings_T11 = operands.settings.to(sums_2T.device, float_of(sums_2T.device))
     *_, weight_low_T, weight_high_T, ratio_low_T, ratio_high_T, _, adapted_T = settings_T11.unbind(dim=1)
     weight_norm_T, update_norm_T = sums_2T.sqrt()
     update_norm_T = update_norm_T.masked_fill(skip, 0.0)
@@ -108,6 +111,16 @@ def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     return norms_4T
 
 
+def bias_corrections(steps: list[Tensor], settings: list[Settings], wide: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Return what m and sqrt(v) are divided by, for each tensor, in the width that is computed in."""
+    device = steps[0].device
+    dtype = float_of(device)
+    t_T = torch.stack(steps).to(dtype).clamp(min=1)  # 0 only before a first step that is skipped
+    beta1_T, beta2_T, *_, corrected_T, _ = table(settings).to(device, dtype).unbind(dim=1)
+    first_T, second_T = (torch.where(corrected_T != 0, 1 - beta_T**t_T, 1.0) for beta_T in (beta1_T, beta2_T))
+    return list(zip(first_T.to(wide).unbind(), second_T.sqrt().to(wide).unbind(), strict=True))
+
+
 class _Passes:
     """The operands block by block; both passes compute u, so it is stored nowhere."""
 
@@ -120,15 +133,7 @@ class _Passes:
         weight, moment = operands.weights[0].dtype, operands.exp_avgs[0].dtype
         self._narrow = moment is torch.uint8 or (moment is torch.bfloat16 and weight is not moment)
         self._block = CPU_BLOCK if operands.weights[0].device.type == "cpu" else DEVICE_BLOCK
-        self._corrections = self._bias_corrections()
-
-    def _bias_corrections(self) -> list[tuple[Tensor, Tensor]]:
-        """Return what m and sqrt(v) are divided by, for each tensor."""
-        steps = self._operands.steps
-        t_T = torch.stack(steps).to(torch.float64).clamp(min=1)  # 0 only before a first step that is skipped
-        beta1_T, beta2_T, *_, corrected_T, _ = self._operands.settings.to(steps[0].device).unbind(dim=1)
-        first_T, second_T = (torch.where(corrected_T != 0, 1 - beta_T**t_T, 1.0) for beta_T in (beta1_T, beta2_T))
-        return list(zip(first_T.to(self.wide).unbind(), second_T.sqrt().to(self.wide).unbind(), strict=True))
+        self._corrections = bias_corrections(operands.steps, self.settings, self.wide)
 
     def direction(self, t: int, w_B: Tensor, first: Moment, second: Moment) -> Tensor:
         """Return u of a block."""

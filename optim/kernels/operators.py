@@ -12,9 +12,10 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from . import eager
+from . import eager, foreach
 from .cpu import call as cpu
 from .operands import Backend, Memory, Operand, Operands
+from .settings import float_of
 
 _OPS = torch.ops.bigbatch
 
@@ -79,19 +80,29 @@ def _fused(device: torch.device) -> Kernels | None:
     return None
 
 
-def _fused_or_eager(device: torch.device, fits: Callable[[Kernels], bool]) -> Kernels:
+def _fused_or_plain(device: torch.device, fits: Callable[[Kernels], bool]) -> Kernels:
     fused = _fused(device)
-    return fused if fused is not None and fits(fused) else eager
+    return fused if fused is not None and fits(fused) else _plain(device, fits)
+
+
+def _plain(device: torch.device, fits: Callable[[Kernels], bool]) -> Kernels:
+    """Return plain PyTorch: in blocks that stay in the cache of a CPU, elsewhere by whole tensors if it can."""
+    return foreach if device.type != "cpu" and fits(foreach) else eager
 
 
 def fastest(operand: Operand) -> Kernels:
     """Return which kernels step a tensor of `Lamb(backend="auto")`."""
     if type(operand.weight) not in {Tensor, torch.nn.Parameter}:
         return _DISPATCHED
-    return _fused_or_eager(operand.weight.device, lambda kernels: kernels.takes(operand))
+    return _fused_or_plain(operand.weight.device, lambda kernels: kernels.takes(operand))
 
 
-BACKENDS: dict[str, Callable[[Operand], Kernels]] = {"auto": fastest, "eager": lambda _: eager}
+def plain(operand: Operand) -> Kernels:
+    """Return which kernels step a tensor of `Lamb(backend="eager")`."""
+    return _plain(operand.weight.device, lambda kernels: kernels.takes(operand))
+
+
+BACKENDS: dict[str, Callable[[Operand], Kernels]] = {"auto": fastest, "eager": plain}
 """The values of `Lamb(backend=...)`, and which kernels then step a tensor."""
 
 
@@ -175,7 +186,7 @@ def _operator(schema: str, fake: Callable[..., Tensor | None]) -> Callable[[Func
 
 
 def _float64(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float64, device=like.device)
+    return torch.empty(shape, dtype=float_of(like.device), device=like.device)
 
 
 def _operands(
@@ -185,13 +196,13 @@ def _operands(
     exp_avgs, exp_avg_sqs, scales, steps = rest
     split = scales[: len(weights)], scales[len(weights) :]
     operands = Operands(weights, grads, exp_avgs, exp_avg_sqs, steps, copies, *split, settings_T11, Memory(_GRAPHS))
-    return _fused_or_eager(operands.device, lambda kernels: all(map(kernels.takes, operands.each()))), operands
+    return _fused_or_plain(operands.device, lambda kernels: all(map(kernels.takes, operands.each()))), operands
 
 
 @_operator("(Tensor[] tensors) -> Tensor", lambda tensors: _float64(tensors[0], len(tensors)))
 def sum_squares(tensors: list[Tensor]) -> Tensor:
     """Return Σx² of each tensor, float64 [T]."""
-    kernels = _fused_or_eager(tensors[0].device, lambda kernels: all(map(kernels.reads, tensors)))
+    kernels = _fused_or_plain(tensors[0].device, lambda kernels: all(map(kernels.reads, tensors)))
     return kernels.sum_squares(Operands(grads=tensors, memory=Memory(_GRAPHS)))
 
 
@@ -200,7 +211,7 @@ def sum_squares(tensors: list[Tensor]) -> Tensor:
 )
 def lamb_clip(squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> Tensor:
     """Return the norm of all gradients, the factor that clips it, and whether to skip, float64 [3]."""
-    kernels = _fused_or_eager(squares_n.device, lambda kernels: kernels.reads(squares_n))
+    kernels = _fused_or_plain(squares_n.device, lambda kernels: kernels.reads(squares_n))
     return kernels.lamb_clip(squares_n, max_grad_norm, skip_nonfinite)
 
 
@@ -221,7 +232,7 @@ def lamb_update(grads: list[Tensor], weights: list[Tensor], copies: list[Tensor]
 )
 def lamb_ratio(sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor, settings_T11: Tensor) -> Tensor:
     """Return ‖w‖, ‖u‖, trust ratio and scale, float64 [4, T]."""
-    kernels = _fused_or_eager(sums_2T.device, lambda kernels: kernels.reads(sums_2T))
+    kernels = _fused_or_plain(sums_2T.device, lambda kernels: kernels.reads(sums_2T))
     return kernels.lamb_ratio(Operands(settings=settings_T11, memory=Memory(_GRAPHS)), sums_2T, clip_3, lr_T)
 
 

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of devices that have no float64."""
+
 
 class Settings(NamedTuple):
     """What LAMB is told about one tensor; one row of the table, in this order."""
@@ -34,3 +37,8 @@ def table(rows: Sequence[Settings]) -> Tensor:
 def unpack(settings_T11: Tensor) -> list[Settings]:
     """Return the rows of a table."""
     return [Settings(*row) for row in settings_T11.tolist()]
+
+
+def float_of(device: torch.device) -> torch.dtype:
+    """Return in which dtype sums, rates and factors are kept on a device: float64, but MPS has only float32."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64

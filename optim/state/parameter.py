@@ -49,8 +49,9 @@ def lay_out(parameter: Tensor, state: dict[str, Any]) -> None:
     Kernels take them all as flat memory.
     """
     for key in ("master", *_AVERAGES):
-        if key in state:
-            state[key] = laid_out_like(parameter, state[key])
+        held = state.get(key)
+        if held is not None and (laid_out := laid_out_like(parameter, held)) is not held:
+            held.data = laid_out  # the tensor stays the one that others may hold
 
 
 def packed_state(parameter: Tensor, saved: Mapping[str, Any], moments: str, *, master_weights: bool) -> dict[str, Any]:

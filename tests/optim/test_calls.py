@@ -152,7 +152,8 @@ def test_calls_are_built_anew_where_a_tensor_or_group_is_no_longer_what_it_was(
         made = lamb_step(weight, grad, mean, square, step + 1, lr=0.05)
         torch.testing.assert_close(parameter.detach().double(), made.weight, rtol=1e-6, atol=1e-7)
     optimizer.step()
-    assert len(builds) == 2
+    lies_otherwise = any(p.grad.stride() != p.stride() for p in own)  # such a gradient is copied in each step
+    assert len(builds) == (3 if lies_otherwise else 2)
 
 
 def test_weights_that_lie_elsewhere_are_stepped_where_they_lie(builds: list[int]) -> None:

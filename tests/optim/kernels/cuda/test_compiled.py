@@ -63,10 +63,13 @@ class Launch(NamedTuple):
         return str(self.kernel.__name__)
 
     def compile(self, capability: int) -> Any:
+        return self.compile_for(GPUTarget("cuda", capability, 32))
+
+    def compile_for(self, target: GPUTarget) -> Any:
         signature = dict(zip(self.kernel.arg_names, self.types, strict=False))
         constants = dict(self.constants)
         source = ASTSource(self.kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
-        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=host.OPTIONS)
+        return triton.compile(source, target=target, options=host.OPTIONS)
 
 
 class Resources(NamedTuple):
@@ -138,6 +141,18 @@ def test_every_kernel_keeps_what_it_works_on_in_64_registers_or_128_where_it_fin
         assert (used.stack_bytes, used.local_bytes) == (0, 0), launch
         encodes = launch.name == "update" and dtypes.moments is torch.uint8
         assert used.registers <= (ENCODING if encodes else REGISTERS), launch
+
+
+@pytest.mark.parametrize("processor", ["gfx90a", "gfx942"])
+@pytest.mark.parametrize("dtypes", [FORMATS[0], FORMATS[4], FORMATS[6], FORMATS[7]], ids=str)
+def test_every_kernel_compiles_for_amds_gpus_and_keeps_what_it_works_on_in_registers(
+    dtypes: Format, processor: str, launches: Any
+) -> None:
+    for launch in launches(dtypes, 0):
+        assembly = launch.compile_for(GPUTarget("hip", processor, 64)).asm["amdgcn"]
+        (spilt,) = re.findall(r"\.vgpr_spill_count:\s+(\d+)", assembly)
+        (scratch_bytes,) = re.findall(r"\.private_segment_fixed_size:\s+(\d+)", assembly)
+        assert (int(spilt), int(scratch_bytes)) == (0, 0), launch
 
 
 def wide_accesses(ptx: str) -> Iterator[tuple[str, int]]:
