@@ -355,17 +355,6 @@ def test_a_copy_keeps_every_switch(duplicate: Any) -> None:
     assert torch.equal(copied.param_groups[0]["params"][0], parameters[0])
 
 
-def test_a_description_names_what_matters() -> None:
-    groups: list[dict[str, Any]] = [
-        {"params": make_parameters([(5, 3)])},
-        {"params": make_parameters([(4,)]), "lr": 0.5},
-    ]
-    text = Lamb(groups).describe()
-    assert "2 tensors, 19 elements" in text
-    assert "0 collectives a step" in text
-    assert "group 1: 1 tensors, 4 elements, lr=0.5" in text
-
-
 @pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 def test_the_default_device_does_not_matter(backend: str, lr: Any) -> None:

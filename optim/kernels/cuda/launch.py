@@ -71,11 +71,11 @@ def takes(operand: Operand) -> bool:
     narrow = [operand.grad.dtype] + ([] if operand.copy is None else [operand.copy.dtype])
     if any(each is not weight and not (weight is torch.float32 and each in _HALF) for each in narrow):
         return False
-    return moment is not torch.uint8 or _compiles_codes(triton.__version__)
+    return moment is not torch.uint8 or compiles_codes(triton.__version__)
 
 
 @functools.cache
-def _compiles_codes(version: str) -> bool:
+def compiles_codes(version: str) -> bool:
     """Return whether this version of Triton compiles 8-bit moments rightly; warn once if not."""
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if numbers >= CODES_SINCE:

@@ -109,7 +109,7 @@ def test_eight_bit_moments_are_left_to_plain_pytorch_under_a_triton_that_compile
     scale = torch.ones(1, device=DEVICE)
     codes = plain.grad.byte()
     coded = plain._replace(exp_avg=codes, exp_avg_sq=codes, first_scale=scale, second_scale=scale)
-    launch._compiles_codes.cache_clear()
+    launch.compiles_codes.cache_clear()
     for version, is_right in (("3.5.1", False), ("3.6.0", False), ("3.7.1", True), ("3.10.0+git12", True)):
         monkeypatch.setattr(triton, "__version__", version)
         with warnings.catch_warnings(record=True) as warned:
@@ -118,7 +118,7 @@ def test_eight_bit_moments_are_left_to_plain_pytorch_under_a_triton_that_compile
         assert len(warned) == (0 if is_right else 1)
         assert all(version in str(each.message) and "Triton 3.7" in str(each.message) for each in warned)
         assert launch.takes(plain)
-    launch._compiles_codes.cache_clear()
+    launch.compiles_codes.cache_clear()
 
 
 @pytest.mark.parametrize("take", [whole_step, both_passes])
