@@ -65,7 +65,7 @@ def squares_of(
 def squares_of_norm(grad_norm: Tensor | float, device: torch.device, scaling: Scaling) -> Tensor:
     """Return the square of a norm that somebody else took, float64 [1]."""
     norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
-    return _or_inf(torch.as_tensor(norm).to(device, float_of(device)).square().reshape(1), scaling)
+    return _or_inf(torch.as_tensor(norm, dtype=float_of(device), device=device).square().reshape(1), scaling)
 
 
 def _or_inf(squares_n: Tensor, scaling: Scaling) -> Tensor:
@@ -84,7 +84,7 @@ def clipped(
     if scaling.grad_scale is None:
         told_3 = lamb_clip(squares_n, max_grad_norm, skips)
         return Clip(told_3, told_3)
-    scale = torch.as_tensor(scaling.grad_scale).to(squares_n).reshape(())
+    scale = torch.as_tensor(scaling.grad_scale, dtype=squares_n.dtype, device=squares_n.device).reshape(())
     told_3 = lamb_clip(squares_n / scale.square(), max_grad_norm, skips)
     norm, factor, skip = told_3.unbind()
     return Clip(told_3, torch.stack([norm, factor / scale, skip]))

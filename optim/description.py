@@ -23,6 +23,7 @@ def described(
     ]
     for number, group in enumerate(groups):
         elements = sum(map(elements_of, group["params"]))
-        own = ", ".join(f"{name}={group[name]!r}" for name in settings if name in group)
+        with_moments = {"moments": getattr(optimizer, "moments", None), **group}
+        own = ", ".join(f"{name}={with_moments[name]!r}" for name in settings if name in with_moments)
         lines.append(f"  group {number}: {len(group['params'])} tensors, {elements:,} elements, {own}")
     return "\n".join(lines)

@@ -127,6 +127,7 @@ class Lamb(Optimizer):
         self.max_grad_norm = max_grad_norm
         self.skip_nonfinite = skip_nonfinite
         self.master_weights = master_weights
+        self.moments = moments
         self.backend = backend
         check_process_group(process_group)
         self.process_group = process_group
@@ -142,7 +143,6 @@ class Lamb(Optimizer):
             "layer_adaptation": layer_adaptation,
             "weight_norm_bounds": weight_norm_bounds,
             "trust_ratio_bounds": trust_ratio_bounds,
-            "moments": moments,
         }
         super().__init__(params, defaults)
 
@@ -220,7 +220,7 @@ class Lamb(Optimizer):
 
     def describe(self) -> str:
         """Return what this optimizer will do, for people: totals, switches, and one line for each group."""
-        return described(self.param_groups, self, self.defaults, takes_norm=self._wants_grad_norm)
+        return described(self.param_groups, self, [*self.defaults, "moments"], takes_norm=self._wants_grad_norm)
 
     def state_dict(self) -> StateDict:
         """Return the state as PyTorch's optimizers do; 8-bit moments are saved in float32.
@@ -259,13 +259,13 @@ class Lamb(Optimizer):
             after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("last_step", "_calls", "process_group", *SWITCHES)
+        kept = ("last_step", "_calls", "process_group", "moments", *SWITCHES)
         return super().__getstate__() | {name: getattr(self, name) for name in kept}
 
     def _check(self, entries: Sequence[Named]) -> None:
         """Raise TypeError or ValueError for a parameter that cannot be stepped."""
         for number, name, parameter in entries:
-            moments = self.param_groups[number]["moments"]
+            moments = self.param_groups[number].get("moments", self.moments)
             check_parameter(name, parameter, moments, master_weights=self.master_weights)
         check_one_device(entries)
 
@@ -295,7 +295,7 @@ class Lamb(Optimizer):
 
     def _state(self, group: int, name: str, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
-        moments = self.param_groups[group]["moments"]
+        moments = self.param_groups[group].get("moments", self.moments)
         if "step" not in state:  # others may have put something there first
             state.update(new_state(parameter, moments, master_weights=self.master_weights))
         check_held_state(name, parameter, state)

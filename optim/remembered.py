@@ -50,7 +50,7 @@ class Seen(NamedTuple):
     def of(cls, step: Step, parameters: list[Tensor], grads: list[Tensor | None]) -> "Seen":
         """Look at all parameters of the groups."""
         sizes = [len(group["params"]) for group in step.groups]
-        names: list[object] = [(*(group.get("param_names") or ()), group["moments"]) for group in step.groups]
+        names: list[object] = [(*(group.get("param_names") or ()), group.get("moments")) for group in step.groups]
         return cls(parameters, [grad is not None for grad in grads], list(step.state), sizes, names, step.pick)
 
     def is_like(self, other: "Seen") -> bool:

@@ -37,6 +37,7 @@ def check_switches(optimizer: Any) -> None:
     for name in ("bias_correction", "grad_averaging", "skip_nonfinite", "master_weights"):
         if not isinstance(getattr(optimizer, name), bool):
             raise TypeError(f"{name} is {getattr(optimizer, name)!r}; it must be True or False")
+    _check_choice("moments", optimizer.moments, MOMENTS)
     _check_choice("backend", optimizer.backend, tuple(BACKENDS))
 
 
@@ -64,7 +65,7 @@ def check_group(group: Mapping[str, Any], switches: object) -> None:
         _check_bounds(name, group[name])
     if group["layer_adaptation"] not in (True, False, "decayed"):
         raise ValueError(f"layer_adaptation is {group['layer_adaptation']!r}; it must be True, False or 'decayed'")
-    _check_choice("moments", group["moments"], MOMENTS)
+    _check_choice("moments", group.get("moments", "full"), MOMENTS)
     for name in SWITCHES:
         if name in group:
             _check_copy(name, group[name], getattr(switches, name), getattr(switches, "process_group", None))

@@ -83,7 +83,7 @@ def loaded_form(saved: StateDict, groups: Sequence[dict[str, Any]], named: Seque
             continue
         number, name, parameter = found[key]
         check_state(name, parameter, state)
-        moments = loaded[number]["moments"]
+        moments = loaded[number].get("moments", switches.moments)
         states[parameter] = packed_state(parameter, state, moments, master_weights=switches.master_weights)
     return {"state": states, "param_groups": loaded}
 

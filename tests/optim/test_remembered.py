@@ -168,7 +168,7 @@ def weights_written_in_place(session: Session) -> None:
 
 
 def weights_of_another_dtype(session: Session) -> None:
-    if session.optimizer.defaults["moments"] == "full":
+    if session.optimizer.moments == "full":
         dtype = session.dice.choice([torch.float32, torch.bfloat16])
         for parameter in session.parameters:
             parameter.grad = None
@@ -187,7 +187,7 @@ def an_entry_written_in_place(session: Session) -> None:
 
 
 def a_moment_narrowed_where_it_lies(session: Session) -> None:
-    if session.optimizer.defaults["moments"] == "full" and (found := session.an_entry()):
+    if session.optimizer.moments == "full" and (found := session.an_entry()):
         state, _ = found
         for key in ("exp_avg", "exp_avg_sq"):
             state[key].data = state[key].to(torch.bfloat16)
@@ -217,7 +217,7 @@ def no_state(session: Session) -> None:
 def a_master_added_or_removed(session: Session) -> None:
     parameter = session.a_parameter()
     state = session.optimizer.state.get(parameter, {})
-    if "master" in state and session.optimizer.defaults["moments"] == "full":
+    if "master" in state and session.optimizer.moments == "full":
         del state["master"]
     elif "step" in state and parameter.dtype is torch.bfloat16:
         state["master"] = parameter.detach().float()
@@ -263,7 +263,7 @@ def without_memory(optimizer: Lamb) -> tuple[Lamb, dict[Tensor, Tensor]]:
     """Return a new optimizer of copies of everything, and the copy of each parameter."""
     copies: dict[Tensor, Tensor] = {}
     switches = {name: getattr(optimizer, name) for name in SWITCHES}
-    fresh = Lamb([nn.Parameter(torch.zeros(1))], moments=optimizer.defaults["moments"], **switches)
+    fresh = Lamb([nn.Parameter(torch.zeros(1))], moments=optimizer.moments, **switches)
     fresh.param_groups = []
     for group in optimizer.param_groups:
         for parameter in group["params"]:

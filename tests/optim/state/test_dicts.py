@@ -326,6 +326,11 @@ def test_each_group_stores_its_moments_in_its_own_format_and_loads_them_so() -> 
     assert [group["moments"] for group in loading.param_groups] == ["8bit", "full"]
 
 
+def test_groups_without_a_format_of_their_own_are_saved_as_older_versions_saved_them() -> None:
+    (group,) = make(torch.float32, moments="8bit").state_dict()["param_groups"]
+    assert "moments" not in group  # distributed checkpoints of older versions lack it, and torch asks for every key
+
+
 def test_a_format_that_is_changed_between_steps_is_refused_until_the_moments_are_converted() -> None:
     optimizer = make(torch.float32)
     for parameter in parameters_of(optimizer):
