@@ -98,7 +98,9 @@ def test_text_is_prepared_on_the_nodes_of_a_cluster_to_the_same_bytes_as_in_this
     ours, theirs = content(here), content(Path(told["folder"]))
     assert {name: theirs[name] for name in ours} == ours
     driven = prepare(given, tmp_path / "here")
-    assert content(tmp_path / "driven" / driven.name) == content(driven)
+    ours, theirs = content(driven), content(tmp_path / "driven" / driven.name)
+    assert {name: theirs[name] for name in ours} == ours
+    assert Path("rows-16-3/rows.i64") in theirs, "and the rows of its phase"
 
 
 def test_a_cluster_that_is_not_there_is_told(data: Data, tmp_path: Path) -> None:
