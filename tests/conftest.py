@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.serving import Served, serving
 from tests.workers.small_job import stories
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when its library is imported; no test downloads
+# How long an example may take says more about the machine than about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 # These share one server and its cluster, and wait for jobs.
 ON_THE_SERVICE = (
     "system/test_whole_path.py",

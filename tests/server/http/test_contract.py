@@ -29,7 +29,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def _breaches(served: Served, operation: Any, mode: schemathesis.GenerationMode) -> list[str]:
     headers = {"Authorization": f"Bearer {served.token}"}
 
-    @settings(max_examples=CASES, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
+    @settings(max_examples=CASES, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
     @given(case=operation.as_strategy(generation_mode=mode))
     def keeps_to_its_description(case: Any) -> None:
         case.call_and_validate(headers=headers, timeout=20, excluded_checks=EXCLUDED.get(operation.label, []))

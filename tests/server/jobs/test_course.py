@@ -221,5 +221,5 @@ class Course(RuleBasedStateMachine):
         assert all(job.status.is_terminal or job.status is JobStatus.PAUSED for job in self.jobs.values())
 
 
-Course.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+Course.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestWhateverHappensNoJobIsLostStartedTwiceOrLeftWaiting = Course.TestCase

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import TransitionError
@@ -226,7 +226,6 @@ def test_the_best_guess_without_context_is_remembered_from_the_first_record() ->
 
 
 @given(st.data())
-@settings(deadline=None)  # how fast the machine is says nothing about a job
 def test_the_records_of_a_run_never_bring_a_job_to_a_forbidden_state(data: st.DataObject) -> None:
     job = _job(data.draw(st.sampled_from(list(JobStatus))))
     reported = st.lists(st.sampled_from([each.value for each in RunStatus]))

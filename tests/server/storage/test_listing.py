@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     database.close()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sort=st.sampled_from(list(Sort)), limit=st.integers(1, 13))
 def test_pages_of_any_length_in_any_order_show_every_job_once(store: Store, sort: Sort, limit: int) -> None:
     found, after = list[Job](), None

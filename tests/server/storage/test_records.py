@@ -16,7 +16,7 @@ from tests.serving import Served, run_records, status, step, tensors, unpacked
 from workers.contract.push import Command, Push
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), max_size=12))
 def test_however_pushes_overlap_repeat_and_skip_every_record_is_stored_once(
     house: House, cuts: list[tuple[int, int]]

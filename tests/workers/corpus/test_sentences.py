@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.corpus.sentences import STOPS_OF_OTHER_SCRIPTS, split_sentences
@@ -46,7 +46,6 @@ def test_sentences_end_where_a_reader_would_end_them(paragraph: str, sentences: 
     assert split_sentences(paragraph) == sentences
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="aB1. !?\"'()\u201c\u201d\u2026\u00a0Mr\u3002\uff1f\u300d\u4f60\u0964", max_size=80))
 def test_splitting_loses_nothing_but_blanks(paragraph: str) -> None:
     sentences = split_sentences(paragraph)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.conftest import SETTINGS, write_positions
@@ -18,7 +18,6 @@ SENTENCE = st.lists(st.integers(0, len(TOKENS) - 1), max_size=6)
 CORPUS = st.lists(st.lists(SENTENCE, max_size=5), max_size=8)
 
 
-@settings(deadline=None)
 @given(corpus=CORPUS, shard_tokens=st.integers(1, 40))
 def test_what_was_written_is_read_back_whatever_the_size_of_a_shard(
     tmp_path_factory: pytest.TempPathFactory, corpus: list[list[list[int]]], shard_tokens: int

@@ -45,7 +45,7 @@ def test_the_files_give_every_text_the_numbers_that_it_has_in_training(folder: P
     loaded = AutoTokenizer.from_pretrained(folder)
     ours = vocabulary.tokenizer(VOCABULARY, lowercase=tokenizer_files.is_lowercase(published))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(TEXTS.filter(lambda text: not any(token in text for token in SPECIAL_TOKENS)))
     def check(text: str) -> None:
         assert loaded(text, add_special_tokens=False)["input_ids"] == ours.encode(text, add_special_tokens=False).ids

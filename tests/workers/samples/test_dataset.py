@@ -85,7 +85,7 @@ def test_a_sample_is_cls_a_sep_b_sep_pad_with_its_segments_and_its_mask(many: Ba
     assert (second_sep > first_sep + 1).all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     documents=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=6), min_size=1, max_size=6),
     seq_len=st.integers(8, 48),

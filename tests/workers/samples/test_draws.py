@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.samples.draws import Purpose, below, draw
@@ -20,7 +20,6 @@ def test_the_mixer_is_splitmix64() -> None:
     assert mix(0) == 0xE220A8397B1DCDAF  # the first number of the published generator for seed 0
 
 
-@settings(deadline=None)
 @given(seed=st.integers(), purpose=st.sampled_from(Purpose), index=INT64, slot=st.integers(0, 2**31))
 def test_a_draw_is_its_definition_for_any_seed_and_index(seed: int, purpose: Purpose, index: int, slot: int) -> None:
     key = mix((mix(seed % 2**64) + purpose) % 2**64)

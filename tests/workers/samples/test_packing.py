@@ -50,7 +50,7 @@ def is_run(tokens: list[int]) -> bool:
     return tokens == list(range(tokens[0], tokens[0] + len(tokens)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(documents=LENGTHS, seq_len=st.integers(16, 64), seed=st.integers(0, 2**32), short=st.sampled_from([0.0, 0.5]))
 def test_a_packed_row_is_samples_of_real_text_one_after_the_other(
     tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], seq_len: int, seed: int, short: float
@@ -74,7 +74,7 @@ def test_a_packed_row_is_samples_of_real_text_one_after_the_other(
     assert next(labels, None) is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(documents=LENGTHS, seq_len=st.integers(16, 64), seed=st.integers(0, 2**32), short=st.sampled_from([0.0, 0.5]))
 def test_one_epoch_of_packed_single_segments_shows_every_token(
     tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], seq_len: int, seed: int, short: float

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -58,7 +58,6 @@ def shown(pairs: Pairs, tokens: int) -> NDArray[np.bool_]:
     return np.cumsum(changes)[:-1] > 0
 
 
-@settings(deadline=None)
 @given(documents=LENGTHS, room=st.integers(5, 60), seed=st.integers(0, 2**64 - 1))
 def test_every_pair_is_what_the_rules_say(
     tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], room: int, seed: int

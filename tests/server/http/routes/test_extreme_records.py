@@ -42,7 +42,7 @@ def read_everything(served: Served, job_id: str) -> None:
     served.http.post(f"{job}/cancel").raise_for_status()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(place=st.sampled_from(FIELDS), value=st.sampled_from([*NUMBERS, *OTHERS, *TIMES]))
 def test_a_record_with_any_value_in_any_place_is_refused_or_can_be_read_again(
     served: Served, place: tuple[int, str], value: object

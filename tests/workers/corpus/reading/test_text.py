@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -77,7 +77,6 @@ def test_a_row_of_a_table_is_a_document_whatever_its_row_groups(tmp_path: Path, 
         assert read(path, unit_bytes=1) == read(path) == DOCUMENTS
 
 
-@settings(deadline=None)
 @given(
     lines=st.lists(st.sampled_from(["", " ", "a", "für", "One two.\r", "\u2028x"]), max_size=20),
     unit_bytes=st.integers(1, 30),

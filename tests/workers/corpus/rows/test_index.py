@@ -64,7 +64,7 @@ def packed_rows(documents: list[list[int]], seq_len: int, special: int) -> list[
     return [*rows, piece]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(documents=LENGTHS, block=st.integers(1, 30), packing=st.booleans())
 def test_rows_are_filled_greedily_whatever_the_size_of_the_blocks(
     tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], block: int, packing: bool
