@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from server.errors import BodyTooLargeError, LateRequestError, MediaTypeError, ParameterError
 from workers.contract.documents import MOST_LEVELS, read_document, read_json_document
@@ -26,7 +26,7 @@ async def read_body(request: Request, limit: int = LIMIT_BYTES) -> bytes:
 
     Raises:
         BodyTooLargeError: it is longer, or says that it is.
-        LateRequestError: it does not arrive within BODY_S.
+        LateRequestError: it does not arrive within BODY_S, or the connection ends before it.
     """
     refusal = BodyTooLargeError(f"the body may have at most {limit:,} bytes")
     if int(request.headers.get("Content-Length", "0")) > limit:
@@ -40,6 +40,8 @@ async def read_body(request: Request, limit: int = LIMIT_BYTES) -> bytes:
                     raise refusal
     except TimeoutError:
         raise LateRequestError(f"the body did not arrive within {BODY_S:g} s: send it at once") from None
+    except ClientDisconnect:  # nobody hears this; it counts as a refusal and not as a fault of the server
+        raise LateRequestError("the connection ended before the body did: send the request again") from None
     return bytes(body)
 
 

@@ -1,7 +1,13 @@
 """What a request's body may be."""
 
-import pytest
+import asyncio
 
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from server.errors import LateRequestError
+from server.http.bodies import read_body
 from tests.serving import Served
 
 YAML = {"Content-Type": "application/yaml"}
@@ -63,3 +69,14 @@ def test_what_is_not_a_job_is_refused_with_a_reason_and_leaves_nothing(
 def test_a_body_that_does_not_say_how_long_it_is_is_cut_off_at_the_limit(served: Served) -> None:
     chunks = (b"x" * 65_536 for _ in range(40))
     assert served.http.post("/v1/jobs", content=chunks, headers=YAML).status_code == 413
+
+
+def test_a_connection_that_ends_within_a_body_is_no_fault_of_the_server() -> None:
+    half: Message = {"type": "http.request", "body": b"half", "more_body": True}
+    messages = iter([half, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    with pytest.raises(LateRequestError, match="the connection ended before the body did"):
+        asyncio.run(read_body(Request({"type": "http", "headers": []}, receive)))

@@ -42,7 +42,8 @@ KILLS = {
     "raylet that shuts itself down": Kill("raylet/raylet ", LOST, signal.SIGTERM),
     "gcs": Kill("gcs/gcs_server ", LOST),
     "dashboard": Kill("dashboard/dashboard.py ", LOST),
-    "head": Kill("ray.scripts.scripts start ", LOST),
+    # What is left of the cluster is ended by SIGTERM, upon which the ranks may still save a checkpoint.
+    "head": Kill("ray.scripts.scripts start ", rf"{LOST}|^The run has saved a checkpoint and made way\.$"),
 }
 
 
