@@ -51,7 +51,6 @@ def plain_loop(model: Regression) -> list[Tensor]:
 @pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.filterwarnings("default")  # trainers warn of what torch has deprecated
 def test_an_example_trains_as_a_plain_loop_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     model = Regression()
     expected = plain_loop(copy.deepcopy(model))
