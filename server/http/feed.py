@@ -5,7 +5,8 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.sse import format_sse_event
@@ -24,6 +25,13 @@ _PAGES = 64
 Made = TypeVar("Made")
 
 
+class Waits(NamedTuple):
+    """What a job waits for, if anything: it can begin and end while the status stays the same."""
+
+    queue_reason: str | None = None
+    unreachable_since: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Consecutive records of a job as its streams send them, and how the job is after the last of all records."""
@@ -36,6 +44,7 @@ class Page:
     """What the last record of a status in it says."""
     status: JobStatus | None
     """Of the job; None where it was deleted."""
+    waits: Waits
     status_event: bytes
 
     def pieces(self) -> Iterator[bytes]:
@@ -69,11 +78,12 @@ class Feed:
         try:
             read = self._records.read_after(job_id, after, _RECORDS, _BYTES)
         except JobNotFoundError:
-            return Page(b"", after, is_all=True, told=None, status=None, status_event=b"")
+            return Page(b"", after, is_all=True, told=None, status=None, waits=Waits(), status_event=b"")
         events = b"".join(event(record["kind"], record, record["seq"]) for record in read.records)
         last = read.records[-1]["seq"] if read.records else after
         status = event("status", _status_of(read.job)) if read.is_all else b""
-        return Page(events, last, read.is_all, _last_status(read.records), read.job.status, status)
+        waits = Waits(read.job.queue_reason, read.job.unreachable_since)
+        return Page(events, last, read.is_all, _last_status(read.records), read.job.status, waits, status)
 
     def _job(self, job_id: str) -> bytes:
         try:
@@ -117,6 +127,7 @@ def event(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
 
 def _status_of(job: Job) -> dict[str, Any]:
     names = ("status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
+    names += Waits._fields
     told: dict[str, Any] = jsonable_encoder({name: getattr(job, name) for name in names})
     return {"kind": "status"} | told
 

@@ -17,8 +17,7 @@ from server.http.access.lasting import while_let_in
 from server.http.bell import Listener
 from server.http.bodies import read_body
 from server.http.context import NamedJob, Server, ServerParts
-from server.http.feed import event
-from server.jobs.status import JobStatus
+from server.http.feed import Waits, event
 from workers.contract.fields import MOST
 from workers.contract.problems import explain
 from workers.contract.push import Push, PushReply
@@ -79,7 +78,7 @@ async def watch(
 
     `event` is the record's kind, `id` its number, `data` the record. A `status` event without `id` tells the state
     of the job as the server knows it; one comes when the stream has caught up, and one whenever the state changes by
-    itself. When the job is over and everything was sent, or it is deleted, `event: end` closes the stream: do not
+    itself, or what the job waits for. When the job is over and everything was sent, or it is deleted, `event: end` closes the stream: do not
     connect again.
     """
     server.bell.check_room()
@@ -103,7 +102,7 @@ def _stream(request: Request, events: AsyncGenerator[bytes]) -> StreamingRespons
 
 
 async def _job_events(server: Server, job_id: str, sent: int) -> AsyncGenerator[bytes]:
-    told: JobStatus | None = None
+    told, waits = None, Waits()
     with server.bell.listen(job_id) as listener:
         while not server.bell.is_closed:
             listener.take()
@@ -113,8 +112,8 @@ async def _job_events(server: Server, job_id: str, sent: int) -> AsyncGenerator[
             sent, told = page.last, page.told or told
             if not page.is_all:
                 continue
-            if page.status is not None and told is not page.status:
-                told = page.status
+            if page.status is not None and (told, waits) != (page.status, page.waits):
+                told, waits = page.status, page.waits
                 yield page.status_event
             if page.status is None or page.status.is_terminal:  # it was deleted, or it is over
                 yield event("end", {"status": page.status})

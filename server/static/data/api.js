@@ -67,20 +67,41 @@ export async function readRatios(id, window = null) {
 }
 
 /**
- * Follows a job's records after number `after`. `take(kind, record)` gets each one, `state(text)` gets "live",
- * "reconnecting" or "ended". The browser resumes by Last-Event-ID when the line breaks; where it gives up, as on an
- * error page of a proxy, a new stream takes over after the last record seen. Returns a function that stops.
+ * Opens a stream and keeps it open; `listen` adds the listeners of its events. The browser resumes by Last-Event-ID
+ * when the line breaks, which `lost` is told of; where it gives up, `ask` finds out why. If that is refused too, as
+ * after the session's end, so is the stream: `refused` gets the error, and nothing is opened any more. Otherwise, as on
+ * an error page of a proxy, a new stream takes over. Returns a function that stops.
  */
-export function follow(id, after, kinds, take, state) {
+function keepOpen({ path, ask, listen, lost, refused }) {
   let source;
   let timer;
+  let stopped = false;
   const open = () => {
-    source = new EventSource(`${ROOT}/v1/jobs/${enc(id)}/events?after=${after}`);
-    source.onopen = () => state("live");
+    source = new EventSource(`${ROOT}/v1${path()}`);
     source.onerror = () => {
-      state("reconnecting");
-      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
+      lost();
+      if (source.readyState === EventSource.CLOSED) ask().then(again, (error) => (error.passes ? again() : refused(error)));
     };
+    listen(source);
+  };
+  const again = () => {
+    if (!stopped) timer = setTimeout(open, RETRY_MS);
+  };
+  open();
+  return () => {
+    stopped = true;
+    clearTimeout(timer);
+    source.close();
+  };
+}
+
+/**
+ * Follows a job's records after number `after`. `take(kind, record)` gets each one, `state(text, error)` gets "live",
+ * "reconnecting", "ended", or "refused" with the error. Returns a function that stops.
+ */
+export function follow(id, after, kinds, take, state) {
+  const listen = (source) => {
+    source.onopen = () => state("live");
     for (const kind of kinds) {
       source.addEventListener(kind, (event) => {
         after = Number(event.lastEventId) || after;
@@ -93,30 +114,21 @@ export function follow(id, after, kinds, take, state) {
       state("ended");
     });
   };
-  open();
-  return () => {
-    clearTimeout(timer);
-    source.close();
-  };
+  return keepOpen({
+    path: () => `/jobs/${enc(id)}/events?after=${after}`,
+    ask: () => readJob(id),
+    listen,
+    lost: () => state("reconnecting"),
+    refused: (error) => state("refused", error),
+  });
 }
 
 /** Follows all jobs: `read` whenever the stream starts again, `take(job)` for each job that changed, `forget(id)` for each deleted one. */
 export function followJobs(read, take, forget, fail) {
-  let source;
-  let timer;
-  const open = () => {
-    source = new EventSource(`${ROOT}/v1/events`);
+  const listen = (source) => {
     source.onopen = read;
-    source.onerror = () => {
-      fail(new ApiError(0, AWAY));
-      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
-    };
     source.addEventListener("job", (event) => take(JSON.parse(event.data)));
     source.addEventListener("deleted", (event) => forget(JSON.parse(event.data).id));
   };
-  open();
-  return () => {
-    clearTimeout(timer);
-    source.close();
-  };
+  return keepOpen({ path: () => "/events", ask: listJobs, listen, lost: () => fail(new ApiError(0, AWAY)), refused: fail });
 }

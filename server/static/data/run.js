@@ -53,7 +53,7 @@ export class Run {
       for (const record of records) this.records.set(record.seq, record);
       this.takeHistory(metrics, ratios);
       this.stop = follow(this.id, seen, KINDS, (kind, record) => this.take(kind, record),
-        (link) => this.setLink(link));
+        (link, error) => this.setLink(link, error));
       this.changed();
     } catch (error) {
       this.fail(error);
@@ -141,9 +141,10 @@ export class Run {
     this.range = [Math.min(this.range[0], ...shown), Math.max(this.range[1], ...shown)];
   }
 
-  setLink(link) {
+  setLink(link, error = null) {
     this.link = link;
-    if (link !== "reconnecting") this.refresh();
+    if (error) this.fail(error);
+    else if (link !== "reconnecting") this.refresh();
     this.changed();
   }
 

@@ -70,6 +70,8 @@ function Header({ run }) {
       <span class="spring"></span><${Actions} run=${run} /></div>
     <${Progress} job=${job} />
     <${Facts} run=${run} />
+    ${job.unreachable_since && html`<p class="silent" role="status">Nothing has been heard of this attempt since ${when(job.unreachable_since)}.
+      It may still be training: its job waits for it until Ray says that it has ended.</p>`}
     ${job.export_path && html`<${Model} job=${job} />`}
     ${job.error && html`<pre class="error" role="alert">${job.error}</pre>`}
   </section>`;
@@ -120,7 +122,7 @@ function Waiting({ job }) {
   return html`<section class="panel waiting dim">${why ?? "The job recorded no steps."}</section>`;
 }
 
-const LINKS = { live: "live", reconnecting: "reconnecting…", ended: "ended", connecting: "connecting…" };
+const LINKS = { live: "live", reconnecting: "reconnecting…", ended: "ended", connecting: "connecting…", refused: "not connected" };
 
 export function JobPage({ id }) {
   const run = useRun(id);

@@ -1,12 +1,14 @@
 """The page of a job: what it is, how it fares, and its charts."""
 
 import tarfile
+from datetime import UTC, datetime
 
 from playwright.sync_api import Page, expect
 
+from server.jobs.job import Job
 from tests.server.http.routes.test_clones import put_checkpoint
 from tests.server.http.routes.test_exports import finish
-from tests.server.static.page import PHASES, fact, open_job, settle
+from tests.server.static.page import PHASES, begin, fact, open_job, settle, sign_in
 from tests.server.writer import Writer
 from tests.serving import Served
 from workers.contract.run.folder import RunFolder
@@ -21,6 +23,20 @@ def test_a_job_shows_its_history(page: Page, shared: Served, job: tuple[str, Wri
     expect(fact(page, "Workers")).to_have_text("2")
     expect(page.get_by_text("unigram entropy 6.060")).to_be_visible()
     assert page.locator(".plot canvas").count() == 5
+
+
+def test_a_job_that_is_not_heard_of_says_since_when_until_it_is_heard_again(browser_page: Page, served: Served) -> None:
+    job_id, store = begin(served)[0], served.parts.store
+    served.parts.scheduler.stop()
+    store.change(job_id, Job.reached)
+    open_job(served, sign_in(browser_page, served), job_id)
+    silent = browser_page.locator(".silent")
+    expect(silent).to_have_count(0)
+    store.change(job_id, lambda job: job.unreachable(datetime(2026, 1, 2, tzinfo=UTC)))
+    expect(silent).to_contain_text("Nothing has been heard of this attempt since 2026-01-02")
+    store.change(job_id, Job.reached)
+    expect(silent).to_have_count(0)
+    browser_page.goto("about:blank")  # ends the stream, so that the server need not wait for it
 
 
 def test_a_branch_links_to_the_job_that_it_goes_on_from_and_says_at_which_step(shared: Served, page: Page) -> None:

@@ -3,6 +3,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from server.client.events import Event, parse_events
 from server.http import bell
 from server.http.routes import events as events_route
+from server.jobs.job import Job
 from tests.serving import Served, run_records, serving, status, step, tensors, unpacked
 
 
@@ -65,6 +67,7 @@ def test_records_arrive_live_and_in_order_while_they_are_pushed(served: Served) 
 def _status_data(served: Served, job_id: str) -> dict[str, Any]:
     job = served.job(job_id)
     names = ("status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
+    names += ("queue_reason", "unreachable_since")
     return {"kind": "status"} | {name: job[name] for name in names}
 
 
@@ -76,6 +79,25 @@ def test_a_change_that_no_record_tells_is_told_without_a_number(served: Served) 
         cancelled, end = list(events)
     assert (cancelled.name, cancelled.id, cancelled.data["status"]) == ("status", None, "CANCELLED")
     assert end.name == "end"
+
+
+def test_what_a_job_waits_for_is_told_as_soon_as_it_changes(served: Served) -> None:
+    job_id = served.submit()["id"]
+    store = served.parts.store
+    served.parts.scheduler.stop()
+    with _watch(served, f"/v1/jobs/{job_id}/events") as events:
+        assert next(events).data["queue_reason"] is None
+        store.change(job_id, lambda job: job.wait_because("two processors are missing"))
+        assert next(events).data["queue_reason"] == "two processors are missing"
+        served.push(job_id, [status(1, "RUNNING")])
+        records = [next(events), next(events)]
+        assert [each.data["status"] for each in records] == ["RUNNING", "RUNNING"]
+        assert records[1].data["queue_reason"] is None
+        store.change(job_id, lambda job: job.unreachable(datetime(2026, 1, 2, tzinfo=UTC)))
+        silent = next(events)
+        assert (silent.id, silent.data["unreachable_since"]) == (None, "2026-01-02T00:00:00+00:00")
+        store.change(job_id, Job.reached)
+        assert next(events).data["unreachable_since"] is None
 
 
 def test_a_long_history_arrives_whole(served: Served) -> None:
