@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import NamedTuple
 
 from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
@@ -70,57 +71,29 @@ _HEADERS = {
 }
 
 
+class _Base(NamedTuple):
+    """What a server has before it serves."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    records: Records
+    tokens: Tokens
+    audit: Audit
+    auditor: Auditor
+    login: Login
+    cluster: Cluster
+
+
 def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
     """Make the application; without `cluster`, jobs run on the one that the settings name, or else on a local one."""
-    close_home(settings)
-    database = Database(settings.database)
-    store, records = Store(database), Records(database)
-    tokens, audit = Tokens(database, settings.admin_token), Audit(database)
-    auditor = Auditor(audit)
-    login = Login(tokens, auditor, f"bigbatch-{settings.port}", settings.root_path)
-    cluster = cluster or _cluster(settings)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        feed = Feed(store, records)
-        bell = Bell(feed.forget)
-        store.on_change = records.on_change = bell.ring
-        folders = RunFolders(settings, store, records)
-        scheduler = Scheduler(store, cluster, folders, rules=Rules(settings.priority_per_hour, settings.jobs_per_owner))
-        records.on_push = scheduler.hear
-        app.state.server = Server(
-            settings,
-            database,
-            store,
-            records,
-            Histories(database),
-            tokens,
-            audit,
-            login,
-            folders,
-            scheduler,
-            bell,
-            feed,
-            Exposition(store, scheduler, bell),
-            Reach(settings),
-        )
-        await asyncio.to_thread(folders.discard_unstored)
-        for job in await asyncio.to_thread(store.unfinished):
-            await asyncio.to_thread(_prepare, folders, job)
-        async with asyncio.TaskGroup() as tasks:
-            loop = tasks.create_task(scheduler.run(), name="scheduler")
-            yield
-            scheduler.stop()
-            await loop
-        await asyncio.to_thread(_leave, store, cluster)
-        database.close()
-
+    base = _open(settings, cluster or _cluster(settings))
     app = FastAPI(
         title="bigbatch",
         version=version("bigbatch"),
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=lambda app: _serving(app, base),
         dependencies=[Depends(check_query)],
         separate_input_output_schemas=False,  # one JobSpec in the description: what is sent is what is answered
         servers=[{"url": settings.root_path}] if settings.root_path else None,
@@ -132,7 +105,68 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         app.include_router(part.router)
     describe(app)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
-    app.add_middleware(Guard, tokens=tokens, login=login, auditor=auditor, job_digest=store.token_digest)
+    _add_middleware(app, base)
+    return app
+
+
+def _open(settings: Settings, cluster: Cluster) -> _Base:
+    close_home(settings)
+    database = Database(settings.database)
+    tokens, audit = Tokens(database, settings.admin_token), Audit(database)
+    auditor = Auditor(audit)
+    login = Login(tokens, auditor, f"bigbatch-{settings.port}", settings.root_path)
+    return _Base(settings, database, Store(database), Records(database), tokens, audit, auditor, login, cluster)
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: FastAPI, base: _Base) -> AsyncIterator[None]:
+    """Have the scheduler take its turns while requests are served."""
+    server = app.state.server = _server(base)
+    store, folders, scheduler = server.store, server.folders, server.scheduler
+    await asyncio.to_thread(folders.discard_unstored)
+    for job in await asyncio.to_thread(store.unfinished):
+        await asyncio.to_thread(_prepare, folders, job)
+    async with asyncio.TaskGroup() as tasks:
+        loop = tasks.create_task(scheduler.run(), name="scheduler")
+        yield
+        scheduler.stop()
+        await loop
+    await asyncio.to_thread(_leave, store, base.cluster)
+    base.database.close()
+
+
+def _server(base: _Base) -> Server:
+    """Connect the parts; the bell rings on the event loop that this is called on."""
+    settings, store, records = base.settings, base.store, base.records
+    feed = Feed(store, records)
+    bell = Bell(feed.forget)
+    store.on_change = records.on_change = bell.ring
+    folders = RunFolders(settings, store, records)
+    rules = Rules(settings.priority_per_hour, settings.jobs_per_owner)
+    scheduler = Scheduler(store, base.cluster, folders, rules=rules)
+    records.on_push = scheduler.hear
+    return Server(
+        settings=settings,
+        database=base.database,
+        store=store,
+        records=records,
+        histories=Histories(base.database),
+        tokens=base.tokens,
+        audit=base.audit,
+        login=base.login,
+        folders=folders,
+        scheduler=scheduler,
+        bell=bell,
+        feed=feed,
+        exposition=Exposition(store, scheduler, bell),
+        reach=Reach(settings),
+    )
+
+
+def _add_middleware(app: FastAPI, base: _Base) -> None:
+    """Add what each request passes, the innermost first."""
+    settings, of_job = base.settings, base.store.token_digest
+    app.add_middleware(Guard, tokens=base.tokens, login=base.login, auditor=base.auditor, job_digest=of_job)
     if settings.names:
         app.add_middleware(KnownNames, names=settings.names)
     app.add_middleware(_Headers)
@@ -141,7 +175,6 @@ def create_app(settings: Settings, cluster: Cluster | None = None) -> FastAPI:
         app.add_middleware(RootPath, root_path=settings.root_path)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
-    return app
 
 
 def _cluster(settings: Settings) -> Cluster:

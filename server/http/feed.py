@@ -126,9 +126,8 @@ def event(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
 
 
 def _status_of(job: Job) -> dict[str, Any]:
-    names = ("status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
-    names += Waits._fields
-    told: dict[str, Any] = jsonable_encoder({name: getattr(job, name) for name in names})
+    names = ("attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
+    told: dict[str, Any] = jsonable_encoder({name: getattr(job, name) for name in ("status", *names, *Waits._fields)})
     return {"kind": "status"} | told
 
 

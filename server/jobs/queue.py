@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from workers.contract.problems import counted
 from workers.contract.push import Command
@@ -45,7 +46,7 @@ class Decision:
     """What has ended, of a preparation."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """Everything that a decision depends on."""
 
@@ -65,29 +66,29 @@ class Facts:
     preparations: Mapping[str, Submission] = field(default_factory=dict)
     """What the cluster says of each of these, by job id."""
 
+    @cached_property
+    def turns(self) -> list[Turn]:
+        """What becomes of the jobs in line, in their order."""
+        line = in_line((job for job in self.jobs if job.status is JobStatus.QUEUED), self.rules, self.now)
+        texts = preparation.reasons(line, self.preparing)
+        return turns(line, [job for job in self.jobs if job.status.is_active], self.nodes, self.rules, texts)
+
 
 def decide(facts: Facts) -> list[Decision]:
     """Decide for every job; jobs that need nothing are not mentioned."""
     active = [job for job in facts.jobs if job.status.is_active]
     decisions = [decision for job in active if (decision := _decide_active(job, facts))]
     decisions += [decision for job in facts.preparing if (decision := _decide_preparing(job, facts))]
-    waiting = _turns(facts)
-    if not any(turn.job.text_state is TextState.READY for turn in waiting):  # those go first
+    if not any(turn.job.text_state is TextState.READY for turn in facts.turns):  # those go first
         decisions += _grow(active, facts)
-    decisions += [_decide_waiting(turn) for turn in waiting if turn.workers or turn.refusal]
-    line = [turn.job for turn in waiting if not turn.refusal]
+    decisions += [_decide_waiting(turn) for turn in facts.turns if turn.workers or turn.refusal]
+    line = [turn.job for turn in facts.turns if not turn.refusal]
     return decisions + [Decision(job, Action.PREPARE) for job in preparation.to_begin(line, facts.preparing)]
 
 
 def reasons(facts: Facts) -> dict[str, str]:
     """Return why jobs that wait do so, by id."""
-    return {turn.job.id: turn.reason for turn in _turns(facts) if turn.reason and not turn.refusal}
-
-
-def _turns(facts: Facts) -> list[Turn]:
-    line = in_line((job for job in facts.jobs if job.status is JobStatus.QUEUED), facts.rules, facts.now)
-    texts = preparation.reasons(line, facts.preparing)
-    return turns(line, [job for job in facts.jobs if job.status.is_active], facts.nodes, facts.rules, texts)
+    return {turn.job.id: turn.reason for turn in facts.turns if turn.reason and not turn.refusal}
 
 
 def _decide_preparing(job: Job, facts: Facts) -> Decision | None:

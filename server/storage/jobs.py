@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -121,21 +122,24 @@ class Store:
         with self._database.read() as db:
             return [_job(row) for row in db.execute(query).mappings()]
 
-    def counts(self) -> dict[JobStatus, int]:
+    def counts(self) -> Mapping[JobStatus, int]:
         """Count the jobs of each status that any job has."""
         query = select(jobs.c.status, func.count()).group_by(jobs.c.status)
+        counts = Counter[JobStatus]()
         with self._database.read() as db:
-            return {JobStatus(status): number for status, number in db.execute(query)}
+            for status, number in db.execute(query):
+                counts[_status(status)] += number
+        return counts
 
-    def sweeps(self) -> dict[str, dict[JobStatus, int]]:
+    def sweeps(self) -> Mapping[str, Mapping[JobStatus, int]]:
         """Count the jobs of each sweep by status, the newest sweep first."""
         query = select(jobs.c.sweep, jobs.c.status, func.count()).where(jobs.c.sweep.is_not(None))
-        counts: dict[str, dict[JobStatus, int]] = {}
+        counts: dict[str, Counter[JobStatus]] = {}
         with self._database.read() as db:
             for sweep, status, count in db.execute(
                 query.group_by(jobs.c.sweep, jobs.c.status).order_by(jobs.c.sweep.desc(), jobs.c.status)
             ):
-                counts.setdefault(sweep, {})[JobStatus(status)] = count
+                counts.setdefault(sweep, Counter())[_status(status)] += count
         return counts
 
     def unfinished(self) -> list[Job]:
@@ -214,6 +218,11 @@ def _job(row: RowMapping) -> Job:
         return Job(**values | read | {"spec": parse_spec(json.loads(row["spec"]))})
     except ValueError as error:  # of another version, or damaged
         return _unreadable(values, error)
+
+
+def _status(stored: str) -> JobStatus:
+    """Return a stored status; one that cannot be read is a failed job's, as in `_unreadable`."""
+    return JobStatus(stored) if stored in set(JobStatus) else JobStatus.FAILED
 
 
 def _unreadable(values: dict[str, Any], error: ValueError) -> Job:

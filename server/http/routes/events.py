@@ -77,9 +77,9 @@ async def watch(
     """Stream a job's records from the first, or from the one after `Last-Event-ID` or `after`, and go on live.
 
     `event` is the record's kind, `id` its number, `data` the record. A `status` event without `id` tells the state
-    of the job as the server knows it; one comes when the stream has caught up, and one whenever the state changes by
-    itself, or what the job waits for. When the job is over and everything was sent, or it is deleted, `event: end` closes the stream: do not
-    connect again.
+    of the job as the server knows it; one comes when the stream has caught up, and one whenever the state, or what the
+    job waits for, changes by itself. When the job is over and everything was sent, or it is deleted, `event: end`
+    closes the stream: do not connect again.
     """
     server.bell.check_room()
     return _stream(request, _job_events(server, job.id, max(last_event_id, after)))

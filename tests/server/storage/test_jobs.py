@@ -143,6 +143,15 @@ def test_a_row_that_cannot_be_read_fails_that_job_alone(tmp_path: Path, damage: 
     database.close()
 
 
+def test_jobs_whose_status_cannot_be_read_are_counted_as_failed(store: Store) -> None:
+    for job in (store.create(SPEC, sweep="s")[0] for _ in range(3)):
+        store.change(job.id, lambda job: job.become(JobStatus.FAILED, datetime.now(UTC), "why"))
+    store.create(SPEC, sweep="s")
+    with store._database.write() as db:
+        db.execute(update(JOBS).where(JOBS.c.id == job.id).values(status=literal("ASLEEP")))
+    assert store.counts() == store.sweeps()["s"] == {JobStatus.FAILED: 3, JobStatus.QUEUED: 1}
+
+
 def test_the_jobs_whose_text_is_prepared_are_known_whatever_their_status(store: Store) -> None:
     much = Text("key", None)
     jobs = [store.create(SPEC, text=much)[0] for _ in range(3)]

@@ -66,8 +66,8 @@ def test_records_arrive_live_and_in_order_while_they_are_pushed(served: Served) 
 
 def _status_data(served: Served, job_id: str) -> dict[str, Any]:
     job = served.job(job_id)
-    names = ("status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at")
-    names += ("queue_reason", "unreachable_since")
+    names = ["status", "attempt", "world_size", "error", "unigram_entropy_nats", "step", "started_at", "finished_at"]
+    names += ["queue_reason", "unreachable_since"]
     return {"kind": "status"} | {name: job[name] for name in names}
 
 
