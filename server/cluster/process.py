@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from server.ports import free_ports
 from workers.contract.files import read_json, secret, write_private
@@ -52,6 +53,9 @@ class ClusterState:
         return f"http://127.0.0.1:{self.agent_port}"
 
 
+_STATE = TypeAdapter(ClusterState)
+
+
 class ClusterProcess:
     """One Ray head node and every process that it started; its state is kept in `folder`."""
 
@@ -81,6 +85,10 @@ class ClusterProcess:
     def ended(self) -> ClusterState | None:
         """Return the cluster that was started and has ended by itself; None if there is none."""
         return None if self.find() else self._state()
+
+    def nameless(self) -> list[psutil.Process]:
+        """Return the living processes of a cluster whose state is there, but cannot be read: runs may be on it."""
+        return self.processes() if self._state_file.exists() and self._state() is None else []
 
     def start(self) -> None:
         """Start a new cluster, after ending what is left of an old one; it is not ready yet."""
@@ -130,6 +138,9 @@ class ClusterProcess:
         while alive := self.processes():  # also those that were being started meanwhile
             _signal(alive, "kill")
             psutil.wait_procs(alive, timeout=_KILL_S)
+        if state := self._state():
+            with contextlib.suppress(ChildProcessError):  # another server started it
+                os.waitpid(state.pid, os.WNOHANG)  # a head that ended by itself would stay in the list of processes
         shutil.rmtree(self.temp_dir, ignore_errors=True)
         self._state_file.unlink(missing_ok=True)
 
@@ -193,12 +204,9 @@ class ClusterProcess:
             return False
 
     def _state(self) -> ClusterState | None:
-        found = read_json(self._state_file)
-        if found is None:
-            return None
         try:
-            return ClusterState(**found)
-        except TypeError:  # another version wrote it, or somebody changed it
+            return _STATE.validate_python(read_json(self._state_file))
+        except ValidationError:  # there is none, another version wrote it, or somebody changed it
             return None
 
     def _save(self, state: ClusterState) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -212,6 +213,19 @@ def test_a_cluster_that_falls_silent_is_not_ended_while_its_runs_are_heard(
     cluster.close()
 
 
+@pytest.mark.parametrize("state", ['{"pid": 7, "create_time": 1.5}', "{", "[]"])
+def test_a_cluster_whose_state_cannot_be_read_is_not_ended_for_its_runs_may_go_on(tmp_path: Path, state: str) -> None:
+    (tmp_path / "cluster.json").write_text(state)
+    cluster = LocalCluster(tmp_path)
+    mark = os.environ | {"BIGBATCH_CLUSTER": str(tmp_path)}
+    with subprocess.Popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, env=mark) as run:
+        assert re.search(rf"cluster\.json, .* cannot be read: .* with kill {run.pid}$", _refusal(cluster))
+        assert run.poll() is None
+        assert (tmp_path / "cluster.json").read_text() == state
+        run.kill()
+    cluster.close()
+
+
 def test_a_cluster_that_ends_before_it_was_ready_says_why_and_is_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +242,7 @@ def test_a_cluster_that_ends_before_it_was_ready_says_why_and_is_tried_again_lat
     assert (tmp_path / "cluster.json").read_text() == first
     monkeypatch.setattr(local, "AGAIN", timedelta())
     assert "is being started again" in _refusal(cluster)
+    assert not psutil.pid_exists(json.loads(first)["pid"]), "a zombie is left"
     cluster.shutdown()
     cluster.close()
 

@@ -33,6 +33,11 @@ def test_a_state_that_another_version_wrote_is_no_cluster(tmp_path: Path) -> Non
     assert _remember(tmp_path, pid=os.getpid(), create_time=1.0).find() is None
 
 
+def test_a_state_to_which_a_later_version_has_added_something_is_read(tmp_path: Path) -> None:
+    process = _remember(tmp_path, pid=os.getpid(), started=start_of(os.getpid()), number_of_nodes=3)
+    assert process.find() is not None
+
+
 def test_two_homes_have_two_temporary_folders_and_two_tokens(tmp_path: Path) -> None:
     first, second = ClusterProcess(tmp_path / "first"), ClusterProcess(tmp_path / "second")
     assert first.temp_dir != second.temp_dir
