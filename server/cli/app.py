@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import backup, data, jobs, plan, runs, server, tokens, verbs
+from .commands import backup, data, jobs, plan, runs, server, tokens, verbs
 
 
 class _Commands(TyperGroup):
@@ -22,7 +22,7 @@ class _Commands(TyperGroup):
         from workers.contract.problems import SpecError, explain_option
         from workers.contract.run.remote import StorageError
 
-        from .tables import report
+        from .output.tables import report
 
         try:
             return super().invoke(ctx)

@@ -23,7 +23,7 @@ from server.settings import Settings
 from workers.contract.exports import read_export
 from workers.contract.run.folder import RunFolder
 
-from .progress import watch
+from .output.progress import watch
 
 START_S = 180.0
 STOP_S = 60.0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Changes, File, Home, Json
+from server.cli.options import Changes, File, Home, Json
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -59,13 +59,12 @@ def plan(
     """
     from dataclasses import asdict
 
+    from server.cli.files import read_job
+    from server.cli.output.plans import print_plan
+    from server.cli.output.tables import print_json
     from server.settings import Settings
     from workers.planning.plan import plan as make_plan
     from workers.planning.text import prepared
-
-    from .files import read_job
-    from .plan_tables import print_plan
-    from .tables import print_json
 
     _, spec = read_job(file, changes=changes or ())
     settings = Settings(home)
@@ -85,9 +84,8 @@ def plan(
 
 
 def _rates(tokens_per_s: float | None, like: str | None, settings: "Settings") -> "dict[int, Rate] | Rate | None":
+    from server.cli.local import find_run
     from workers.planning.rate import Rate, measured
-
-    from .local import find_run
 
     if tokens_per_s is not None and like is not None:
         raise typer.BadParameter("--tokens-per-s gives the rate already: leave one of the two out", param_hint="--like")

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.cli.options import Changes, File, Home, Id, Json, Token, Url, connected
 from server.jobs.status import JobStatus
-
-from .options import Changes, File, Home, Id, Json, Token, Url, connected
 
 if TYPE_CHECKING:
     from server.client import Client, results
@@ -31,7 +30,7 @@ def submit(
 
     Example: bigbatch submit configs/demo.yaml --watch
     """
-    from .files import read_job
+    from server.cli.files import read_job
 
     if dry_run and watch:
         raise typer.BadParameter("a dry run starts no job that could be watched", param_hint="--watch")
@@ -55,10 +54,9 @@ def sweep(
 
     Example: bigbatch sweep rates.yaml
     """
+    from server.cli.output.tables import jobs_table, print_json, screen
     from workers.contract.documents import read_file, resolve_paths
     from workers.contract.problems import counted
-
-    from .tables import jobs_table, print_json, screen
 
     document = read_file(file)
     if isinstance(document, dict) and "job" in document:
@@ -117,7 +115,7 @@ def jobs(
 
     Example: bigbatch jobs --status RUNNING
     """
-    from .tables import jobs_table, print_json, screen
+    from server.cli.output.tables import jobs_table, print_json, screen
 
     with connected(home, url, token) as client:
         found = list(client.jobs(status, limit, labels=label or (), name=name, owner=owner, sort=sort))
@@ -141,7 +139,7 @@ def show(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, toke
 
     Example: bigbatch show 1qx9
     """
-    from .tables import job_table, print_json, screen
+    from server.cli.output.tables import job_table, print_json, screen
 
     with connected(home, url, token) as client:
         job = client.job(job_id)
@@ -164,7 +162,7 @@ def watch(job_id: Id, *, as_json: Json = False, home: Home, url: Url = None, tok
 
 def _tell(client: "Client", job: "results.Submitted", *, watch: bool, as_json: bool) -> None:
     """Say that a job was accepted, and follow it where that is wanted."""
-    from .tables import print_json, print_warnings
+    from server.cli.output.tables import print_json, print_warnings
 
     if as_json:
         print_json(job)
@@ -178,10 +176,9 @@ def _tell(client: "Client", job: "results.Submitted", *, watch: bool, as_json: b
 def _show_plan(plan: "results.Plan", *, as_json: bool) -> None:
     from pydantic import TypeAdapter
 
+    from server.cli.output.plans import print_plan
+    from server.cli.output.tables import print_json
     from workers.planning.plan import Plan
-
-    from .plan_tables import print_plan
-    from .tables import print_json
 
     if as_json:
         print_json(plan)
@@ -192,7 +189,7 @@ def _show_plan(plan: "results.Plan", *, as_json: bool) -> None:
 def _watch(client: "Client", job_id: str, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from .progress import watch as follow
+    from server.cli.output.progress import watch as follow
 
     try:
         job = follow(client, job_id, Console(), as_json=as_json)

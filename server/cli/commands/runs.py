@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
+from server.cli.options import Home, Json, Token, Url
 from server.settings import Settings
-
-from .options import Home, Json, Token, Url
 
 
 def train(context: typer.Context) -> None:
     """Train on this machine, without a server or Ray."""
-    from .local import train as become_training
+    from server.cli.local import train as become_training
 
     context.meta["json"] = "--json" in context.args  # read again when an error is reported
     become_training(context.args)
@@ -36,7 +35,7 @@ def export(
 
     Example: bigbatch export runs/demo models/demo
     """
-    from .local import export as become_export
+    from server.cli.local import export as become_export
 
     if url is not None:
         _download(run, folder, step, as_json=as_json, server=(home, url, token))
@@ -49,10 +48,9 @@ def export(
 def _download(
     job: str, folder: Path | None, step: int | None, *, as_json: bool, server: tuple[Path, str, str | None]
 ) -> None:
+    from server.cli.output.tables import print_json
     from server.client import Client
     from server.client.download import download
-
-    from .tables import print_json
 
     if step is not None:
         raise typer.BadParameter("another server has one export of a job: leave --step out", param_hint="--step")
@@ -77,6 +75,6 @@ def probe(
 
     Example: bigbatch probe models/demo
     """
-    from .local import probe as become_probe
+    from server.cli.local import probe as become_probe
 
     become_probe([str(folder.resolve()), *(["--json"] if as_json else [])])

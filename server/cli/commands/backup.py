@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
+from server.cli.options import Home, Json
 from server.settings import Settings
-
-from .options import Home, Json
 
 
 def backup(
@@ -45,7 +44,7 @@ def restore(
 
 
 def _tell(done: dict[str, object], *, as_json: bool) -> None:
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     if as_json:
         print_json(done)

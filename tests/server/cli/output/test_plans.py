@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.plan_tables import exchanges_table, in_units, phases_table, stages_table, verdict
+from server.cli.output.plans import exchanges_table, in_units, phases_table, stages_table, verdict
 from tests.workers.planning.planned import make_spec
 from workers.planning.plan import plan
 

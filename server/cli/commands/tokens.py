@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Home, Json, Token, Url
+from server.cli.options import Home, Json, Token, Url
 
 if TYPE_CHECKING:
     from server.client import Client
@@ -43,7 +43,7 @@ def create(
 
     Example: bigbatch token create ada --role operator --days 30
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     with _client(home, url, token) as client:
         made = client.create_token(owner, role, days)
@@ -60,7 +60,7 @@ def list_tokens(*, as_json: Json = False, home: Home, url: Url = None, token: To
 
     Example: bigbatch token list
     """
-    from .tables import print_json, screen, tokens_table
+    from server.cli.output.tables import print_json, screen, tokens_table
 
     with _client(home, url, token) as client:
         found = client.tokens()
@@ -85,7 +85,7 @@ def revoke(
 
     Example: bigbatch token revoke 3f1c09ab77de
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     with _client(home, url, token) as client:
         client.revoke_token(token_id)
@@ -101,7 +101,7 @@ def rotate(*, as_json: Json = False, home: Home, url: Url = None, token: Token =
 
     Example: bigbatch token rotate
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     with _client(home, url, token) as client:
         made = client.rotate_admin_token()
@@ -119,7 +119,7 @@ def link(*, as_json: Json = False, home: Home, url: Url = None, token: Token = N
 
     Example: bigbatch token link
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     with _client(home, url, token) as client:
         found = client.link()
@@ -142,7 +142,7 @@ def audit(
 
     Example: bigbatch audit --limit 20
     """
-    from .tables import deeds_table, print_json, screen
+    from server.cli.output.tables import deeds_table, print_json, screen
 
     with _client(home, url, token) as client:
         found = client.audit(job_id, limit)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Home, Id, Json, Token, Url, connected
+from server.cli.options import Home, Id, Json, Token, Url, connected
 
 if TYPE_CHECKING:
     from server.client.results import Job
@@ -69,7 +69,7 @@ def checkpoints(
 
     Example: bigbatch checkpoints 1qx9
     """
-    from .tables import checkpoints_table, print_json, screen
+    from server.cli.output.tables import checkpoints_table, print_json, screen
 
     with connected(home, url, token) as client:
         found = client.checkpoints(job_id) if delete is None else client.delete_checkpoint(job_id, delete)
@@ -121,7 +121,7 @@ def priority(
 
     Example: bigbatch priority 1qx9 10
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     with connected(home, url, token) as client:
         job = client.amend(job_id, priority=number)
@@ -144,7 +144,7 @@ def label(
 
     Example: bigbatch label 1qx9 team=nlp draft=
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     pairs = [text.partition("=") for text in labels]
     if bad := [key + sign for key, sign, _ in pairs if not (key and sign)]:
@@ -171,7 +171,7 @@ def delete(
 
     Example: bigbatch delete 1qx9
     """
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     with connected(home, url, token) as client:
         job = client.job(job_id)
@@ -189,7 +189,7 @@ def delete(
 
 
 def _tell(job: "Job", *, as_json: bool) -> None:
-    from .tables import print_json
+    from server.cli.output.tables import print_json
 
     if as_json:
         print_json(job)

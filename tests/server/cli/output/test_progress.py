@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from server.cli.progress import Course, watch
+from server.cli.output.progress import Course, watch
 from server.client import Client
 from server.client.events import Event
 from tests.server.writer import Writer

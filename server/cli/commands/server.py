@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from server.settings import Settings
-
-from .options import (
+from server.cli.options import (
     AllowedHosts,
     DataRoots,
     Home,
@@ -25,8 +23,9 @@ from .options import (
     TrustedProxies,
     WithoutTls,
 )
+from server.settings import Settings
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
 
 
 def serve(
@@ -91,8 +90,8 @@ def demo(
     """
     from rich.console import Console
 
-    from . import demo as demonstration
-    from .files import read_job
+    from server.cli import demo as demonstration
+    from server.cli.files import read_job
 
     document, _ = read_job(file)
     settings = Settings(home=home, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, without_tls=without_tls)
@@ -108,8 +107,8 @@ def doctor(*, home: Home, host: Host = "127.0.0.1", port: Port = 8000, as_json: 
 
     Example: bigbatch doctor
     """
-    from .doctor import Mark, examine
-    from .tables import findings_table, print_json, screen
+    from server.cli.doctor import Mark, examine
+    from server.cli.output.tables import findings_table, print_json, screen
 
     findings = list(examine(home, host, port))
     if as_json:

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from server.cli.doctor import Finding, Mark
 from server.client.results import Deed, Job, QueuePlace, StoredCheckpoint, Token
 from workers.contract.records import EvaluationRecord
-
-from .doctor import Finding, Mark
 
 _COLOURS = {
     "RUNNING": "cyan",

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from server.cli.doctor import Finding, Mark
-from server.cli.tables import findings_table, job_table, jobs_table, print_warnings, report, screen
+from server.cli.output.tables import findings_table, job_table, jobs_table, print_warnings, report, screen
 from tests.server.writer import Writer
 
 JOB: Any = {

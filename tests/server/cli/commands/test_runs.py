@@ -27,7 +27,7 @@ def test_training_in_a_folder_with_packages_of_the_same_names_and_an_ascii_termi
 
 
 def test_the_model_of_a_job_is_exported_by_the_beginning_of_its_id(tmp_path: Path) -> None:
-    kept = Path(__file__).parents[2] / "data" / "run_folders" / "format-1"
+    kept = Path(__file__).parents[3] / "data" / "run_folders" / "format-1"
     shutil.copytree(kept, tmp_path / "home" / "runs" / "1qx92r16q7na")
     command = [str(Path(sys.executable).with_name("bigbatch")), "export", "1qx9", "models/small", "--json"]
     environment = os.environ | {"BIGBATCH_HOME": str(tmp_path / "home")}

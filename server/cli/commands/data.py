@@ -11,6 +11,6 @@ def group() -> None:
 
 def prepare(context: typer.Context) -> None:
     """Turn the text of a job into a vocabulary and token shards, once for all jobs with the same text."""
-    from .local import prepare as become_preparation
+    from server.cli.local import prepare as become_preparation
 
     become_preparation(context.args)

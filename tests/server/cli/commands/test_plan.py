@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from server.cli.plan import read_bytes
+from server.cli.commands.plan import read_bytes
 from tests.server.cli.command import run_bigbatch
 from tests.workers.planning.test_rate import begun, run_of, step
 
-DEMO = Path(__file__).parents[3] / "configs/demo.yaml"
+DEMO = Path(__file__).parents[4] / "configs/demo.yaml"
 
 
 @pytest.mark.parametrize(
