@@ -246,8 +246,8 @@ class Job:
         return replace(self, unreachable_since=self.unreachable_since or now) if self.status.is_active else self
 
     def reached(self) -> "Job":
-        """Return the job as it is once its attempt is there again."""
-        return replace(self, unreachable_since=None)
+        """Return the job as it is once its attempt is there again: it waits for no cluster to answer."""
+        return replace(self, unreachable_since=None, queue_reason=None)
 
     def wait_because(self, reason: str | None) -> "Job":
         """Return a job that waits with the reason why; None where it has been taken."""

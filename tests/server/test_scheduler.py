@@ -249,6 +249,22 @@ def test_a_job_for_which_the_cluster_does_not_answer_changes_in_nothing_else_unt
     house.database.close()
 
 
+def test_a_job_whose_submission_arrived_without_an_answer_waits_for_none_once_its_attempt_is_there(
+    tmp_path: Path,
+) -> None:
+    cluster = Vague()
+    house = House(tmp_path, cluster)
+    job, scheduler = house.job(), house.program(SUCCEEDS)
+    scheduler.turn()
+    waiting = house.store.get(job.id)
+    assert (waiting.status, waiting.queue_reason is None) == (JobStatus.STARTING, False)
+    cluster.says = Run.RUNNING
+    scheduler.turn()
+    there = house.store.get(job.id)
+    assert (there.status, there.unreachable_since, there.queue_reason) == (JobStatus.STARTING, None, None)
+    house.database.close()
+
+
 def test_a_run_that_falls_silent_is_called_unreachable_until_it_is_heard_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
