@@ -6,8 +6,8 @@ Nothing here waits for the device, and what changes from step to step lies there
 graph once it has run outside of one.
 
 Launches of a call, for any number of tensors: `sum_squares` 2, `lamb_clip` 1, `lamb_update` 2, `lamb_ratio` 1,
-`lamb_apply` 1, `lamb_step` 3. A whole step of tensors that no rank shares has 6, or 3 where nobody asks for the norm of
-the gradients.
+`lamb_apply` 1, `lamb_step` 3, or 1 with AT_ONCE. A whole step of tensors that no rank shares has 6, or 3 where nobody
+asks for the norm of the gradients; with AT_ONCE 4 or 1.
 """
 
 import functools
@@ -29,12 +29,22 @@ except ImportError as error:
         "torch for CUDA brings it, else `pip install triton`"
     )
 else:
-    from . import streaming, tables, totals
+    from . import streaming, tables, totals, whole
 
     _MISSING = ""
 
 CHUNK = 8192
 """Elements of one tensor that a program takes."""
+
+AT_ONCE = False
+"""Whether `lamb_step` is one launch, which reads most tensors once, instead of three. Off until a GPU has shown that it
+is right there and faster."""
+
+CHUNK_AT_ONCE = 2048
+"""CHUNK of that launch: what all running programs hold must be much less than the L2 cache."""
+
+LAG = 4
+"""Programs on each multiprocessor between the passes over a tensor in that launch: enough to keep memory busy."""
 
 OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 """Of the compiler. A fused multiply-add rounds once instead of twice; Triton warns where that is not decided."""
@@ -95,7 +105,7 @@ def sum_squares(operands: Operands) -> Tensor:
     layout, addresses = tables.layout(operands, CHUNK), tables.gradients(operands)
     partials_B, squares_T = _empty(grads[0], layout.chunks), _empty(grads[0], count)
     common = (layout.table, addresses.table, partials_B, count)
-    _launch(streaming.squares, layout.chunks, *common, **_shape(grads[0], aligned=addresses.aligned))
+    _launch(streaming.squares, layout.chunks, *common, **_shape(grads[0], CHUNK, aligned=addresses.aligned))
     _launch(totals.total_squares, count, layout.table, partials_B, squares_T, count, CHUNK=CHUNK)
     return squares_T
 
@@ -110,7 +120,7 @@ def lamb_clip(squares_n: Tensor, max_grad_norm: float, skip_nonfinite: bool) -> 
 
 def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
     """Advance steps and moments in place and return Σw² and Σu², float64 [2, T]."""
-    call = _Call(operands)
+    call = _Call(operands, CHUNK)
     partials_2B = call.update(clip_3)
     sums_2T = _empty(clip_3, 2, len(operands))
     read = (call.layout, call.addresses, clip_3, partials_2B)
@@ -130,27 +140,28 @@ def lamb_ratio(operands: Operands, sums_2T: Tensor, clip_3: Tensor, lr_T: Tensor
 
 def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
     """Subtract scale·u from each weight, and write its copy; where the scale is 0, not a bit changes."""
-    _Call(operands).apply(scale_T.contiguous())
+    _Call(operands, CHUNK).apply(scale_T.contiguous())
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies])
 
 
 def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
     """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
-    call = _Call(operands)
-    partials_2B = call.update(clip_3)
+    call = _Call(operands, CHUNK_AT_ONCE if AT_ONCE else CHUNK)
     norms_4T = _empty(clip_3, 4, len(operands))
-    read = (call.layout, call.addresses, call.settings, clip_3, lr_T.contiguous(), partials_2B)
-    _launch(totals.finish_step, len(operands), *read, norms_4T, *call.counts, CHUNK=CHUNK)
-    call.apply(norms_4T[3])
+    if AT_ONCE:
+        call.step_at_once(clip_3, lr_T.contiguous(), norms_4T)
+    else:
+        call.step(clip_3, lr_T.contiguous(), norms_4T)
     torch.autograd.graph.increment_version([*operands.weights, *operands.copies, *operands.state])
     return norms_4T
 
 
 class _Call:
-    """The operands as the two streaming kernels take them."""
+    """The operands as the kernels take them that stream."""
 
-    def __init__(self, operands: Operands) -> None:
-        layout, addresses = tables.layout(operands, CHUNK), tables.addresses(operands)
+    def __init__(self, operands: Operands, chunk: int) -> None:
+        self._chunk = chunk
+        layout, addresses = tables.layout(operands, self._chunk), tables.addresses(operands)
         self.layout, self.addresses, self._aligned = layout.table, addresses.table, addresses.aligned
         self.settings = tables.settings(operands, operands.device)
         self.counts = len(operands), layout.chunks
@@ -159,28 +170,51 @@ class _Call:
 
     def update(self, clip_3: Tensor) -> Tensor:
         """Move the moments; return Σw² and Σu² of each chunk, float64 [2, B]."""
-        grads, copies = self._operands.grads, self._operands.copies
         own = tables.gradients(self._operands)
         partials_2B = _empty(clip_3, 2, self.counts[1])
         read = (self.layout, self.addresses, own.table, self.settings, self._maps, clip_3)
-        types = {"GRAD_TYPE": _type(grads[0]), "COPY_TYPE": _type(copies[0]) if copies else None}
-        constants = self._constants(aligned=self._aligned and own.aligned) | types
+        constants = self._update_constants(aligned=own.aligned)
         _launch(streaming.update, self.counts[1], *read, partials_2B, *self.counts, **constants)
         return partials_2B
 
     def apply(self, scale_T: Tensor) -> None:
         """Move the weights and their copies."""
-        copies = self._operands.copies
         arguments = (self.layout, self.addresses, self.settings, self._maps, scale_T, self.counts[0])
-        constants = self._constants(aligned=self._aligned) | {"COPY_TYPE": _type(copies[0]) if copies else None}
-        _launch(streaming.apply, self.counts[1], *arguments, **constants)
+        _launch(streaming.apply, self.counts[1], *arguments, **self._constants(aligned=True))
+
+    def step(self, clip_3: Tensor, lr_T: Tensor, norms_4T: Tensor) -> None:
+        """Take the step in three launches, and write what `lamb_ratio` returns."""
+        partials_2B = self.update(clip_3)
+        read = (self.layout, self.addresses, self.settings, clip_3, lr_T, partials_2B)
+        _launch(totals.finish_step, self.counts[0], *read, norms_4T, *self.counts, CHUNK=self._chunk)
+        self.apply(norms_4T[3])
+
+    def step_at_once(self, clip_3: Tensor, lr_T: Tensor, norms_4T: Tensor) -> None:
+        """Do the same in one launch."""
+        own, order = tables.gradients(self._operands), tables.order(self._operands, self._chunk, _lag(clip_3.device))
+        partials_2B = _empty(clip_3, 2, self.counts[1])
+        read = (*order, self.addresses, own.table, self.settings, self._maps, clip_3, lr_T)
+        constants = self._update_constants(aligned=own.aligned)
+        _launch(
+            whole.whole_step, len(order.items), self.layout, *read, partials_2B, norms_4T, *self.counts, **constants
+        )
+
+    def _update_constants(self, *, aligned: bool) -> dict[str, Any]:
+        return self._constants(aligned=aligned) | {"GRAD_TYPE": _type(self._operands.grads[0])}
 
     def _constants(self, *, aligned: bool) -> dict[str, Any]:
-        weight, moment = self._operands.weights[0], self._operands.exp_avgs[0]
-        return {"MOMENT_TYPE": _type(moment), **_shape(weight, moment, aligned=aligned)}
+        """Return the constants of a kernel; `aligned` says whether tensors are that it reads beside those of all."""
+        weight, moment, copies = self._operands.weights[0], self._operands.exp_avgs[0], self._operands.copies
+        types = {"MOMENT_TYPE": _type(moment), "COPY_TYPE": _type(copies[0]) if copies else None}
+        return types | _shape(weight, self._chunk, moment, aligned=aligned and self._aligned)
 
 
-def _shape(tensor: Tensor, moment: Tensor | None = None, *, aligned: bool) -> dict[str, Any]:
+def _lag(device: torch.device) -> int:
+    """Return how many items lie between the passes over a tensor; the interpreter, on a CPU, runs one at a time."""
+    return LAG * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else LAG
+
+
+def _shape(tensor: Tensor, chunk: int, moment: Tensor | None = None, *, aligned: bool) -> dict[str, Any]:
     """Return the constants of a streaming kernel.
 
     A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; with more, 1024 threads would
@@ -192,7 +226,7 @@ def _shape(tensor: Tensor, moment: Tensor | None = None, *, aligned: bool) -> di
     block = 1024 if aligned and tensor.dtype is not torch.float64 and not coded else 512
     if coded and not aligned:
         block = 256
-    return {"TYPE": _type(tensor), "CHUNK": CHUNK, "BLOCK": block, "VECTOR": vector}
+    return {"TYPE": _type(tensor), "CHUNK": chunk, "BLOCK": block, "VECTOR": vector}
 
 
 def _type(tensor: Tensor) -> Any:
@@ -205,6 +239,5 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 
 def _launch(kernel: Any, programs: int, first: Tensor, *arguments: Any, **constants: Any) -> None:
     """Launch where the first argument lies; Triton itself would take the current device."""
-    if programs:
-        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
-            kernel[(programs,)](first, *arguments, **constants, **OPTIONS)
+    with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+        kernel[(programs,)](first, *arguments, **constants, **OPTIONS)

@@ -95,14 +95,15 @@ def lanes_of(BLOCK: tl.constexpr, KEPT: tl.constexpr):
 
 
 @triton.jit
-def load(moment, offsets, rows, mask, maps, WHICH: tl.constexpr, WIDE: tl.constexpr):
+def load(moment, offsets, rows, mask, maps, WHICH: tl.constexpr, WIDE: tl.constexpr, POLICY: tl.constexpr):
     """Return a block in the width that is computed in. `rows` are those of its scales and which of them there are."""
     ptr, scales, _, _ = moment
     if ptr.dtype.element_ty == tl.uint8:
         scale = tl.load(scales + rows[0], mask=rows[1], other=0.0)
-        value = _decode(tl.load(ptr + offsets, mask=mask, other=None if mask is None else 0), scale, maps, WHICH)
+        codes = tl.load(ptr + offsets, mask=mask, other=None if mask is None else 0, eviction_policy=POLICY)
+        value = _decode(codes, scale, maps, WHICH)
     else:
-        value = tl.load(ptr + offsets, mask=mask).to(WIDE)
+        value = tl.load(ptr + offsets, mask=mask, eviction_policy=POLICY).to(WIDE)
     return value
 
 

@@ -88,46 +88,9 @@ def update(
 
     The steps stay as they are, for other programs read them: whoever adds up the partial sums advances them.
     """
-    chunk = tl.program_id(0)
-    t, start, count = _extent(layout, T, chunk, CHUNK)
-    g_ptr = pointer(grads, 0, t, T, start, GRAD_TYPE, VECTOR)
-    w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
-    c_ptr = w_ptr
-    if COPY_TYPE is not None:
-        c_ptr = pointer(addresses, COPIES, t, T, start, COPY_TYPE, VECTOR)
-    keep = tl.load(clip + 2) == 0
-    step = tl.load(step_pointer(addresses, t, T)) + tl.where(keep, 1.0, 0.0)
-    first = moments.place(addresses, 0, t, T, start, step, MOMENT_TYPE, VECTOR)
-    second = moments.place(addresses, 1, t, T, start, step, MOMENT_TYPE, VECTOR)
-
-    wide: tl.constexpr = _wide(TYPE)
-    row = settings + t * COLUMNS
-    beta2 = tl.load(row + BETA2)
-    averages = (
-        tl.load(clip + 1).to(wide),
-        tl.load(row + BETA1).to(wide),
-        tl.load(row + BETA3).to(wide),
-        beta2.to(wide),
-        (1 - beta2).to(wide),
-    )
-    terms = _terms(row, step, wide)
-    w_total = tl.zeros([THREADS], tl.float64)
-    u_total = tl.zeros([THREADS], tl.float64)
-    for i in range(count // BLOCK):
-        w, u = _update_block(
-            g_ptr, w_ptr, c_ptr, first, second, maps, i, count, keep, averages, terms, COPY_TYPE, BLOCK, False
-        )
-        w_total += _squares(w, BLOCK, VECTOR)
-        u_total += _squares(u, BLOCK, VECTOR)
-    if count % BLOCK != 0:
-        i = count // BLOCK
-        w, u = _update_block(
-            g_ptr, w_ptr, c_ptr, first, second, maps, i, count, keep, averages, terms, COPY_TYPE, BLOCK, True
-        )
-        w_total += _squares(w, BLOCK, VECTOR)
-        u_total += _squares(u, BLOCK, VECTOR)
-    tl.store(partials + chunk, tl.sum(w_total, axis=0))
-    tl.store(partials + B + chunk, tl.sum(u_total, axis=0))
+    read = layout, addresses, settings, maps, clip, T, B
+    types: tl.constexpr = (TYPE, MOMENT_TYPE, GRAD_TYPE, COPY_TYPE)
+    update_chunk(tl.program_id(0), read, grads, partials, types, CHUNK, BLOCK, VECTOR, "")
 
 
 @triton.jit(do_not_specialize=["layout", "addresses", "settings", "maps", "scale", "T"])
@@ -146,35 +109,77 @@ def apply(
     VECTOR: tl.constexpr,
 ):
     """w = w - scale·u, and its copy; nothing is touched where the scale is 0. One program a chunk."""
-    chunk = tl.program_id(0)
-    t, start, count = _extent(layout, T, chunk, CHUNK)
-    w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
-    c_ptr = w_ptr
-    if COPY_TYPE is not None:
-        c_ptr = pointer(addresses, COPIES, t, T, start, COPY_TYPE, VECTOR)
-    factor = tl.load(scale + t)
-    count = tl.where(factor == 0, 0, count)
+    read = layout, addresses, settings, maps, T
+    types: tl.constexpr = (TYPE, MOMENT_TYPE, COPY_TYPE)
+    apply_chunk(tl.program_id(0), read, scale, types, CHUNK, BLOCK, VECTOR, "")
 
-    wide: tl.constexpr = _wide(TYPE)
-    step = tl.load(step_pointer(addresses, t, T))
-    first = moments.place(addresses, 0, t, T, start, step, MOMENT_TYPE, VECTOR)
-    second = moments.place(addresses, 1, t, T, start, step, MOMENT_TYPE, VECTOR)
-    terms = _terms(settings + t * COLUMNS, step, wide)
-    factor = factor.to(wide)
+
+@triton.jit
+def update_chunk(
+    chunk,
+    read,  # what `update` is told of all tensors
+    grads,
+    partials,
+    TYPES: tl.constexpr,  # of weights, moments, gradients and copies
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ONCE: tl.constexpr,  # what the cache does with numbers that nobody asks for again
+):
+    """Move the moments of a chunk, and store its Σw² and Σu²."""
+    layout, addresses, settings, maps, clip, T, B = read
+    t, start, count = _extent(layout, T, chunk, CHUNK)
+    keep = tl.load(clip + 2) == 0
+    step = tl.load(step_pointer(addresses, t, T)) + tl.where(keep, 1.0, 0.0)
+    g_ptr = pointer(grads, 0, t, T, start, TYPES[2], VECTOR)
+    places = _places(addresses, t, T, start, step, TYPES[0], TYPES[1], TYPES[3], VECTOR)
+    averages = _averages(settings + t * COLUMNS, clip, _wide(TYPES[0]))
+    terms = _terms(settings + t * COLUMNS, step, _wide(TYPES[0]))
+    w_total = tl.zeros([THREADS], tl.float64)
+    u_total = tl.zeros([THREADS], tl.float64)
     for i in range(count // BLOCK):
-        _apply_block(w_ptr, first, second, c_ptr, maps, i, count, factor, terms, COPY_TYPE, BLOCK, False)
+        w, u = _update_block(g_ptr, places, maps, i, count, keep, averages, terms, TYPES[3], BLOCK, False, ONCE)
+        w_total += _squares(w, BLOCK, VECTOR)
+        u_total += _squares(u, BLOCK, VECTOR)
     if count % BLOCK != 0:
         i = count // BLOCK
-        _apply_block(w_ptr, first, second, c_ptr, maps, i, count, factor, terms, COPY_TYPE, BLOCK, True)
+        w, u = _update_block(g_ptr, places, maps, i, count, keep, averages, terms, TYPES[3], BLOCK, True, ONCE)
+        w_total += _squares(w, BLOCK, VECTOR)
+        u_total += _squares(u, BLOCK, VECTOR)
+    tl.store(partials + chunk, tl.sum(w_total, axis=0))
+    tl.store(partials + B + chunk, tl.sum(u_total, axis=0))
+
+
+@triton.jit
+def apply_chunk(
+    chunk,
+    read,  # what `apply` is told of all tensors
+    scale,
+    TYPES: tl.constexpr,  # of weights, moments and copies
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ONCE: tl.constexpr,  # what the cache does with numbers that nobody asks for again
+):
+    """Move the weights of a chunk."""
+    layout, addresses, settings, maps, T = read
+    t, start, count = _extent(layout, T, chunk, CHUNK)
+    factor = tl.load(scale + t)
+    count = tl.where(factor == 0, 0, count)
+    factor = factor.to(_wide(TYPES[0]))
+    step = tl.load(step_pointer(addresses, t, T))
+    places = _places(addresses, t, T, start, step, TYPES[0], TYPES[1], TYPES[2], VECTOR)
+    terms = _terms(settings + t * COLUMNS, step, _wide(TYPES[0]))
+    for i in range(count // BLOCK):
+        _apply_block(places, maps, i, count, factor, terms, TYPES[2], BLOCK, False, ONCE)
+    if count % BLOCK != 0:
+        _apply_block(places, maps, count // BLOCK, count, factor, terms, TYPES[2], BLOCK, True, ONCE)
 
 
 @triton.jit
 def _update_block(
     g_ptr,
-    w_ptr,
-    c_ptr,
-    first,
-    second,
+    places,
     maps,
     i,
     count,
@@ -184,26 +189,28 @@ def _update_block(
     COPY_TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
+    ONCE: tl.constexpr,
 ):
     """Move the moments of block i; return w and u in the width that is computed in, 0 beyond `count`.
 
     A copy that is not its weight's rounding was written by somebody else, and becomes the weight.
     """
+    w_ptr, c_ptr, first, second = places
     clip, beta1, beta3, beta2, rest2 = averages
     wide: tl.constexpr = clip.dtype
     weight: tl.constexpr = w_ptr.dtype.element_ty
     offsets, rows = _block(first, i, count, BLOCK)
     mask = (offsets < count) if MASKED else None
-    g = tl.load(g_ptr + offsets, mask=mask).to(wide) * clip
+    g = tl.load(g_ptr + offsets, mask=mask, eviction_policy=ONCE).to(wide) * clip
     w = tl.load(w_ptr + offsets, mask=mask, other=0.0 if MASKED else None).to(wide)
     if COPY_TYPE is not None:
         rounded = w.to(COPY_TYPE).to(wide)
-        c = tl.load(c_ptr + offsets, mask=mask, other=0.0 if MASKED else None).to(wide)
+        c = tl.load(c_ptr + offsets, mask=mask, other=0.0 if MASKED else None, eviction_policy=ONCE).to(wide)
         written = tl.where(keep, rounded != c, False)
         w = tl.where(written, c, w)
         tl.store(w_ptr + offsets, w.to(weight), mask=(written & mask) if MASKED else written)
-    m = beta1 * moments.load(first, offsets, rows, mask, maps, 0, wide) + beta3 * g
-    v = beta2 * moments.load(second, offsets, rows, mask, maps, 1, wide) + rest2 * g * g
+    m = beta1 * moments.load(first, offsets, rows, mask, maps, 0, wide, "") + beta3 * g
+    v = beta2 * moments.load(second, offsets, rows, mask, maps, 1, wide, "") + rest2 * g * g
     m = moments.store(first, m, offsets, rows, mask, keep, maps, 0, weight)
     v = moments.store(second, v, offsets, rows, mask, keep, maps, 1, weight)
     u = _direction(w, m, v, terms)
@@ -212,10 +219,7 @@ def _update_block(
 
 @triton.jit
 def _apply_block(
-    w_ptr,
-    first,
-    second,
-    c_ptr,
+    places,
     maps,
     i,
     count,
@@ -224,17 +228,49 @@ def _apply_block(
     COPY_TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
+    ONCE: tl.constexpr,
 ):
+    w_ptr, c_ptr, first, second = places
     wide: tl.constexpr = factor.dtype
     offsets, rows = _block(first, i, count, BLOCK)
     mask = (offsets < count) if MASKED else None
-    w = tl.load(w_ptr + offsets, mask=mask).to(wide)
-    m = moments.load(first, offsets, rows, mask, maps, 0, wide)
-    v = moments.load(second, offsets, rows, mask, maps, 1, wide)
+    w = tl.load(w_ptr + offsets, mask=mask, eviction_policy=ONCE).to(wide)
+    m = moments.load(first, offsets, rows, mask, maps, 0, wide, ONCE)
+    v = moments.load(second, offsets, rows, mask, maps, 1, wide, ONCE)
     w -= factor * _direction(w, m, v, terms)
-    tl.store(w_ptr + offsets, w.to(w_ptr.dtype.element_ty), mask=mask)
+    tl.store(w_ptr + offsets, w.to(w_ptr.dtype.element_ty), mask=mask, eviction_policy=ONCE)
     if COPY_TYPE is not None:
-        tl.store(c_ptr + offsets, w.to(COPY_TYPE), mask=mask)
+        tl.store(c_ptr + offsets, w.to(COPY_TYPE), mask=mask, eviction_policy=ONCE)
+
+
+@triton.jit
+def _places(
+    addresses,
+    t,
+    T,
+    start,
+    step,
+    TYPE: tl.constexpr,
+    MOMENT_TYPE: tl.constexpr,
+    COPY_TYPE: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Return where a chunk has its weights, its copies (its weights again if there are none) and its two moments."""
+    w_ptr = pointer(addresses, WEIGHTS, t, T, start, TYPE, VECTOR)
+    c_ptr = w_ptr
+    if COPY_TYPE is not None:
+        c_ptr = pointer(addresses, COPIES, t, T, start, COPY_TYPE, VECTOR)
+    first = moments.place(addresses, 0, t, T, start, step, MOMENT_TYPE, VECTOR)
+    second = moments.place(addresses, 1, t, T, start, step, MOMENT_TYPE, VECTOR)
+    return w_ptr, c_ptr, first, second
+
+
+@triton.jit
+def _averages(row, clip, WIDE: tl.constexpr):
+    """Return the factor on gradients, and what the moments are averaged with: β1, β3, β2 and 1-β2."""
+    beta2 = tl.load(row + BETA2)
+    beta1, beta3 = tl.load(row + BETA1), tl.load(row + BETA3)
+    return tl.load(clip + 1).to(WIDE), beta1.to(WIDE), beta3.to(WIDE), beta2.to(WIDE), (1 - beta2).to(WIDE)
 
 
 @triton.jit

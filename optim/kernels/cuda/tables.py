@@ -6,6 +6,8 @@ table is uploaded: 8 bytes per tensor.
 Shapes: T tensors in the call; `settings_T11` is [T, 11].
 """
 
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +33,16 @@ class Layout(NamedTuple):
     chunks: int
 
 
+class Order(NamedTuple):
+    """In which order a step in one launch takes its chunks, and how far it is."""
+
+    items: Tensor
+    """int32 [2·chunks], on the device: 2·c is the first pass over chunk c, 2·c + 1 the second."""
+    progress: Tensor
+    """int64 [1 + T], on the device: how many items were ever taken, and for each tensor how many were ever finished of
+    those that its second pass waits for. The kernel counts on from step to step."""
+
+
 class Addresses(NamedTuple):
     """Where tensors lie: int64 [lists, T] on the device, and whether 16-byte accesses reach them."""
 
@@ -39,17 +51,66 @@ class Addresses(NamedTuple):
 
 
 def layout(operands: Operands, chunk: int) -> Layout:
-    """Return how the tensors are cut into chunks of `chunk` elements."""
+    """Return how the tensors are cut into chunks of `chunk` elements; a tensor without elements has one, too."""
     numels = operands.numels
 
     def make() -> Tensor:
         numel_T = torch.tensor(numels, dtype=torch.int64, device=_HOST)
-        chunks_T = -(-numel_T // chunk)
+        chunks_T = torch.tensor(_chunks(numels, chunk), dtype=torch.int64, device=_HOST)
         owners = torch.repeat_interleave(torch.arange(len(numels), device=_HOST), chunks_T)
         return torch.cat([numel_T, chunks_T.cumsum(0) - chunks_T, owners])
 
-    table = resident(operands.memory, "layout", (chunk, numels), operands.device, make)
+    # A step in one launch has other chunks than the gradients' norm: each keeps its own.
+    table = resident(operands.memory, f"layout in chunks of {chunk}", numels, operands.device, make)
     return Layout(table, len(table) - 2 * len(numels))
+
+
+def order(operands: Operands, chunk: int, lag: int) -> Order:
+    """Return in which order a step takes its chunks, where a second pass lies `lag` items behind the first."""
+    numels = operands.numels
+
+    def make() -> Tensor:
+        ranges = in_order(_chunks(numels, chunk), lag)
+        return torch.cat([torch.arange(*_ends(each), dtype=torch.int32, device=_HOST) for each in ranges])
+
+    def none() -> Tensor:
+        return torch.zeros(1 + len(numels), dtype=torch.int64, device=_HOST)
+
+    items = resident(operands.memory, "order", (chunk, numels, lag), operands.device, make)
+    return Order(items, resident(operands.memory, "progress", (chunk, numels), operands.device, none))
+
+
+def in_order(chunks_T: Sequence[int], lag: int) -> Iterator[range]:
+    """Yield the items of a step, as `Order` numbers them, for tensors of so many chunks.
+
+    The second pass over a tensor begins `lag` items behind its first one, so that it need not wait for programs that
+    are not through with theirs, and goes backwards: what was read last is still in the cache. Tensors that are smaller
+    than the cache are read from memory once, and of a larger one what fits.
+    """
+    first = taken = 0
+    waiting: deque[tuple[int, range]] = deque()
+    for chunks in chunks_T:
+        begin, end = first, first + chunks
+        while begin < end:
+            if waiting and waiting[0][0] <= taken:
+                taken += len(waiting[0][1])
+                yield waiting.popleft()[1]
+                continue
+            part = range(begin, min(end, begin + waiting[0][0] - taken) if waiting else end)
+            taken += len(part)
+            yield range(2 * part.start, 2 * part.stop, 2)
+            begin = part.stop
+        waiting.append((taken + lag, range(2 * end - 1, 2 * first - 1, -2)))
+        first = end
+    yield from (second for _, second in waiting)
+
+
+def _chunks(numels: Sequence[int], chunk: int) -> list[int]:
+    return [max(1, -(-numel // chunk)) for numel in numels]
+
+
+def _ends(items: range) -> tuple[int, int, int]:
+    return items.start, items.stop, items.step
 
 
 def gradients(operands: Operands) -> Addresses:

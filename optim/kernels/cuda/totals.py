@@ -84,7 +84,12 @@ def finish_step(
     CHUNK: tl.constexpr,
 ):
     """Do as `finish_update` and `ratios`: what lies between the passes of a step. One program a tensor."""
-    t = tl.program_id(0)
+    finish_tensor(tl.program_id(0), layout, addresses, settings, clip, lr, partials, out, T, B, CHUNK)
+
+
+@triton.jit
+def finish_tensor(t, layout, addresses, settings, clip, lr, partials, out, T, B, CHUNK: tl.constexpr):
+    """Add up what the chunks of a tensor have, write its norms, ratio and scale, and advance its step."""
     w_square = _total(partials, layout, t, T, CHUNK)
     u_square = _total(partials + B, layout, t, T, CHUNK)
     _ratio(w_square, u_square, settings, clip, lr, out, t, T)

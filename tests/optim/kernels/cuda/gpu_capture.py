@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optim import Lamb
+from optim.kernels.cuda import launch
 from optim.kernels.operands import Operands
 from tests.optim.kernels.cuda.cases import CHUNKS, as_bits, clip_of, make_operands, whole_step, written
 from tests.optim.oracle import make_tensors
@@ -21,6 +22,12 @@ from tests.optim.oracle import make_tensors
 SHAPES = [(40,), (3, 9), (20_000,)]
 FIRST, SECOND, THIRD = 0.05, 0.2, 0.01
 """Learning rates."""
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["three launches", "one launch"])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capture both kinds of steps."""
+    monkeypatch.setattr(launch, "AT_ONCE", request.param)
 
 
 def make(lr: float | Tensor = FIRST) -> Lamb:

@@ -84,6 +84,25 @@ def test_a_step_of_bert_large_is_six_launches_or_three_and_no_other_work(
     assert asked.count == Counter(kernels)
 
 
+@pytest.mark.parametrize(
+    ("settings", "kernels"),
+    [
+        ({"max_grad_norm": 1.0}, [*KERNELS[:3], "whole_step"]),
+        ({"max_grad_norm": None, "skip_nonfinite": False}, ["whole_step"]),
+    ],
+    ids=["clipping and skipping", "neither"],
+)
+def test_at_once_a_step_is_four_launches_or_one_and_no_other_work(
+    settings: dict[str, Any], kernels: list[str], asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "AT_ONCE", True)
+    optimizer = make_optimizer(make_parameters(), **settings)
+    asked.count.clear()
+    with asked:
+        optimizer.step()
+    assert asked.count == Counter(kernels)
+
+
 @pytest.fixture
 def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the names of tables as they are made."""
