@@ -77,12 +77,7 @@ def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
             copy.copy_(torch.where(still, copy, weight.to(copy.dtype)))
 
 
-def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
-    """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
-    sums_2T = lamb_update(operands, clip_3)
-    norms_4T = lamb_ratio(operands, sums_2T, clip_3, lr_T)
-    lamb_apply(operands, norms_4T[3])
-    return norms_4T
+lamb_step = eager.of_parts(lamb_update, lamb_apply)
 
 
 class _Bucket:
