@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,10 +69,19 @@ def temporary_bytes(step: Step, device: str = "cpu") -> int:
     return peak
 
 
-def launches(step: Step) -> int:
-    """Return how many kernels a step launches on the GPU."""
+class GpuWork(NamedTuple):
+    """What a step asks a GPU for."""
+
+    launches: int
+    kernels_s: float
+    """The kernels' own times, added up."""
+
+
+def gpu_work(step: Step) -> GpuWork:
+    """Return how many kernels a step launches on the GPU, and how long these take."""
     events = _trace(step, ProfilerActivity.CPU, ProfilerActivity.CUDA)
-    return sum(event["name"].startswith(_LAUNCHES) for event in events)
+    microseconds = sum(float(event["dur"]) for event in events if event.get("cat") == "kernel")
+    return GpuWork(sum(event["name"].startswith(_LAUNCHES) for event in events), microseconds / 1e6)
 
 
 def _trace(step: Step, *activities: ProfilerActivity) -> list[dict[str, Any]]:

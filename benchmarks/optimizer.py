@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a program run by
 
 from benchmarks.bert import MODELS, count, make_parameters
 from benchmarks.contenders import BASELINE, CONTENDERS, missing
-from benchmarks.counting import launches, moved_bytes, state_bytes, temporary_bytes
+from benchmarks.counting import gpu_work, moved_bytes, state_bytes, temporary_bytes
 from benchmarks.ranks import measure_sharded
 from benchmarks.results import Report, Result, Setting, result, this_machine
 from benchmarks.tables import number, tables
@@ -74,6 +74,7 @@ def make(setting: Setting, name: str) -> Optimizer:
 def row(setting: Setting, name: str, optimizer: Optimizer, taken: Seconds) -> Result:
     """Return the row of an optimizer on one rank; what is counted and not timed takes further steps."""
     elements = count(setting.model)
+    on_gpu = gpu_work(optimizer.step) if setting.device == "cuda" else None
     return result(
         setting,
         name,
@@ -83,7 +84,7 @@ def row(setting: Setting, name: str, optimizer: Optimizer, taken: Seconds) -> Re
         CONTENDERS[name].moved_bytes or moved_bytes(optimizer.step) / elements,
         state_bytes(optimizer) / elements,
         temporary_bytes=temporary_bytes(optimizer.step, setting.device) / elements,
-        launches=launches(optimizer.step) if setting.device == "cuda" else None,
+        on_gpu=on_gpu,
     )
 
 
@@ -124,8 +125,7 @@ def say(setting: Setting, name: str) -> None:
 def choose(arguments: argparse.Namespace) -> tuple[list[Setting], list[str], list[str]]:
     """Return what to measure on, whom, and what of it cannot be measured here."""
     asked = [name for name in CONTENDERS if name in (BASELINE, *(arguments.only or CONTENDERS))]
-    if arguments.device == "cuda":
-        asked = [name for name in asked if CONTENDERS[name].cuda]
+    asked = [name for name in asked if getattr(CONTENDERS[name], arguments.device)]
     lacking = {name: reason for name in asked if (reason := missing(name, CONTENDERS[name]))}
     cores = len(os.sched_getaffinity(0))
     settings, left_out = [], list(lacking.values())

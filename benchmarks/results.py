@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from benchmarks.bert import count
+from benchmarks.counting import GpuWork
 from benchmarks.timing import COPY_BYTES, WARM_UP
 from optim import backend
 
@@ -35,6 +36,7 @@ class Result:
     collectives: int | None  # of each rank in a step
     temporary_bytes: float | None  # held beside parameters, gradients and state at the worst moment; one rank only
     launches: int | None  # kernels launched on a GPU
+    kernels_s: float | None = None  # their own times, added up
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def result(
     whole: Sequence[float] | None = None,
     collectives: int | None = None,
     temporary_bytes: float | None = None,
-    launches: int | None = None,
+    on_gpu: GpuWork | None = None,
 ) -> Result:
     """Return the row of what was measured: seconds of the turns, bytes for each parameter.
 
@@ -107,7 +109,8 @@ def result(
         state_bytes=state_bytes,
         collectives=collectives,
         temporary_bytes=temporary_bytes,
-        launches=launches,
+        launches=on_gpu and on_gpu.launches,
+        kernels_s=on_gpu and on_gpu.kernels_s,
     )
 
 

@@ -18,6 +18,7 @@ COLUMNS: dict[str, Callable[[Result], str | None]] = {
     "of copy": lambda r: f"{r.of_copy:.0%}",
     "state B": lambda r: f"{r.state_bytes:.2f}",
     "temporary B": lambda r: None if r.temporary_bytes is None else f"{r.temporary_bytes:.4f}",
+    "kernels ms": lambda r: None if r.kernels_s is None else f"{r.kernels_s * 1e3:.3f}",
     "launches": lambda r: None if r.launches is None else str(r.launches),
 }
 """Of each row; a column that has nothing in any row of a table is left out of it."""

@@ -18,6 +18,9 @@ from torch.distributed.tensor.placement_types import Placement, _StridedShard
 Groups = tuple[ProcessGroup, ...]
 """Process groups over which a tensor is sharded, one for each mesh dimension; empty if this rank holds all of it."""
 
+FEWEST_RANKS = 2
+"""A mesh dimension of fewer ranks shards nothing, so there is nothing to add up over it."""
+
 
 def local_part(tensor: Tensor) -> Tensor:
     """Return what this rank holds, without a copy; it may be empty."""
@@ -46,7 +49,7 @@ def mesh_groups(name: str, tensor: DTensor, dims: Sequence[int]) -> Groups:
         ValueError: a dimension has no process group.
     """
     mesh = tensor.device_mesh
-    return tuple(_group(name, mesh, dim) for dim in dims if mesh.size(dim) > 1)
+    return tuple(_group(name, mesh, dim) for dim in dims if mesh.size(dim) >= FEWEST_RANKS)
 
 
 def _group(name: str, mesh: DeviceMesh, dim: int) -> ProcessGroup:
