@@ -51,7 +51,8 @@ OPTIONS: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": 
 
 CODES_SINCE = (3, 7)
 """The first Triton that compiles 8-bit moments rightly: on an H100, 3.6 made Σu² of few elements up to 4 times too
-large, while the same kernels compiled by 3.7, 3.8 and 3.9 were right to 1e-6."""
+large, while the same kernels compiled by 3.7, 3.8 and 3.9 were right to 1e-6. Where lanes of a warp hold the same terms
+of a sum, 3.5 and 3.6 add some of them twice and leave others out."""
 
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _STORED = {**_TYPES, torch.uint8: "uint8"}
@@ -92,7 +93,7 @@ def compiles_codes(version: str) -> bool:
         return True
     warnings.warn(
         f"Lamb steps 8-bit moments in plain PyTorch, many times slower than with its kernels, because Triton {version} "
-        f"compiles these wrongly: install Triton {'.'.join(map(str, CODES_SINCE))} or later, which torch 2.13 brings",
+        f"compiles these wrongly: install Triton {'.'.join(map(str, CODES_SINCE))} or later, which torch 2.12 brings",
         RuntimeWarning,
         stacklevel=2,
     )
