@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),unshare --map-root-user --mount)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test models loops faults soak quick check lock resolve wheels programs clean
+.PHONY: help setup demo test models loops compat faults soak quick check lock resolve wheels programs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +38,9 @@ models: .venv/ready  ## Test export, import and probe with the weights that a pa
 
 loops: .venv/ready  ## Run Lamb under accelerate, Lightning and transformers.Trainer, in a venv of its own
 	@scripts/loops
+
+compat: .venv/ready  ## Run tests/optim with other releases of torch and Triton (TORCH='2.9.1 2.15.0' JSON=)
+	@$(BIN)/python scripts/compat $(TORCH) $(if $(JSON),--json $(JSON))
 
 faults: .venv/ready  ## Have Ray, server, database and network fail while a job trains, and see it go on (30 minutes)
 	@$(AS_ROOT) $(BIN)/python -m pytest -m faults tests/system/faults
