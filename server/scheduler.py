@@ -92,6 +92,7 @@ class Scheduler:
         try:
             self._ensure()
             facts = self._facts()
+            self.obstacle = None
             decisions = decide(facts)
             self._log_new(decisions)
             for decision in decisions:
@@ -114,7 +115,6 @@ class Scheduler:
     def _ensure(self) -> None:
         is_heard = time.monotonic() - self._heard_at < SILENT.total_seconds()
         self._cluster.ensure(runs_are_heard=is_heard)
-        self.obstacle = None
 
     def _facts(self) -> Facts:
         jobs = self._store.unfinished()

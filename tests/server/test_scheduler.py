@@ -249,6 +249,22 @@ def test_a_job_for_which_the_cluster_does_not_answer_changes_in_nothing_else_unt
     house.database.close()
 
 
+def test_a_cluster_that_is_there_and_does_not_say_what_it_has_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Vague()
+    monkeypatch.setattr(cluster, "nodes", Nowhere().nodes)
+    house = House(tmp_path, cluster)
+    house.job()
+    scheduler = house.program(SUCCEEDS)
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            scheduler.turn()
+            assert scheduler.obstacle == "{}"  # what it was asked about
+    assert caplog.text.count("waiting for the cluster") == 1
+    house.database.close()
+
+
 def test_a_job_whose_submission_arrived_without_an_answer_waits_for_none_once_its_attempt_is_there(
     tmp_path: Path,
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from server.cluster.process import ClusterProcess
 from server.settings import Settings
 from tests.serving import free_port
+from tests.system.faults.clock import Clock
 from tests.system.faults.disk import Disk
 from tests.system.faults.relay import Relay
 from tests.system.service import Service, records_of, wait_for
@@ -276,30 +278,46 @@ def test_a_database_that_is_gone_for_a_while_costs_nothing_but_the_wait(training
     assert "the database can be written again" in said
 
 
-def test_a_clock_that_is_set_by_an_hour_ends_neither_job_nor_cluster(training: Training, tmp_path: Path) -> None:
-    service, ahead = training.service, tmp_path / "ahead_s"
-    cluster = ClusterProcess(service.settings.ray).find()
-
-    def told_ahead_s() -> float:
-        return parsedate_to_datetime(service.http.get("/healthz").headers["Date"]).timestamp() - time.time()
-
-    def expect_unharmed(seconds: int) -> None:
-        wait_for(lambda: told_ahead_s() == pytest.approx(seconds, abs=30), "the server has this time of day")
+def test_a_clock_that_is_set_ends_neither_job_nor_cluster(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(tmp_path / "clock")
+    monkeypatch.setenv("PYTHONPATH", str(clock.folder))
+    service = Service(tmp_path / "home")
+    process = ClusterProcess(service.settings.ray)
+    try:
+        training = Training(service, text)
+        cluster, workers = process.find(), service.workers()
+        for ahead_s in (3600, 86400, 7200):
+            clock.set(ahead_s)
+            expect_time(training, ahead_s)
+            training.expect_unharmed()
+        service.kill()  # the next server finds the cluster, whatever its clock
+        clock.set(0)
+        service.start()
+        expect_time(training, 0)
         training.expect_unharmed()
-        assert ClusterProcess(service.settings.ray).find() == cluster
+        assert (process.find(), service.workers()) == (cluster, workers)
+        service.http.post(f"/v1/jobs/{training.id}/cancel").raise_for_status()
+        assert service.until_ended(training.id)["attempt"] == 1
+        service.stop()
+        assert process.processes() == []
+    finally:
+        service.process.kill()
+        process.stop()
 
-    ahead.write_text("0")
-    service.kill()
-    service.start(("tests.system.faults.clock", str(ahead)))
-    for seconds in (0, 3600, -3600):
-        ahead.write_text(str(seconds))
-        expect_unharmed(seconds)
-    service.kill()  # the next server finds the cluster, whatever its clock
-    service.start(("tests.system.faults.clock", str(ahead)))
-    expect_unharmed(-3600)
-    service.kill()
-    service.start()
-    expect_unharmed(0)
+
+def expect_time(training: Training, ahead_s: int) -> None:
+    """Wait until the server and the worker both say that it is so much later than it is."""
+
+    def says(told: datetime) -> bool:
+        return told.timestamp() - time.time() == pytest.approx(ahead_s, abs=30)
+
+    def server() -> datetime:
+        return parsedate_to_datetime(training.service.http.get("/healthz").headers["Date"])
+
+    wait_for(lambda: says(server()), "the server has this time of day")
+    wait_for(lambda: says(datetime.fromisoformat(json.loads(training.lines[-1])["time"])), "the worker has it, too")
 
 
 def read_until(training: Training, last: int) -> list[int]:
