@@ -20,8 +20,8 @@ from .step import Ready, Step
 class Calls:
     """The calls of one optimizer's steps.
 
-    Between steps it does not keep gradients, moments or masters alive, so these can be freed or moved elsewhere. It has
-    weak references to them, and the properties that decide which call takes a tensor.
+    Between steps it does not keep gradients, moments or masters alive, so these can be freed or moved elsewhere. It
+    knows of what kind they were, which decides which call takes a tensor.
     """
 
     def __init__(self) -> None:

@@ -4,20 +4,18 @@ Shapes: T tensors in the call, G parameter groups; `rates_G` is [G].
 """
 
 import operator
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
-from torch.distributed.tensor import DTensor
 
 from .kernels.operands import Memory, Operands
 from .kernels.operators import Kernels
 from .kernels.settings import float_of, table
 from .kernels.uploads import resident
+from .kinds import Kinds, parts_of
 from .sharding import Groups
 from .step import OPTIONAL, STATE, Pick, Ready, Step
 
@@ -80,46 +78,40 @@ class Remembered:
         self._groups = ready[0].groups
         self._names = [each.name for each in ready]
         self._group_numbers = [each.group for each in ready]
+        self._rows_T = torch.tensor(self._group_numbers, dtype=torch.int64, device="cpu")
         self._numbers, self._entries = (list(column) for column in zip(*places, strict=True))
         self._keys = [key for key in (*STATE, *OPTIONAL) if key in ready[0].state]
         self._counts = [len(each.state) for each in ready]
-        state = {key: [each.state[key] for each in ready] for key in self._keys}
-        self._state = [[weakref.ref(tensor) for tensor in tensors] for tensors in state.values()]
-        self._formats = [_formats(key, tensors) for key, tensors in state.items()]
-        self._looks = [[*_look(tensors)] for tensors in ([r.parameter for r in ready], [r.grad for r in ready])]
+        state = [[each.state[key] for each in ready] for key in self._keys]
+        self._kinds = Kinds([[each.parameter for each in ready], [each.grad for each in ready], *state])
 
     def operands(
         self, parameters: list[Tensor], all_grads: list[Tensor | None], entries: list[Mapping[str, Any]], step: Step
     ) -> Operands | None:
         """Return the present tensors, or None if one of them is no longer what it was."""
         own = [parameters[number] for number in self._numbers]
-        grads = cast(list[Tensor], [all_grads[number] for number in self._numbers])
+        grads = [all_grads[number] for number in self._numbers]
         states = [entries[number] for number in self._entries]
         if [*map(len, states)] != self._counts:  # a master, say, was added
             return None
         try:
-            state = {key: [*map(operator.itemgetter(key), states)] for key in self._keys}
+            state = [[*map(operator.itemgetter(key), states)] for key in self._keys]
         except KeyError:  # an entry was removed
             return None
-        for (key, now), before, formats in zip(state.items(), self._state, self._formats, strict=True):
-            if not all(map(operator.is_not, now, repeat(None))):  # a reference to a tensor that is gone returns None
-                return None
-            if not _are_same(now, [*map(operator.call, before)]) or _formats(key, now) != formats:
-                return None
-        for tensors, look in zip((own, grads), self._looks, strict=True):
-            if not all(map(operator.eq, _look(tensors), look)):
-                return None
-        parts = {key: _parts(tensors) for key, tensors in state.items()}
-        weights = _parts(own)
+        parts = self._kinds.parts_of([own, grads, *state])
+        if parts is None:
+            return None
+        weights, local_grads, *local_state = parts
+        held = dict(zip(self._keys, local_state, strict=True))
         return Operands(
-            parts.get("master", weights),
-            _parts(grads),
-            parts["exp_avg"],
-            parts["exp_avg_sq"],
-            parts["step"],
-            weights if "master" in parts else [],
-            parts.get("exp_avg_scale", []),
-            parts.get("exp_avg_sq_scale", []),
+            held.get("master", weights),
+            local_grads,
+            held["exp_avg"],
+            held["exp_avg_sq"],
+            held["step"],
+            weights if "master" in held else [],
+            held.get("exp_avg_scale", []),
+            held.get("exp_avg_sq_scale", []),
             self.settings(step),
             self.memory,
         )
@@ -135,68 +127,29 @@ class Remembered:
 
     def _rates(self, device: torch.device, step: Step) -> Tensor:
         """Return the learning rates, float64 [T] on the device; the host does not wait for them."""
-        rates, numbers = [group["lr"] for group in step.groups], self._group_numbers
+        rates = [group["lr"] for group in step.groups]
+        numbers = [0.0 if isinstance(rate, Tensor) else float(rate) for rate in rates]
+        dtype = float_of(device)
         if not any(isinstance(rate, Tensor) for rate in rates):
-            return self._resident("rates", rates, device, lambda: [float(rates[number]) for number in numbers])
-        fixed = [0.0 if isinstance(rate, Tensor) else float(rate) for rate in rates]
-        fixed_rates_G = self._resident("fixed rates", fixed, device, lambda: fixed)
+            return self._resident("rates", numbers, device, lambda: _host(numbers, dtype)[self._rows_T])
+        fixed_rates_G = self._resident("fixed rates", numbers, device, lambda: _host(numbers, dtype))
         each = [rate if isinstance(rate, Tensor) else fixed_rates_G[i] for i, rate in enumerate(rates)]
-        rates_G = torch.stack([rate.to(device, float_of(device)).reshape(()) for rate in each])
-        return rates_G[self._resident("groups", None, device, lambda: numbers)]
+        rates_G = torch.stack([rate.to(device, dtype).reshape(()) for rate in each])
+        return rates_G[self._resident("groups", None, device, lambda: self._rows_T)]
 
-    def _resident(
-        self, name: str, key: object, device: torch.device, make: Callable[[], list[int] | list[float]]
-    ) -> Tensor:
-        """Return numbers on the device, integers in int64 and others in float64, or what the device has instead."""
-
-        def made() -> Tensor:
-            numbers = make()
-            dtype = torch.int64 if isinstance(numbers[0], int) else float_of(device)
-            return torch.tensor(numbers, dtype=dtype, device="cpu")
-
-        return resident(self.memory, name, (key, self._group_numbers), device, made)
+    def _resident(self, name: str, key: object, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
+        return resident(self.memory, name, (key, self._group_numbers), device, make)
 
 
-_PROPERTIES = operator.attrgetter("dtype", "device", "layout", "shape")
-
-
-def _look(tensors: list[Tensor]) -> Iterator[list[object]]:
-    """Yield what decides which call takes the tensors; layouts come first, as only strided tensors have the rest."""
-    parts = _parts(tensors)
-    yield [*map(type, tensors)]
-    if parts is not tensors:
-        yield [*map(type, parts)]
-        yield [getattr(tensor, "_spec", None) for tensor in tensors]
-    yield [*map(_PROPERTIES, parts)]
-    yield _strides(parts)
-
-
-def _formats(key: str, tensors: list[Tensor]) -> list[object]:
-    """Return what changes when `tensor.data = other` moves, narrows, restrides or resizes a moment or a master."""
-    if key == "step":
-        return []
-    parts = _parts(tensors)
-    return [*map(_PROPERTIES, parts), *_strides(parts)]
-
-
-def _strides(parts: list[Tensor]) -> list[object]:
-    """Return what changes when a tensor is laid out anew; strides are asked for only where one is not contiguous."""
-    contiguous = [*map(Tensor.is_contiguous, parts)]
-    return [*contiguous] if all(contiguous) else [*map(Tensor.stride, parts)]
-
-
-def _parts(tensors: list[Tensor]) -> list[Tensor]:
-    """Return what this rank holds; `to_local` would take fifty times as long."""
-    if DTensor not in set(map(type, tensors)):
-        return tensors
-    return [tensor._local_tensor if type(tensor) is DTensor else tensor for tensor in tensors]  # noqa: SLF001
+def _host(numbers: list[float], dtype: torch.dtype) -> Tensor:
+    return torch.tensor(numbers, dtype=dtype, device="cpu")
 
 
 def is_lasting(ready: Ready) -> bool:
     """Return whether the next step will find the same tensors: none was made, or waited for, for this step alone."""
     tensors = ready.parameter, ready.grad, *ready.state.values()
     return ready.grad is ready.parameter.grad and not any(
-        isinstance(part, AsyncCollectiveTensor) for part in _parts([t for t in tensors if isinstance(t, Tensor)])
+        isinstance(part, AsyncCollectiveTensor) for part in parts_of([t for t in tensors if isinstance(t, Tensor)])
     )
 
 

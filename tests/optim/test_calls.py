@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from optim import Lamb
 from optim.calls import Calls
@@ -125,8 +128,6 @@ def with_another_backend(_: list[nn.Parameter], optimizer: Lamb) -> None:
         with_other_strides_of_a_gradient,
         with_other_strides_of_a_weight,
         with_weights_of_another_dtype,
-        with_another_moment,
-        with_a_loaded_state,
         with_a_later_group,
         with_parameters_in_another_order,
         with_another_backend,
@@ -154,6 +155,76 @@ def test_calls_are_built_anew_where_a_tensor_or_group_is_no_longer_what_it_was(
     optimizer.step()
     lies_otherwise = any(p.grad.stride() != p.stride() for p in own)  # such a gradient is copied in each step
     assert len(builds) == (3 if lies_otherwise else 2)
+
+
+@pytest.mark.parametrize("change", [with_another_moment, with_a_loaded_state])
+def test_other_moments_of_the_same_kind_are_taken_by_the_calls_that_are_there(
+    change: Callable[[list[nn.Parameter], Lamb], None], builds: list[int]
+) -> None:
+    parameters, optimizer = make()
+    oracle = Oracle(make_tensors(SHAPES, 0))
+    oracle.step(make_tensors(SHAPES, 1), lr=0.05)
+    held = optimizer.state[parameters[0]]["exp_avg"]
+    before = held.clone()
+    change(parameters, optimizer)
+    oracle.step(give_gradients(parameters, 2), lr=0.05)
+    optimizer.step()
+    assert builds == [3]
+    assert torch.equal(held, before)
+    assert optimizer.state[parameters[0]]["exp_avg"] is not held
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
+
+
+def python_calls(function: Callable[[], object]) -> int:
+    """Return how many functions and comprehensions in Python a call enters."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def calls_of_a_step(tensors: int, groups: int, mesh: DeviceMesh | None, dtype: torch.dtype, **switches: Any) -> int:
+    """Return what the second step with other gradients and another rate comes to."""
+    values = [torch.ones(4, dtype=dtype) for _ in range(tensors)]
+    placed = [value if mesh is None else distribute_tensor(value, mesh, [Shard(0)]) for value in values]
+    parameters = [nn.Parameter(value) for value in placed]
+    is_placed = mesh is not None
+    optimizer = Lamb([{"params": parameters[number::groups]} for number in range(groups)], **switches)
+    for number in range(3):
+        for parameter, value in zip(parameters, values, strict=True):
+            grad = value.clone()  # FSDP2 also gives it the parameter's own placements
+            parameter.grad = DTensor(grad, parameter._spec, requires_grad=False) if is_placed else grad
+        optimizer.param_groups[0]["lr"] = 0.1 + number
+        count = python_calls(optimizer.step)
+    return count
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("is_placed", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "switches"),
+    [
+        (torch.float32, {}),
+        (torch.float32, {"moments": "8bit"}),
+        (torch.bfloat16, {"master_weights": True, "max_grad_norm": 1.0}),
+    ],
+)
+def test_an_untouched_step_calls_no_function_in_python_for_each_tensor(
+    groups: int, is_placed: bool, dtype: torch.dtype, switches: dict[str, Any], mesh: DeviceMesh
+) -> None:
+    few, many = (
+        calls_of_a_step(tensors, groups, mesh if is_placed else None, dtype, **switches) for tensors in (4, 12)
+    )
+    assert few == many
 
 
 def test_weights_that_lie_elsewhere_are_stepped_where_they_lie(builds: list[int]) -> None:
@@ -278,6 +349,31 @@ def test_a_moment_that_becomes_strided_is_read_and_written_element_by_element() 
     gradients = give_gradients(parameters, 3)
     optimizer.step()
     torch.testing.assert_close(moment, 0.9 * before + 0.1 * gradients[1])
+
+
+def test_a_step_count_that_becomes_float64_is_counted_on() -> None:
+    parameters, optimizer = make(torch.float32)
+    for parameter in parameters:
+        optimizer.state[parameter]["step"].data = torch.tensor(7.0, dtype=torch.float64)
+    give_gradients(parameters, 2)
+    optimizer.step()
+    assert [optimizer.state[parameter]["step"].item() for parameter in parameters] == [8.0] * 3
+
+
+def test_strides_of_a_gradient_that_mean_nothing_cost_no_call_of_its_own(builds: list[int]) -> None:
+    parameters = [nn.Parameter(torch.ones(2, 1, 5, dtype=torch.float64)) for _ in range(2)]
+    optimizer, oracle = Lamb(parameters, lr=0.05), Oracle(parameters)
+    for step in range(3):
+        gradients = make_tensors([(2, 1, 5)] * 2, step)
+        parameters[0].grad = gradients[0].as_strided((2, 1, 5), (5, 1, 1))  # as a product of matrices leaves it
+        parameters[1].grad = gradients[1]
+        oracle.step(gradients, lr=0.05)
+        optimizer.step()
+    assert builds == [2]
+    assert optimizer.last_step is not None
+    assert len(optimizer.last_step.norms) == 1
+    for parameter, expected in zip(parameters, oracle.weights, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("size", [3, 14])

@@ -282,6 +282,19 @@ def test_a_step_without_any_gradient_does_nothing() -> None:
     assert optimizer.last_step is None
 
 
+def test_a_step_without_any_gradient_between_others_does_nothing() -> None:
+    (parameter,) = make_parameters([(4,)])
+    optimizer, oracle = Lamb([parameter], lr=0.05), Oracle([parameter])
+    for step in range(1, 6):
+        gradients: list[Tensor | None] = list(give_gradients([parameter], step))
+        if step == 3:
+            parameter.grad = gradients[0] = None
+        oracle.step(gradients, lr=0.05)
+        optimizer.step()
+    assert optimizer.state[parameter]["step"].item() == 4.0
+    torch.testing.assert_close(parameter.detach(), oracle.weights[0], rtol=1e-12, atol=0)
+
+
 def test_groups_have_their_own_settings_and_a_later_one_joins_in() -> None:
     parameters = make_parameters([(4, 3), (5,), (6,)])
     own: dict[int, dict[str, Any]] = {1: {"weight_decay": 0.0, "layer_adaptation": False}, 2: {"lr": 0.3}}
@@ -353,6 +366,21 @@ def test_a_copy_keeps_every_switch(duplicate: Any) -> None:
         give_gradients(each.param_groups[0]["params"], 1)
         each.step()
     assert torch.equal(copied.param_groups[0]["params"][0], parameters[0])
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_the_default_dtype_does_not_matter(backend: str, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    first, second = (nn.Parameter(torch.ones(5, 3)) for _ in range(2))
+    for parameter, dtype in ((first, torch.float32), (second, torch.float64)):
+        torch.set_default_dtype(dtype)
+        optimizer = Lamb([parameter], backend=backend)
+        for number in range(3):
+            parameter.grad = torch.full_like(parameter, 1.0 + number)
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        assert {value.dtype for value in optimizer.state[parameter].values()} == {torch.float32}
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])

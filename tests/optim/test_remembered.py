@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optim import Lamb
+from optim import Lamb, kinds
 from optim.validation import SWITCHES
 
 SHAPES = [(4, 3), (5,), (300,), (1,), (2, 2)]
@@ -297,7 +297,7 @@ def assert_same(mine: Lamb, fresh: Lamb, copies: dict[Tensor, Tensor]) -> None:
         check(mine.last_step.clip, fresh.last_step.clip)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "guard"), [(0, kinds.guard), (1, kinds.guard), (2, kinds.Compared)])
 @pytest.mark.parametrize(
     ("dtype", "switches"),
     [
@@ -310,8 +310,13 @@ def assert_same(mine: Lamb, fresh: Lamb, copies: dict[Tensor, Tensor]) -> None:
     ],
 )
 def test_a_step_after_any_changes_is_that_of_a_new_optimizer(
-    seed: int, dtype: torch.dtype, switches: dict[str, Any]
+    seed: int,
+    guard: Callable[..., kinds.Guard],
+    dtype: torch.dtype,
+    switches: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(kinds, "guard", guard)
     session = Session(seed, dtype, **switches)
     for _ in range(STEPS):
         session.give_gradients()

@@ -7,7 +7,6 @@ import ctypes
 import functools
 import warnings
 from array import array
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -84,7 +83,7 @@ def takes(operand: Operand) -> bool:
 def sum_squares(operands: Operands) -> Tensor:
     """Return Σx² of each gradient, float64 [T]."""
     call = _Call(grads=FORMATS.index(operands.grads[0].dtype))
-    return _run("bigbatch_sum_squares", call, _table(operands.numels, operands.grad_addresses), _empty(len(operands)))
+    return _run("bigbatch_sum_squares", call, _read_table(operands), _empty(len(operands)))
 
 
 def lamb_update(operands: Operands, clip_3: Tensor) -> Tensor:
@@ -122,16 +121,14 @@ def _empty(*shape: int) -> Tensor:
 
 
 def _step_table(operands: Operands) -> "array[int]":
-    return _table(operands.numels, operands.grad_addresses, *operands.addresses)
+    """Return int64 [9, T]: elements, then addresses in the order of Row in csrc/plan.h."""
+    others = operands.addresses
+    return _read_table(operands) + operands.memory.recall("others", others, lambda: array("q", sum(others, ())))
 
 
-def _table(numels: Sequence[int], *rows: Sequence[int]) -> "array[int]":
-    """Return int64 [9, T]: elements, then addresses in the order of Row in csrc/plan.h; rows that lack are 0."""
-    table = array("q", numels)
-    for row in rows:
-        table.extend(row)
-    table.frombytes(bytes(8 * (9 * len(numels) - len(table))))
-    return table
+def _read_table(operands: Operands) -> "array[int]":
+    """Return int64 [2, T], the first rows of that table."""
+    return array("q", operands.numels) + array("q", operands.grad_addresses)
 
 
 def _run(function: str, call: _Call, table: "array[int]", numbers: Tensor) -> Tensor:
