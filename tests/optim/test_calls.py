@@ -197,12 +197,12 @@ def calls_of_a_step(tensors: int, groups: int, mesh: DeviceMesh | None, dtype: t
     values = [torch.ones(4, dtype=dtype) for _ in range(tensors)]
     placed = [value if mesh is None else distribute_tensor(value, mesh, [Shard(0)]) for value in values]
     parameters = [nn.Parameter(value) for value in placed]
-    is_placed = mesh is not None
     optimizer = Lamb([{"params": parameters[number::groups]} for number in range(groups)], **switches)
+    specs = [getattr(parameter, "_spec", None) for parameter in parameters]  # FSDP2 gives them to gradients too
     for number in range(3):
-        for parameter, value in zip(parameters, values, strict=True):
-            grad = value.clone()  # FSDP2 also gives it the parameter's own placements
-            parameter.grad = DTensor(grad, parameter._spec, requires_grad=False) if is_placed else grad
+        for parameter, value, spec in zip(parameters, values, specs, strict=True):
+            grad = value.clone()
+            parameter.grad = DTensor(grad, spec, requires_grad=False) if spec else grad  # type: ignore[no-untyped-call]
         optimizer.param_groups[0]["lr"] = 0.1 + number
         count = python_calls(optimizer.step)
     return count
