@@ -6,11 +6,12 @@
   block's largest element in magnitude is. The maps are those of bitsandbytes and torchao (Dettmers et al., 8-bit
   Optimizers via Block-wise Quantization, 2022, section 1.3): 1.016 bytes per element.
 
-The two narrow formats round stochastically: to one of the two neighbours, with probabilities that make the mean right.
+The two narrow formats round stochastically: to one of the two neighbours, with probabilities that make the mean right;
+for codes these are multiples of 2^-15, which moves the mean by at most 2^-16 of the distance between the neighbours.
 Rounded to nearest, a second moment would stand still, since beta2 = 0.999 moves it by less than half a unit in its last
 place.
-The noise is a hash of the element's place in this rank's part of the tensor, of the step and of which moment it is, so
-a step is reproducible, replicas agree, and every implementation rounds alike.
+The noise is a hash of the element's place in this rank's part of the tensor and of the step, one half of it for each
+moment, so a step is reproducible, replicas agree, and every implementation rounds alike.
 
 Shapes: N elements, K blocks of 256 that they fill, the last perhaps in part; `codes_N` is [N].
 """
@@ -32,6 +33,12 @@ BLOCK = 256
 """Elements that share a scale."""
 
 GREATEST = torch.finfo(torch.float32).max
+
+LEAST = torch.finfo(torch.float32).tiny
+"""The smallest scale but 0, and about the smallest number whose reciprocal is finite."""
+
+FRACTION = 15
+"""Random bits that decide to which of two neighbouring codes a number goes."""
 
 FIRST, SECOND = 0, 1
 """Which moment a number belongs to."""
@@ -75,10 +82,11 @@ class Place(NamedTuple):
     which: int
     """FIRST or SECOND."""
 
-    def noise(self, count: int) -> Tensor:
-        """Return 32 random bits in int64 for each element, [count]."""
-        salt = _hash32(self.step.to(torch.int64) * 2 + self.which)
-        return _hash32(torch.arange(self.begin, self.begin + count, device=self.step.device) ^ salt)
+    def noise(self, count: int, bits: int) -> Tensor:
+        """Return so many random bits, at most 16, in int64 for each element, [count]."""
+        salt = _hash32(self.step.to(torch.int64))
+        noise = _hash32(torch.arange(self.begin, self.begin + count, device=self.step.device) ^ salt)
+        return noise & (1 << bits) - 1 if self.which == SECOND else noise >> (32 - bits)
 
 
 class Rounded:
@@ -94,7 +102,7 @@ class Rounded:
 
     def store(self, value: Tensor, skip: Tensor) -> None:
         """Add noise below the last place and cut there; Inf and NaN stay what they are."""
-        bits_N = value.float().view(torch.int32).to(torch.int64) + (self._place.noise(len(value)) >> 16)
+        bits_N = value.float().view(torch.int32).to(torch.int64) + self._place.noise(len(value), 16)
         rounded_N = (bits_N >> 16).to(torch.int16).view(torch.bfloat16)
         rounded_N = torch.where(value.isnan(), torch.nan, rounded_N)
         self._values.copy_(torch.where(skip, self._values, rounded_N))
@@ -114,8 +122,8 @@ class Quantised:
 
     def store(self, value: Tensor, skip: Tensor) -> None:
         """Quantise block by block."""
-        threshold_N = (self._place.noise(len(value)) >> 8).float() / 2**24
-        codes_N, scales_K = encode(value, self._place.which, threshold_N)
+        noise_N = self._place.noise(len(value), FRACTION)
+        codes_N, scales_K = encode(value, self._place.which, noise_N)
         self._codes.copy_(torch.where(skip, self._codes, codes_N))
         self._scales.copy_(torch.where(skip, self._scales, scales_K))
 
@@ -154,25 +162,36 @@ def decode(codes_N: Tensor, scales_K: Tensor, which: int) -> Tensor:
     return (_blocks(units_N) * scales_K[:, None]).view(-1)[: len(codes_N)]
 
 
-def encode(value_N: Tensor, which: int, threshold_N: Tensor | float = 0.5) -> tuple[Tensor, Tensor]:
+def encode(value_N: Tensor, which: int, noise_N: Tensor | int = 1 << (FRACTION - 1)) -> tuple[Tensor, Tensor]:
     """Return codes, uint8 [N], and scales, float32 [K], of float32 numbers.
 
-    An element goes to its upper neighbour if it lies further than its threshold, in [0, 1), of the way to it. What was
-    decoded goes back to the same bits at 0.5. A second moment that is not 0 never becomes 0, for the update is divided
-    by its root; nor does one that overflowed become a scale of Inf, which would make a block of NaN.
+    An element goes to its upper neighbour if the part of the way to it that lies behind the element, in units of
+    2^-15, and its noise, in [0, 2^15), come to 2^15: to the nearer one by default. What was decoded then goes back to
+    the same bits. A second moment that is not 0 never becomes 0, for the update is divided by its root; nor does one
+    that overflowed become a scale of Inf, which would make a block of NaN.
     """
     map_256 = dynamic_map(which, value_N.device)
-    if which == SECOND:
-        value_N = value_N.clamp(max=GREATEST)
     blocks_K256 = _blocks(value_N)
-    scales_K1 = blocks_K256.gather(1, blocks_K256.abs().argmax(dim=1, keepdim=True))
-    unit_N = (blocks_K256 / torch.where(scales_K1 == 0, 1.0, scales_K1)).view(-1)[: len(value_N)]
+    scales_K1 = _scales(blocks_K256, which)
+    unit_N = (blocks_K256 * (1 / torch.where(scales_K1 == 0, 1.0, scales_K1))).view(-1)[: len(value_N)]
+    unit_N = unit_N.nan_to_num(nan=1.0).clamp(-1, 1)
     low_N = (torch.bucketize(unit_N, map_256, right=True) - 1).clamp(0, 254)
     fraction_N = (unit_N - map_256[low_N]) / (map_256[low_N + 1] - map_256[low_N])
-    codes_N = low_N + (fraction_N > threshold_N)
+    codes_N = low_N + (((fraction_N.clamp(0, 1) * 2**FRACTION).round().to(torch.int64) + noise_N) >> FRACTION)
     if which == SECOND:
         codes_N = torch.where(unit_N > 0, codes_N.clamp(min=1), codes_N)
     return codes_N.to(torch.uint8), scales_K1.view(-1)
+
+
+def _scales(blocks_K256: Tensor, which: int) -> Tensor:
+    """Return of each block the element that is largest in magnitude, the negative one of two, or NaN, [K, 1].
+
+    A smaller scale than LEAST, of which the reciprocal may be Inf, becomes LEAST.
+    """
+    high_K1, low_K1 = blocks_K256.amax(dim=1, keepdim=True), blocks_K256.amin(dim=1, keepdim=True)
+    scales_K1 = torch.where(high_K1 > -low_K1, high_K1, low_K1) if which == FIRST else high_K1.clamp(max=GREATEST)
+    small_K1 = (scales_K1 != 0) & (scales_K1.abs() < LEAST)
+    return torch.where(small_K1, LEAST, scales_K1)
 
 
 def _blocks(flat_N: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ class _Call:
     def apply(self, scale_T: Tensor) -> None:
         """Move the weights and their copies."""
         arguments = (self.layout, self.addresses, self.settings, self._maps, scale_T, self.counts[0])
-        _launch(streaming.apply, self.counts[1], *arguments, **self._constants(aligned=True))
+        _launch(streaming.apply, self.counts[1], *arguments, **self._constants(aligned=True, encodes=False))
 
     def step(self, clip_3: Tensor, lr_T: Tensor, norms_4T: Tensor) -> None:
         """Take the step in three launches, and write what `lamb_ratio` returns."""
@@ -201,13 +201,13 @@ class _Call:
         )
 
     def _update_constants(self, *, aligned: bool) -> dict[str, Any]:
-        return self._constants(aligned=aligned) | {"GRAD_TYPE": _type(self._operands.grads[0])}
+        return self._constants(aligned=aligned, encodes=True) | {"GRAD_TYPE": _type(self._operands.grads[0])}
 
-    def _constants(self, *, aligned: bool) -> dict[str, Any]:
+    def _constants(self, *, aligned: bool, encodes: bool) -> dict[str, Any]:
         """Return the constants of a kernel; `aligned` says whether tensors are that it reads beside those of all."""
         weight, moment, copies = self._operands.weights[0], self._operands.exp_avgs[0], self._operands.copies
         types = {"MOMENT_TYPE": _type(moment), "COPY_TYPE": _type(copies[0]) if copies else None}
-        return types | _shape(weight, self._chunk, moment, aligned=aligned and self._aligned)
+        return types | _shape(weight, self._chunk, moment, aligned=aligned and self._aligned, encodes=encodes)
 
 
 def _lag(device: torch.device) -> int:
@@ -215,18 +215,20 @@ def _lag(device: torch.device) -> int:
     return LAG * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else LAG
 
 
-def _shape(tensor: Tensor, chunk: int, moment: Tensor | None = None, *, aligned: bool) -> dict[str, Any]:
+def _shape(
+    tensor: Tensor, chunk: int, moment: Tensor | None = None, *, aligned: bool, encodes: bool = False
+) -> dict[str, Any]:
     """Return the constants of a streaming kernel.
 
     A thread holds 8 neighbours of half precision, two times 4 of float32 or 2 of float64; with more, 1024 threads would
     not find registers enough on a multiprocessor. It holds half of that where registers also go to the addresses of
-    single numbers or to the codes of 8-bit moments (then for 512 threads), and a quarter where they go to both.
+    single numbers or to codes of 8-bit moments, and a quarter where they go to both. Where it finds codes it holds 8
+    elements, then for 384 threads, so that a warp has all 256 that share a scale.
     """
     vector = tables.ALIGNMENT // tensor.element_size() if aligned else 1
-    coded = moment is not None and moment.dtype is torch.uint8
-    block = 1024 if aligned and tensor.dtype is not torch.float64 and not coded else 512
-    if coded and not aligned:
-        block = 256
+    block = 1024 if aligned and tensor.dtype is not torch.float64 else 512
+    if moment is not None and moment.dtype is torch.uint8:
+        block = (1024 if encodes else 512) if aligned else 256
     return {"TYPE": _type(tensor), "CHUNK": chunk, "BLOCK": block, "VECTOR": vector}
 
 

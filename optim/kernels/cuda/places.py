@@ -9,7 +9,8 @@ T = tensors, B = chunks, so many elements of one tensor that a program takes.
 * `settings`: float64 [T, 13], the columns of `operators` and log(beta1) and log(beta2); both are -inf where bias
   correction is off, so that beta^t = exp(t·log(beta)) is 0 and what the moments are divided by is 1.
 * `clip`: float64 [3], norm of the gradients, the factor on them, and 1 if the step is skipped.
-* `maps`: float32 [2, 256], what the codes of 8-bit moments stand for, of the first and of the second.
+* `maps`: float32 [2·256 + 7], what the codes of 8-bit moments stand for, of the first and of the second, and the powers
+  of ten by which the numbers of each decade are multiplied to lie below 1, from the lowest up.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, no-untyped-call"

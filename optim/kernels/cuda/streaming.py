@@ -211,8 +211,9 @@ def _update_block(
         tl.store(w_ptr + offsets, w.to(weight), mask=(written & mask) if MASKED else written)
     m = beta1 * moments.load(first, offsets, rows, mask, maps, 0, wide, "") + beta3 * g
     v = beta2 * moments.load(second, offsets, rows, mask, maps, 1, wide, "") + rest2 * g * g
-    m = moments.store(first, m, offsets, rows, mask, keep, maps, 0, weight)
-    v = moments.store(second, v, offsets, rows, mask, keep, maps, 1, weight)
+    noise = moments.noise(first, offsets)
+    v = moments.store(second, v, noise, offsets, rows, mask, keep, maps, 1, weight)
+    m = moments.store(first, m, noise, offsets, rows, mask, keep, maps, 0, weight)
     u = _direction(w, m, v, terms)
     return w, tl.where(mask, u, 0.0) if MASKED else u
 

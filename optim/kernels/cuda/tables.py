@@ -156,10 +156,12 @@ def settings(operands: Operands, device: torch.device) -> Tensor:
 
 
 def maps(operands: Operands) -> Tensor:
-    """Return what the codes of 8-bit moments stand for, float32 [2, 256]."""
+    """Return what the codes of 8-bit moments stand for, and what brings each decade to 1, float32 [2·256 + 7]."""
 
     def make() -> Tensor:
-        return torch.stack([dynamic_map(which, _HOST) for which in (FIRST, SECOND)])
+        powers = [10.0 ** (6 - decade) for decade in range(7)]
+        own = [dynamic_map(which, _HOST) for which in (FIRST, SECOND)]
+        return torch.cat([*own, torch.tensor(powers, dtype=torch.float32, device=_HOST)])
 
     return resident(operands.memory, "maps", None, operands.device, make)
 

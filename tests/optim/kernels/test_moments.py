@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optim import Lamb
-from optim.kernels.moments import BLOCK, FIRST, SECOND, Place, Rounded, decode, dynamic_map, encode
+from optim.kernels.moments import BLOCK, FIRST, FRACTION, SECOND, Place, Rounded, decode, dynamic_map, encode
 from optim.reference import lamb_step
 from tests.optim.oracle import make_tensors
 
@@ -153,10 +153,39 @@ def test_what_was_decoded_goes_back_to_the_same_bits(which: int) -> None:
 def test_a_second_moment_that_is_not_zero_never_becomes_zero() -> None:
     value = torch.zeros(BLOCK)
     value[:3] = torch.tensor([1.0, 1e-30, 1e-12])
-    for threshold in (0.0, 0.5, 0.999):
-        kept = decode(*encode(value, SECOND, threshold), SECOND)
+    for noise in (0, 2**14, 2**15 - 1):
+        kept = decode(*encode(value, SECOND, noise), SECOND)
         assert (kept[:3] > 0).all()
         assert (kept[3:] == 0).all()
+
+
+def test_of_two_numbers_as_large_the_negative_one_is_the_scale() -> None:
+    value = torch.zeros(BLOCK)
+    value[3], value[200] = 2.0, -2.0
+    codes, scales = encode(value, FIRST)
+    assert scales.tolist() == [-2.0]
+    assert decode(codes, scales, FIRST)[[3, 200]].tolist() == pytest.approx([2.0, -2.0], rel=0.01)
+
+
+@pytest.mark.parametrize("which", [FIRST, SECOND])
+def test_numbers_without_a_finite_reciprocal_keep_their_size(which: int) -> None:
+    value = torch.linspace(0, 1e-40, BLOCK)
+    kept = decode(*encode(value, which), which)
+    torch.testing.assert_close(kept, value, rtol=0, atol=5e-4 * torch.finfo(torch.float32).tiny)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_an_element_that_never_has_a_gradient_keeps_moments_of_zero_beside_others_that_have(backend: str) -> None:
+    parameter = nn.Parameter(torch.ones(2 * BLOCK))
+    optimizer = Lamb([parameter], weight_decay=0.0, moments="8bit", backend=backend)
+    for step in range(20):
+        parameter.grad = torch.randn(2 * BLOCK, generator=torch.Generator().manual_seed(step))
+        parameter.grad[::3] = 0
+        optimizer.step()
+    ((m, v),) = stored(optimizer)
+    assert not m[::3].any()
+    assert not v[::3].any()
+    assert (parameter[::3] == 1).all()
 
 
 def test_the_map_has_the_seven_decades_of_its_source() -> None:
@@ -184,8 +213,7 @@ def test_codes_are_right_in_the_mean(which: int) -> None:
     n = 1024 * BLOCK
     value = torch.full((n,), 0.3)
     value[::BLOCK] = 1.0
-    threshold = (Place(0, torch.tensor(1.0), which).noise(n) >> 8).float() / 2**24
-    kept = decode(*encode(value, which, threshold), which)
+    kept = decode(*encode(value, which, Place(0, torch.tensor(1.0), which).noise(n, FRACTION)), which)
     step = max(kept[1:BLOCK].tolist()) - min(kept.tolist())
     assert abs((kept.double() - value.double()).mean().item()) < 4 * step / 2 / n**0.5
 

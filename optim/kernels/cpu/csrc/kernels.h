@@ -105,11 +105,10 @@ struct Mixed : Alike<Native<float>> {
         const float* const g = gradient(piece, room);
         if (call.moments == BFLOAT16)
             return update_bfloat16(g, at(WEIGHT, piece), half(EXP_AVG, piece), half(EXP_AVG_SQ, piece), kept, int32_t(n),
-                                   decay, direction, noise(FIRST, piece), noise(SECOND, piece));
+                                   decay, direction, noise(piece));
         load(piece, FIRST, m);
         load(piece, SECOND, v);
         advance(g, m, v, n, decay);
-        if (call.moments == UINT8) hold_finite(v, n);
         store(piece, FIRST, m);
         store(piece, SECOND, v);
         if (call.moments == UINT8) {  // u follows from the moments as they are stored
@@ -140,8 +139,8 @@ struct Mixed : Alike<Native<float>> {
         return whole ? whole + piece.begin : nullptr;
     }
 
-    Noise noise(Which which, const Block& piece) const {
-        return Noise(*table.address<float>(STEP, piece.tensor), which, piece.begin);
+    Noise noise(const Block& piece) const {
+        return Noise(*table.address<float>(STEP, piece.tensor), piece.begin);
     }
 
     // The gradient in float32: as it is, or widened into `room` [STAGE].
@@ -173,7 +172,8 @@ struct Mixed : Alike<Native<float>> {
         switch (call.moments) {
             case UINT8: return each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
                 const Block scaled{piece.tensor, piece.begin + from, piece.begin + from + size, 0};
-                scale = quantise(values + from, codes, int32_t(size), which, noise(which, scaled));
+                const auto encode = which == FIRST ? quantise<FIRST> : quantise<SECOND>;
+                scale = encode(values + from, codes, int32_t(size), noise(scaled));
             });
             default: return narrow<Native<float>>(values, at(row, piece), n);
         }

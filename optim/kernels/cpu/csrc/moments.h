@@ -20,31 +20,39 @@ inline uint32_t hash32(uint32_t x) {
     return x ^ x >> 16;
 }
 
-// 32 random bits for each element, which follow from its place in the tensor, the step and the moment.
+// 32 random bits for each element, which follow from its place in the tensor and the step. The first moment uses the upper
+// half of them and the second the lower.
 struct Noise {
     uint32_t salt, begin;
 
-    Noise(float step, Which which, int64_t begin) : salt(hash32(uint32_t(step) * 2 + which)), begin(uint32_t(begin)) {}
+    Noise(float step, int64_t begin) : salt(hash32(uint32_t(step))), begin(uint32_t(begin)) {}
     // Of 32 bits, since compilers compute with as many as the index has.
     uint32_t operator()(int32_t i) const { return hash32((begin + uint32_t(i)) ^ salt); }
 };
 
+template <int count, Which which>
+uint32_t part_of(uint32_t noise) {
+    return which == FIRST ? noise >> (32 - count) : noise & ((1u << count) - 1);
+}
+
+template <Which which>
 inline uint16_t round_bfloat16(float x, uint32_t noise) {
-    return x != x ? 0x7fc0 : (bits<uint32_t>(x) + (noise >> 16)) >> 16;
+    return x != x ? 0x7fc0 : (bits<uint32_t>(x) + part_of<16, which>(noise)) >> 16;
 }
 
 // The first pass with moments of bfloat16 in one loop, which takes less time than a loop for each of its steps.
 [[gnu::noinline]] inline Squares update_bfloat16(const float* __restrict grads, const float* __restrict weights,
                                                  uint16_t* __restrict exp_avgs, uint16_t* __restrict exp_avg_sqs,
                                                  float* __restrict kept, int32_t n, Decay<float> decay,
-                                                 Direction<float> direction, Noise first, Noise second) {
+                                                 Direction<float> direction, Noise noise) {
     double weight = 0, update = 0;
 #pragma omp simd reduction(+ : weight, update)
     for (int32_t i = 0; i < n; ++i) {
         const float g = grads[i], w = weights[i];
         // u follows from the moments as they are stored.
-        const uint16_t m = round_bfloat16(decay.first(BFloat16::load(exp_avgs[i]), g), first(i));
-        const uint16_t v = round_bfloat16(decay.second(BFloat16::load(exp_avg_sqs[i]), g), second(i));
+        const uint32_t own = noise(i);
+        const uint16_t m = round_bfloat16<FIRST>(decay.first(BFloat16::load(exp_avgs[i]), g), own);
+        const uint16_t v = round_bfloat16<SECOND>(decay.second(BFloat16::load(exp_avg_sqs[i]), g), own);
         const float u = direction(w, BFloat16::load(m), BFloat16::load(v));
         exp_avgs[i] = m;
         exp_avg_sqs[i] = v;
@@ -85,23 +93,24 @@ struct DynamicMap {
     }
 };
 
-// Where numbers lie among the codes, in steps of 2^-23 codes: the inverse of the map, which is straight within a decade
+// Where numbers lie among the codes, in steps of 2^-15 codes: the inverse of the map, which is straight within a decade
 // and from one to the next. Lines are several times faster than a search, which would take gathers.
+template <Which which>
 struct Ranks {
-    static constexpr int FRACTION = 23;
+    static constexpr int FRACTION = 15;
     static constexpr int32_t ONE = 1 << FRACTION;
+    // From 2^23 to its double a float has no bits behind the point, and its lowest bits are those of an integer.
+    static constexpr float WHOLE = 1 << 23;
+    static constexpr int ZERO = which == FIRST ? 127 : 0;  // the code of 0
+
     struct Line {
         float slope, offset;
         float operator()(float x) const { return slope * x + offset; }
     };
     Line lines[2 * DECADES], top;
-    float last;             // where the largest number below 1 lies, from 0
-    int32_t zero;           // where 0 lies
-    int32_t least, lowest;  // the smallest code of what is above 0, and of what is not, from 0
 
-    explicit Ranks(Which which)
-        : zero(which == FIRST ? 127 * ONE : 0), least(which == SECOND ? ONE : 0), lowest(-zero) {
-        const float* const units = DynamicMap::of(which).unit.data() + (zero >> FRACTION);
+    Ranks() {
+        const float* const units = DynamicMap::of(which).unit.data() + ZERO;
         const auto line = [=](int low, int high) {
             const float slope = float(double(high - low) * ONE / (double(units[high]) - units[low]));
             return Line{slope, float(double(high) * ONE - double(slope) * units[high])};
@@ -113,54 +122,48 @@ struct Ranks {
             rank += count_in(decade, which);
             lines[2 * decade + 1] = first < rank ? line(first, rank) : lines[2 * decade];
         }
-        top = line(rank, rank + 1);  // no rounding in it moves 1, so a scale comes back to the bit
-        last = float(rank) * ONE;
+        top = line(rank, rank + 1);  // no rounding in it moves 1
     }
-    static const Ranks& of(Which which) {
-        static const Ranks ranks[] = {Ranks(FIRST), Ranks(SECOND)};
-        return ranks[which];
+    static const Ranks& get() {
+        static const Ranks ranks;
+        return ranks;
     }
-    int32_t operator()(float unit) const {
-        // Up to the last the codes thin out, so of all lines the lowest holds. NaN is last, as in moments.py.
-        float rank = last;
-        for (const Line& line : lines) rank = std::min(rank, line(std::fabs(unit)));
-        const int32_t place = int32_t(unit < 0 ? -rank : std::max(rank, top(unit)));
-        return zero + std::max(place, unit > 0 ? least : lowest);
+    // In the lower 23 bits; those above are a multiple of 256 codes.
+    uint32_t operator()(float unit) const {
+        const float size = std::fabs(unit) < 1 ? std::fabs(unit) : 1;  // 1 for NaN, as in moments.py
+        // Up to the last number below 1 the codes thin out, so of all lines the lowest holds.
+        float rank = lines[0](size);
+        for (const Line& line : lines) rank = std::min(rank, line(size));
+        rank = std::max(rank, top(size));
+        if constexpr (which == FIRST) rank = unit < 0 ? std::max(-rank, float(-ZERO * ONE)) : rank;
+        // The update is divided by the root of the second: what is not 0 never becomes 0.
+        if constexpr (which == SECOND) rank = size > 0 ? std::max(rank, float(ONE)) : 0;
+        return bits<uint32_t>(rank + (WHOLE + ZERO * ONE));
     }
 };
 
-// A square that overflowed must not become a scale, which would make a block of NaN. NaN stays NaN.
-[[gnu::noinline]] inline void hold_finite(float* __restrict squares, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) squares[i] = squares[i] > FLT_MAX ? FLT_MAX : squares[i];
-}
-
-// The element that is largest in magnitude, the first of them; NaN if there is one.
-inline float largest(const float* x, int64_t n) {
-    // Read as integers, floats above 0 are in order if the integers have a sign, and those below 0 if they have none.
-    int32_t above = INT32_MIN;
-    uint32_t below = 0;
-#pragma omp simd reduction(max : above, below)
-    for (int64_t i = 0; i < n; ++i) {
-        above = std::max(above, bits<int32_t>(x[i]));
-        below = std::max(below, bits<uint32_t>(x[i]));
-    }
-    const float high = bits<float>(above), low = bits<float>(below);
-    if (high != high || low != low) return NAN;
-    if (std::fabs(high) != std::fabs(low)) return std::fabs(high) > std::fabs(low) ? high : low;
-    return *std::find_if(x, x + n - 1, [=](float element) { return std::fabs(element) == std::fabs(high); });
+// The element that is largest in magnitude, the negative one of two, or NaN: the bits are compared as an integer with the
+// sign last, in whose order NaN comes behind all numbers.
+template <Which which>
+float scale_of(const float* x, int64_t n) {
+    uint32_t largest = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; ++i) largest = std::max(largest, bits<uint32_t>(x[i]) << 1 | bits<uint32_t>(x[i]) >> 31);
+    const float scale = bits<float>(largest >> 1 | largest << 31), size = std::fabs(scale);
+    // A square that overflowed must not become a scale, which would make a block of NaN.
+    if (which == SECOND && size > FLT_MAX) return FLT_MAX;
+    return size > 0 && size < FLT_MIN ? FLT_MIN : scale;  // of a smaller one the reciprocal is Inf
 }
 
 // Codes of at most SCALED elements; returns their scale.
-[[gnu::noinline]] inline float quantise(const float* __restrict from, uint8_t* __restrict codes, int32_t n,
-                                        Which which, Noise noise) {
-    const Ranks ranks = Ranks::of(which);
-    const float scale = largest(from, n), divisor = scale == 0 ? 1 : scale;
+template <Which which>
+[[gnu::noinline]] float quantise(const float* __restrict from, uint8_t* __restrict codes, int32_t n, Noise noise) {
+    constexpr int FRACTION = Ranks<which>::FRACTION;
+    const Ranks<which> ranks = Ranks<which>::get();
+    const float scale = scale_of<which>(from, n), inverse = 1 / (scale == 0 ? 1 : scale);
 #pragma omp simd
-    for (int32_t i = 0; i < n; ++i) {
-        const int32_t threshold = int32_t(noise(i) >> (32 - Ranks::FRACTION));
-        codes[i] = uint8_t((ranks(from[i] / divisor) + (Ranks::ONE - 1 - threshold)) >> Ranks::FRACTION);
-    }
+    for (int32_t i = 0; i < n; ++i)
+        codes[i] = uint8_t((ranks(from[i] * inverse) + part_of<FRACTION, which>(noise(i))) >> FRACTION);
     return scale;
 }
 
