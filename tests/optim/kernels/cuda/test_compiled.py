@@ -24,6 +24,9 @@ REGISTERS = 64
 ENCODING = 168
 """Registers that finding 8-bit codes may take: 384 threads."""
 
+STACK_BYTES = 32
+"""Of a thread, of the kernel that makes both passes: 8 registers."""
+
 SHARED_BYTES = 32
 """What a sum over 4 warps passes through shared memory. More means that a kernel moves whole blocks between threads."""
 
@@ -172,9 +175,11 @@ def test_every_kernel_keeps_what_it_works_on_in_64_registers_or_96_for_both_pass
         used = resources(launch.compile(capability), tmp_path)
         for name, value in used._asdict().items():
             record_property(name, value)  # scripts/compat has these in its table
-        assert (used.stack_bytes, used.local_bytes) == (0, 0), launch
-        assert used.shared_bytes <= SHARED_BYTES, launch
         whole = launch.name == "whole_step"
+        # It has both passes to remember, and keeps a few registers on the stack.
+        assert used.stack_bytes <= (STACK_BYTES if whole else 0), launch
+        assert used.local_bytes == 0, launch
+        assert used.shared_bytes <= SHARED_BYTES, launch
         encodes = (whole or launch.name == "update") and dtypes.moments is torch.uint8
         # With Triton 3.8 `update` forms a 64-bit address for each access (17 wide products, where 3.7 has 3), and then
         # takes 80 for float16 under masters on sm_90: 768 threads.
