@@ -69,6 +69,7 @@ import torch, triton
 def test_versions(record_property):
     record_property("registers", 64)
     record_property("registers", 48)
+    record_property("statistics", "not a number")
     assert (torch.__version__, triton.__version__) == ("2.9.1", "3.5.1")
 """
 

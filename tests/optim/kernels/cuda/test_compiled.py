@@ -183,8 +183,10 @@ def test_every_kernel_keeps_what_it_works_on_in_64_registers_or_96_for_both_pass
         encodes = (whole or launch.name == "update") and dtypes.moments is torch.uint8
         # With Triton 3.8 `update` forms a 64-bit address for each access (17 wide products, where 3.7 has 3), and then
         # takes 80 for float16 under masters on sm_90: 768 threads.
-        halves = REGISTERS if dtypes.grads is not torch.float16 or not triton.__version__.startswith("3.8") else 80
-        assert used.registers <= (ENCODING if encodes else BOTH_PASSES if whole else halves), launch
+        # `whole_step` takes 116 then: 512 threads.
+        is_wide = dtypes.grads is torch.float16 and triton.__version__.startswith("3.8")
+        halves, both = (80, 120) if is_wide else (REGISTERS, BOTH_PASSES)
+        assert used.registers <= (ENCODING if encodes else both if whole else halves), launch
 
 
 @pytest.mark.parametrize("offset", [0, 1])
