@@ -92,11 +92,12 @@ class LocalCluster:
         """Start a cluster, or wait with that; return what to say meanwhile."""
         before = self.process.ended()
         if before is None:
-            if nameless := self.process.nameless():
-                pids = " ".join(str(process.pid) for process in nameless)
+            if runs := self.process.runs_without_state():
+                pids = " ".join(str(process.pid) for process in runs)
                 return ClusterUnreachableError(
-                    f"a Ray cluster of this home is running, but {self.process.folder}/cluster.json, which says where, "
-                    f"cannot be read: put the file back as it was, or end the cluster and its runs with kill {pids}"
+                    f"a Ray cluster of this home has runs, but {self.process.folder}/cluster.json, which says where "
+                    f"it is, cannot be read: put the file back as it was, wait for the end of these runs, or end them "
+                    f"with kill {pids}"
                 )
             self.process.start()
             return ClusterUnreachableError("the local Ray cluster is being started")

@@ -86,9 +86,11 @@ class ClusterProcess:
         """Return the cluster that was started and has ended by itself; None if there is none."""
         return None if self.find() else self._state()
 
-    def nameless(self) -> list[psutil.Process]:
-        """Return the living processes of a cluster whose state is there, but cannot be read: runs may be on it."""
-        return self.processes() if self._state_file.exists() and self._state() is None else []
+    def runs_without_state(self) -> list[psutil.Process]:
+        """Return the living runs on a cluster whose state is there, but cannot be read."""
+        if not self._state_file.exists() or self._state() is not None:
+            return []
+        return [process for process in self.processes() if " workers." in _title(process)]
 
     def start(self) -> None:
         """Start a new cluster, after ending what is left of an old one; it is not ready yet."""

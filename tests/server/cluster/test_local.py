@@ -218,7 +218,8 @@ def test_a_cluster_whose_state_cannot_be_read_is_not_ended_for_its_runs_may_go_o
     (tmp_path / "cluster.json").write_text(state)
     cluster = LocalCluster(tmp_path)
     mark = os.environ | {"BIGBATCH_CLUSTER": str(tmp_path)}
-    with subprocess.Popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, env=mark) as run:
+    command = [PYTHON, "-c", "input()", "-m", "workers.launch"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=mark) as run:
         assert re.search(rf"cluster\.json, .* cannot be read: .* with kill {run.pid}$", _refusal(cluster))
         assert run.poll() is None
         assert (tmp_path / "cluster.json").read_text() == state
