@@ -1,7 +1,7 @@
 // Line charts over steps. All charts of a page share one cursor and one window of steps.
 
 import uPlot from "../vendor/uplot.js";
-import { useEffect, useRef } from "../vendor/preact-hooks.js";
+import { useLayoutEffect, useRef } from "../vendor/preact-hooks.js";
 import { logTicks } from "../ui/scales.js";
 import { missing, number, tick } from "../ui/formats.js";
 import { html } from "../ui/html.js";
@@ -120,7 +120,7 @@ export function Chart(props) {
     readout.current.textContent = timeline.length ? show(missing(value) ? null : value) : "–";
   };
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!width) return undefined;
     const u = new uPlot(options(props, width), drawable(columns(timeline, lines), log), box.current);
     plot.current = u;
@@ -136,11 +136,11 @@ export function Chart(props) {
     };
   }, [width > 0, theme, log, timeline, shape, height]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     plot.current?.setSize({ width, height });
   }, [width]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     plot.current?.setData(drawable(columns(timeline, lines), log));
     if (plot.current) aim(plot.current, cursor.value);
     read(cursor.value);

@@ -144,7 +144,7 @@ export class Run {
   setLink(link, error = null) {
     this.link = link;
     if (error) this.fail(error);
-    else if (link !== "reconnecting") this.refresh();
+    else if (link === "ended") this.refresh(); // it may have been deleted; a stream that begins tells the status by itself
     this.changed();
   }
 

@@ -1,6 +1,6 @@
 // A value that several drawings share, outside Preact: a pointer moves far more often than a page should be rendered.
 
-import { useEffect, useState } from "../vendor/preact-hooks.js";
+import { useLayoutEffect, useState } from "../vendor/preact-hooks.js";
 
 export class Shared {
   constructor(value) {
@@ -24,6 +24,6 @@ export class Shared {
 /** Renders the component again when the value changes. */
 export function useShared(shared) {
   const [value, setValue] = useState(shared.value);
-  useEffect(() => shared.on(setValue), [shared]);
+  useLayoutEffect(() => shared.on(setValue), [shared]);
   return value;
 }

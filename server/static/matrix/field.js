@@ -1,6 +1,6 @@
 // The drawn part of the matrix: canvas, crosshair, tooltip, and what pointer and keyboard do there.
 
-import { useEffect, useRef, useState } from "../vendor/preact-hooks.js";
+import { useLayoutEffect, useRef, useState } from "../vendor/preact-hooks.js";
 import { count, number } from "../ui/formats.js";
 import { html } from "../ui/html.js";
 import { paint, Steps, STRIP_PX } from "./paint.js";
@@ -61,7 +61,7 @@ export function Field({ run, ratios, busy, version, rows, rowHeight, breaks, sca
   const steps = new Steps(from, to, width);
   const height = STRIP_PX + rows.length * rowHeight;
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!width) return;
     const checkpoints = [...run.records.values()].filter(({ kind }) => kind === "checkpoint").map((record) => record.step);
     const { adapted, skipped } = run;

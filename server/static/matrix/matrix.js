@@ -1,6 +1,6 @@
 // The trust-ratio matrix: one row a tensor, one column a step.
 
-import { useEffect, useMemo, useRef, useState } from "../vendor/preact-hooks.js";
+import { useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact-hooks.js";
 import { FIXED, logTicks, LogScale, TABLE } from "../ui/scales.js";
 import { Field } from "./field.js";
 import { tensorName, tick } from "../ui/formats.js";
@@ -44,7 +44,7 @@ function Names({ run, rows, groups, rowHeight, selected, onSelect }) {
 
 function Legend({ run, scale }) {
   const canvas = useRef();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const context = canvas.current.getContext("2d");
     TABLE.forEach((channels, x) => {
       context.fillStyle = `rgb(${channels})`;
@@ -78,7 +78,7 @@ function useRatios(run, window) {
   const range = useShared(window);
   const [detail, setDetail] = useState(null);
   const [busy, setBusy] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const pooled = range !== null && run.ratios.count(...range) < range[1] - range[0] + 1;
     setDetail(null);
     setBusy(pooled);

@@ -1,12 +1,14 @@
 // What drawings need to know of the screen: widths, the theme and its colours.
 
-import { useEffect, useState } from "../vendor/preact-hooks.js";
+import { useEffect, useLayoutEffect, useState } from "../vendor/preact-hooks.js";
 
-/** The width of an element in CSS pixels, kept up to date; 0 before it is laid out. */
+/** The width of an element in CSS pixels, measured before the element is first seen, and kept up to date. */
 export function useWidth(ref) {
   const [width, setWidth] = useState(0);
-  useEffect(() => {
-    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+  useLayoutEffect(() => {
+    const measure = () => setWidth(Math.floor(ref.current.getBoundingClientRect().width));
+    const observer = new ResizeObserver(measure);
+    measure();
     observer.observe(ref.current);
     return () => observer.disconnect();
   }, []);
