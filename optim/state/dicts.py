@@ -82,10 +82,20 @@ def loaded_form(saved: StateDict, groups: Sequence[dict[str, Any]], named: Seque
             states[key] = state
             continue
         number, name, parameter = found[key]
-        check_state(name, parameter, state)
+        entries = _without_empty_master(state)
+        check_state(name, parameter, entries)
         moments = loaded[number].get("moments", switches.moments)
-        states[parameter] = packed_state(parameter, state, moments, master_weights=switches.master_weights)
+        states[parameter] = packed_state(parameter, entries, moments, master_weights=switches.master_weights)
     return {"state": states, "param_groups": loaded}
+
+
+def _without_empty_master(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a state without the empty dict that torch puts in place of a master that a flattened state does not have.
+
+    torch does so for every entry that the optimizer has. Master weights alone may be missing; `check_state` refuses the
+    other empty dicts.
+    """
+    return {key: value for key, value in state.items() if key != "master" or value != {}}
 
 
 def _loaded_group(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:

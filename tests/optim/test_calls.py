@@ -20,6 +20,7 @@ from optim.calls import Calls
 from optim.kernels import eager
 from optim.kernels.cpu import call as cpu
 from optim.reference import lamb_step
+from tests.optim.gradients import set_gradient
 from tests.optim.oracle import Oracle, make_tensors
 
 SHAPES = [(4, 3), (5,), (6,)]
@@ -78,8 +79,7 @@ def without_a_gradient(parameters: list[nn.Parameter], _: Lamb) -> None:
 def with_another_dtype_of_gradient(parameters: list[nn.Parameter], _: Lamb) -> None:
     gradient = parameters[1].grad
     assert gradient is not None
-    parameters[1].grad_dtype = None  # any
-    parameters[1].grad = gradient.float()
+    set_gradient(parameters[1], gradient.float())
 
 
 def with_other_strides_of_a_gradient(parameters: list[nn.Parameter], _: Lamb) -> None:

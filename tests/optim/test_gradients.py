@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import RowwiseParallel, SequenceParallel, parallelize_module
@@ -88,6 +88,21 @@ SHAPES = [(7, 3), (2, 4), (5,), (4, 6), (3, 3)]
 Layout = tuple[tuple[Placement, ...], tuple[Placement, ...]]  # of the parameter, and of its gradient
 
 
+def distribute(tensor: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> DTensor:
+    """Return a tensor laid out as told; where it is to be a sum, each rank has a term of its own.
+
+    Before 2.13 torch's `distribute_tensor` refuses to make terms.
+    """
+    whole = [ALL if placement == TERMS else placement for placement in placements]
+    placed = distribute_tensor(tensor, mesh, whole)
+    part = placed.to_local()
+    for dim, placement in enumerate(placements):
+        if placement == TERMS:
+            ranks = mesh.size(dim)
+            part = part * (2 * (mesh.get_local_rank(dim) + 1) / (ranks * (ranks + 1)))
+    return DTensor.from_local(part, mesh, placements, shape=placed.shape, stride=placed.stride())
+
+
 def step_with(mesh_shape: tuple[int, ...], layouts: Sequence[Layout], bad_rank: int = -1) -> tuple[list[Tensor], int]:
     """Return weights after two steps whose gradients are laid out as told, and the collectives of the second."""
     mesh = init_device_mesh("cpu", mesh_shape)
@@ -98,7 +113,7 @@ def step_with(mesh_shape: tuple[int, ...], layouts: Sequence[Layout], bad_rank: 
     optimizer = Lamb(parameters, lr=0.05, max_grad_norm=1.0)
     for step in (1, 2):
         for parameter, tensor, (_, placements) in zip(parameters, make_tensors(SHAPES, step), layouts, strict=True):
-            parameter.grad = distribute_tensor(tensor, mesh, placements)
+            parameter.grad = distribute(tensor, mesh, placements)
         if step == 2 and dist.get_rank() == bad_rank:
             assert isinstance(parameters[0].grad, DTensor)
             parameters[0].grad.to_local()[0, 0] = float("nan")

@@ -209,12 +209,18 @@ def test_weights_and_state_are_loaded_in_either_order_without_losing_a_bit(state
         assert torch.equal(optimizer.state[mine]["master"], other.state[theirs]["master"])
 
 
-def test_a_state_without_master_weights_is_stepped_from_the_weights_that_are_loaded_after_it() -> None:
+@pytest.mark.parametrize("master", [{}, {"master": {}}], ids=["absent", "empty"])  # empty: of a flattened state
+def test_a_state_without_master_weights_is_stepped_from_the_weights_that_are_loaded_after_it(
+    master: dict[str, Any],
+) -> None:
     model = make_model(torch.bfloat16)
     saved = Lamb(model.parameters(), lr=0.05)
     take_steps(model, saved, 1)
     optimizer = Lamb(model.parameters(), lr=0.05, master_weights=True)
-    optimizer.load_state_dict(saved.state_dict())
+    state = saved.state_dict()
+    for entries in state["state"].values():
+        entries.update(master)
+    optimizer.load_state_dict(state)
     written = other_weights(model)
     load(model, written)
     optimizer.param_groups[0]["lr"] = 1e-9

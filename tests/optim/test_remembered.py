@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optim import Lamb, kinds
 from optim.validation import SWITCHES
+from tests.optim.gradients import set_gradient
 
 SHAPES = [(4, 3), (5,), (300,), (1,), (2, 2)]
 STEPS = 20
@@ -75,10 +76,9 @@ class Session:
         """Free it or set another, perhaps of another dtype or with other strides."""
         kind = self.dice.choice(["freed", "new", "new", "new", "narrow", "strided"])
         grad = self.numbers(tuple(parameter.shape), torch.bfloat16 if kind == "narrow" else parameter.dtype)
-        parameter.grad_dtype = None  # any
         parameter.grad = None
         if kind != "freed":
-            parameter.grad = grad.t().contiguous().t() if kind == "strided" and grad.dim() == 2 else grad
+            set_gradient(parameter, grad.t().contiguous().t() if kind == "strided" and grad.dim() == 2 else grad)
 
 
 def other_settings(session: Session) -> None:
@@ -268,8 +268,8 @@ def without_memory(optimizer: Lamb) -> tuple[Lamb, dict[Tensor, Tensor]]:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             copies[parameter] = nn.Parameter(parameter.detach().clone())
-            copies[parameter].grad_dtype = None
-            copies[parameter].grad = None if parameter.grad is None else parameter.grad.clone()
+            if parameter.grad is not None:
+                set_gradient(copies[parameter], parameter.grad.clone())
         own = copy.deepcopy({key: value for key, value in group.items() if key != "params"})
         fresh.param_groups.append({**own, "params": [copies[p] for p in group["params"]]})
     for parameter, state in optimizer.state.items():

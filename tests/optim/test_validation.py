@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from optim import Lamb
+from tests.optim.gradients import WAYS, set_gradient
 from tests.optim.oracle import Oracle, make_tensors
 from tests.ranks import run_on_ranks
 
@@ -202,9 +203,7 @@ def written(optimizer: Lamb) -> dict[str, Tensor]:
 def test_a_gradient_that_is_not_dense_and_real_is_refused(gradient: Tensor, kind: str) -> None:
     parameters = [nn.Parameter(tensor) for tensor in make_tensors(SHAPES, 0, torch.float32)]
     optimizer = warm(parameters)
-    parameters[1].grad = None
-    parameters[1].grad_dtype = None  # any dtype may be assigned
-    parameters[1].grad = gradient
+    set_gradient(parameters[1], gradient)
     message = refusal(optimizer, TypeError)
     assert message.startswith(f"the gradient of 'second' is {kind}")
     assert "to(torch.float32)" in message or "sparse=False" in message
@@ -244,12 +243,15 @@ def test_a_gradient_that_was_resized_behind_its_parameter_is_refused() -> None:
     assert "the gradient of 'second' has shape (50,)" in refusal(optimizer, ValueError)
 
 
-def test_a_gradient_of_another_precision_is_taken_as_it_is() -> None:
+@pytest.mark.parametrize("leave", WAYS)
+def test_a_gradient_of_another_precision_is_taken_as_it_is(leave: Callable[[Tensor, Tensor], None]) -> None:
     one, other = (nn.Parameter(tensor) for tensor in make_tensors([(9,), (9,)], 0, torch.float32))
     other.data.copy_(one)
     (rounded,) = make_tensors([(9,)], 1, torch.bfloat16)
-    other.grad_dtype = None
-    one.grad, other.grad = rounded.float(), rounded
+    one.grad = rounded.float()
+    leave(other, rounded)
+    assert other.grad is not None
+    assert other.grad.dtype is torch.bfloat16
     Lamb([one]).step()
     Lamb([other]).step()
     torch.testing.assert_close(one, other, rtol=1e-6, atol=0)

@@ -63,26 +63,28 @@ def write_wheel(folder: Path, name: str, version: str, filling: bytes = b"") -> 
         wheel.writestr(f"{info}/RECORD", "")
 
 
+NUMPYS = (("numpy", "2.3.5"), ("numpy", "2.4.0"))
+
 VERSIONS = """
-import torch, triton
+import numpy, torch, triton
 
 def test_versions(record_property):
     record_property("registers", 64)
     record_property("registers", 48)
     record_property("statistics", "not a number")
-    assert (torch.__version__, triton.__version__) == ("2.9.1", "3.5.1")
+    assert (torch.__version__, triton.__version__, numpy.__version__) == ("2.9.1", "3.5.1", "2.3.5")
 """
 
 
-def test_a_torch_is_tried_with_the_triton_that_its_cuda_build_asks_for(
+def test_a_torch_is_tried_with_the_triton_that_its_cuda_build_asks_for_and_a_numpy_that_fits(
     compat: ModuleType, project: Path, wheels: Path
 ) -> None:
-    for name, version in (("torch", "2.9.1"), ("triton", "3.5.1"), ("triton", "3.6.0")):
+    for name, version in (("torch", "2.9.1"), ("triton", "3.5.1"), ("triton", "3.6.0"), *NUMPYS):
         write_wheel(wheels, name, version)
     (project / "tests" / "optim" / "test_these.py").write_text(VERSIONS)
     (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     row = compat.try_torch("2.9.1", [], named=False)
-    assert (row.torch, row.triton, row.tests, row.lacks) == ("2.9.1", "3.5.1", "tests/optim", "")
+    assert (row.torch, row.triton, row.numpy, row.tests, row.lacks) == ("2.9.1", "3.5.1", "2.3.5", "tests/optim", "")
     assert (row.passed, row.failed, row.skipped, row.most) == (1, 0, 0, {"registers": 64})
     assert not (project / "build" / "compat" / "torch-2.9.1").exists()
 
@@ -90,13 +92,33 @@ def test_a_torch_is_tried_with_the_triton_that_its_cuda_build_asks_for(
 def test_a_triton_is_tried_beside_the_torch_of_the_project_and_a_venv_whose_tests_fail_stays(
     compat: ModuleType, project: Path, wheels: Path
 ) -> None:
-    write_wheel(wheels, "triton", "3.6.0")
-    text = "def test_that_fails():\n    import triton\n    assert triton.__version__ != '3.6.0'\n"
+    write_wheel(wheels, "triton", "3.7.1")
+    text = "def test_that_fails():\n    import triton\n    assert triton.__version__ != '3.7.1'\n"
     (project / "tests" / "optim" / "kernels" / "cuda" / "test_these.py").write_text(text)
-    row = compat.try_triton("3.6.0")
-    assert (row.torch, row.triton, row.tests) == ("of .venv", "3.6.0", "tests/optim/kernels/cuda")
-    assert (row.passed, row.failed) == (0, 1)
-    assert (project / "build" / "compat" / "triton-3.6.0" / "bin" / "python").exists()
+    row = compat.try_triton("3.7.1")
+    assert (row.torch, row.triton, row.numpy) == ("of .venv", "3.7.1", "of .venv")
+    assert (row.tests, row.passed, row.failed) == ("tests/optim/kernels/cuda", 0, 1)
+    assert (project / "build" / "compat" / "triton-3.7.1" / "bin" / "python").exists()
+
+
+@pytest.mark.parametrize(("triton", "numpy"), [("3.6.0", "2.3.5"), ("3.7.0", ""), ("3.10.0", "")])
+def test_a_triton_before_3_7_has_a_numpy_before_2_4(
+    compat: ModuleType, project: Path, wheels: Path, triton: str, numpy: str
+) -> None:
+    for name, version in (("triton", triton), *NUMPYS):
+        write_wheel(wheels, name, version)
+    place = project / "build" / "compat" / f"triton-{triton}"
+    assert compat.install(place, f"triton=={triton}") == ""
+    assert compat.fit_numpy(place) == ""
+    assert compat.version_of(place, "numpy") == numpy
+
+
+def test_an_older_numpy_that_cannot_be_had_is_the_reason_why_a_triton_is_not_tried(
+    compat: ModuleType, wheels: Path
+) -> None:
+    write_wheel(wheels, "triton", "3.6.0")
+    reason = "pip: Could not find a version that satisfies the requirement numpy<2.4"
+    assert compat.try_triton("3.6.0").lacks == reason
 
 
 def test_a_release_that_was_named_and_cannot_be_had_is_an_error_that_says_why(
@@ -104,7 +126,7 @@ def test_a_release_that_was_named_and_cannot_be_had_is_an_error_that_says_why(
 ) -> None:
     assert compat.main(["2.10.0", "--json", str(tmp_path / "rows.json")]) == 1
     reason = "pip: Could not find a version that satisfies the requirement torch==2.10.0"
-    assert capsys.readouterr().out.splitlines()[-1] == f"| 2.10.0 | 3.6.0 |  |  |  |  | not run: {reason} |"
+    assert capsys.readouterr().out.splitlines()[-1] == f"| 2.10.0 | 3.6.0 |  |  |  |  |  | not run: {reason} |"
     assert [row["lacks"] for row in json.loads((tmp_path / "rows.json").read_text())] == [reason]
 
 

@@ -165,7 +165,8 @@ def test_an_entry_missing_from_a_flattened_state_is_named() -> None:
     for name, moment in moments_by_name(saved).items():
         assert torch.equal(moments_by_name(loading)[name], moment)
     del state["state.b.weight.exp_avg_sq"]
-    with pytest.raises(ValueError, match=r"the state of parameter 'b.weight' has no 'exp_avg_sq'"):
+    # In torch 2.9 torch itself misses it, with a KeyError; later releases hand an empty dict on.
+    with pytest.raises((KeyError, ValueError), match=r"b\.weight.*exp_avg_sq"):
         set_optimizer_state_dict(other, loading, state, options=options)
 
 

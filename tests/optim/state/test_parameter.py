@@ -32,9 +32,13 @@ def test_a_state_laid_out_otherwise_is_loaded_element_by_element(moments: Any) -
 
 
 @pytest.mark.parametrize("missing", ["exp_avg", "exp_avg_sq", "step"])
-def test_a_state_without_an_entry_is_refused_by_name(missing: str) -> None:
+@pytest.mark.parametrize("empty", [False, True], ids=["absent", "empty"])
+def test_a_state_without_an_entry_is_refused_by_name(missing: str, empty: bool) -> None:
     saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
-    del (saved["param_groups"][0] if missing == "step" else saved["state"][1])[missing]
+    entries = saved["param_groups"][0] if missing == "step" else saved["state"][1]
+    del entries[missing]
+    if empty:  # so torch fills in what a flattened state lacks
+        entries[missing] = {}
     with pytest.raises(ValueError, match=rf"the state of parameter '[01]' has no '{missing}'"):
         make().load_state_dict(saved)
 
