@@ -91,7 +91,7 @@ Layout = tuple[tuple[Placement, ...], tuple[Placement, ...]]  # of the parameter
 def distribute(tensor: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> DTensor:
     """Return a tensor laid out as told; where it is to be a sum, each rank has a term of its own.
 
-    Before 2.13 torch's `distribute_tensor` refuses to make terms.
+    In torch 2.9 `distribute_tensor` makes no terms.
     """
     whole = [ALL if placement == TERMS else placement for placement in placements]
     placed = distribute_tensor(tensor, mesh, whole)

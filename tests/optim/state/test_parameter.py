@@ -43,6 +43,17 @@ def test_a_state_without_an_entry_is_refused_by_name(missing: str, empty: bool) 
         make().load_state_dict(saved)
 
 
+def test_empty_scales_that_torch_fills_in_are_not_loaded() -> None:
+    optimizer = make(torch.float32, moments="8bit")
+    take_steps(optimizer, 1, 1)
+    expected, saved = optimizer.state_dict(), optimizer.state_dict()
+    for entries in saved["state"].values():
+        entries |= {"exp_avg_scale": {}, "exp_avg_sq_scale": {}}  # of a flattened state, which has none
+    other = make(torch.float32, moments="8bit")
+    other.load_state_dict(saved)
+    torch.testing.assert_close(other.state_dict()["state"], expected["state"], rtol=0, atol=0)
+
+
 def test_a_misshapen_state_is_refused_with_both_shapes() -> None:
     saved = foreign_state(Oracle(make_tensors(SHAPES, 0)), lr=0.05)
     saved["state"][1]["exp_avg"] = torch.zeros(8)
