@@ -45,13 +45,16 @@ std::vector<Squares> add_up(const Plan& plan, const Group& group, const std::vec
     return sums;
 }
 
+// A pass goes the other way than the one before it, so that what that one left in cache comes first.
+enum Way { FORTH, BACK };
+
 // Call visit(block number) for all blocks, each thread with a run of its own.
-template <class Visit>
+template <Way way, class Visit>
 void for_blocks(const Plan& plan, int threads, Visit visit) {
 #pragma omp parallel num_threads(threads)
     {
         const Range own = Range{0, int64_t(plan.blocks.size())}.share(omp_get_thread_num(), omp_get_num_threads());
-        for (int64_t b = own.begin; b < own.end; ++b) visit(b);
+        for (int64_t i = 0; i < own.end - own.begin; ++i) visit(way == FORTH ? own.begin + i : own.end - 1 - i);
     }
 }
 
@@ -59,7 +62,7 @@ template <class N>
 void sum_squares_all(const Table& table, int threads, double* out) {
     const Plan plan(table, INT64_MAX / 2, READ_BLOCK);
     std::vector<Squares> parts(plan.blocks.size());
-    for_blocks(plan, team(table, threads), [&](int64_t b) {
+    for_blocks<BACK>(plan, team(table, threads), [&](int64_t b) {
         const Block& block = plan.blocks[b];
         const auto* const x = table.address<typename N::Stored>(GRAD, block.tensor) + block.begin;
         parts[b].weight = squares<N>(x, block.end - block.begin);
@@ -73,7 +76,7 @@ void update_all(const Table& table, const Call& call, double* out) {
     const Plan plan(table, INT64_MAX / 2);
     const Kernel kernel(table, call, true);
     std::vector<Squares> parts(plan.blocks.size());
-    for_blocks(plan, team(table, call.threads), [&](int64_t b) { parts[b] = kernel.first(plan.blocks[b]); });
+    for_blocks<FORTH>(plan, team(table, call.threads), [&](int64_t b) { parts[b] = kernel.first(plan.blocks[b]); });
     const auto sums = add_up(plan, plan.groups.front(), parts);
     for (int64_t tensor = 0; tensor < table.count; ++tensor) {
         out[tensor] = sums[tensor].weight;
@@ -85,8 +88,8 @@ template <class Kernel>
 void apply_all(const Table& table, const Call& call, const double* scale) {
     const Plan plan(table, INT64_MAX / 2);
     const Kernel kernel(table, call, false);
-    for_blocks(plan, team(table, call.threads),
-               [&](int64_t b) { kernel.second(plan.blocks[b], scale[plan.blocks[b].tensor]); });
+    for_blocks<BACK>(plan, team(table, call.threads),
+                     [&](int64_t b) { kernel.second(plan.blocks[b], scale[plan.blocks[b].tensor]); });
 }
 
 // One thread's part of a step.

@@ -42,37 +42,51 @@ struct Direction {
     Math operator()(Math w, Math m, Math v) const { return scale * m / (std::sqrt(v) + eps) + weight_decay * w; }
 };
 
-template <class N>
-[[gnu::noinline]] double squares(const typename N::Stored* x, int64_t n) {
-    // Four sums side by side, else each addition would wait for the one before.
-    const auto square = [=](int64_t i) { return double(N::load(x[i])) * double(N::load(x[i])); };
-    const int64_t quarter = n / 4;
-    double a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-    for (int64_t i = 0; i < quarter; ++i) {
-        a += square(i);
-        b += square(i + quarter);
-        c += square(i + 2 * quarter);
-        d += square(i + 3 * quarter);
-    }
-    for (int64_t i = 4 * quarter; i < n; ++i) a += square(i);
-    return a + b + c + d;
-}
+// A row is what one fetch brings. Loops go by rows and in lanes of their own, because compilers do not vectorise a loop
+// that fetches.
+template <class Stored>
+constexpr int64_t ROW = 64 / sizeof(Stored);
 
-// Elements that the first pass fetches ahead.
+// Elements that a pass fetches ahead.
 constexpr int64_t AHEAD = 256;
+
+// How the first pass fetches moments, which it writes and does not need again. AMD's processors fetch past the caches,
+// so that these have room for what the second pass needs. On Intel's that made the pass 1.2 times as slow.
+#ifdef __SSE4A__  // AMD's alone have it
+constexpr int TO_WRITE = 0, LEVEL = 0;
+#else
+constexpr int TO_WRITE = 1, LEVEL = 3;
+#endif
+
+// Four streams side by side and fetched ahead: one core then reads 1.2 times the bytes in a second.
+template <class N, class Stored = typename N::Stored>
+[[gnu::noinline]] double squares(const Stored* x, int64_t n) {
+    constexpr int64_t STREAMS = 4, LANES = ROW<Stored>;
+    double sums[LANES] = {};
+    const int64_t length = n / STREAMS / LANES * LANES;
+    for (int64_t i = 0; i < length; i += LANES) {
+        for (const Stored* from = x + i; from < x + STREAMS * length; from += length) {
+            __builtin_prefetch(from + 2 * AHEAD, 0, 3);
+#pragma omp simd
+            for (int64_t lane = 0; lane < LANES; ++lane) sums[lane] += double(N::load(from[lane])) * double(N::load(from[lane]));
+        }
+    }
+    for (int64_t i = STREAMS * length; i < n; ++i) sums[0] += double(N::load(x[i])) * double(N::load(x[i]));
+    double sum = 0;
+    for (const double each : sums) sum += each;
+    return sum;
+}
 
 // What is done with u where it is computed: nothing, since the second pass computes it again; it goes to `kept` [n]; or
 // scale·u is subtracted at once, so that no second pass is needed.
 enum Use { DROP, KEEP, APPLY };
 
-// The first pass. What the second pass does not need is fetched past the caches, so that they have room for what it needs.
+// The first pass.
 template <class N, Use use, class Stored = typename N::Stored, class Math = typename N::Math>
 [[gnu::noinline]] Squares update(const Stored* __restrict grads, Stored* __restrict weights,
                                  Stored* __restrict exp_avgs, Stored* __restrict exp_avg_sqs, Math* __restrict kept,
                                  int64_t n, Math scale, Decay<Math> decay, Direction<Math> direction) {
-    // Lanes by hand, because compilers do not vectorise a loop that fetches; a row is what one fetch brings.
-    constexpr int64_t LANES = 8, ROW = 64 / sizeof(Stored);
+    constexpr int64_t LANES = 8;
     double weight[LANES] = {}, update[LANES] = {};
     const auto element = [&](int64_t i, int64_t lane) __attribute__((always_inline)) {
         const Math g = N::load(grads[i]), w = N::load(weights[i]);
@@ -88,12 +102,13 @@ template <class N, Use use, class Stored = typename N::Stored, class Math = type
         update[lane] += double(u) * double(u);
     };
     int64_t i = 0;
-    for (; i + ROW <= n; i += ROW) {
+    for (; i + ROW<Stored> <= n; i += ROW<Stored>) {
         __builtin_prefetch(grads + i + AHEAD, 0, 0);
-        __builtin_prefetch(exp_avgs + i + AHEAD, 0, 0);
-        __builtin_prefetch(exp_avg_sqs + i + AHEAD, 0, 0);
-        __builtin_prefetch(weights + i + AHEAD, 0, 3);
-        for (int64_t begin = i; begin < i + ROW; begin += LANES) {
+        __builtin_prefetch(exp_avgs + i + AHEAD, TO_WRITE, LEVEL);
+        __builtin_prefetch(exp_avg_sqs + i + AHEAD, TO_WRITE, LEVEL);
+        __builtin_prefetch(weights + i + AHEAD, use == APPLY, 3);
+        if constexpr (use == KEEP) __builtin_prefetch(kept + i + AHEAD, 1, 3);
+        for (int64_t begin = i; begin < i + ROW<Stored>; begin += LANES) {
 #pragma omp simd
             for (int64_t lane = 0; lane < LANES; ++lane) element(begin + lane, lane);
         }
@@ -111,11 +126,19 @@ template <class N, Use use, class Stored = typename N::Stored, class Math = type
 template <class N, class Stored = typename N::Stored, class Math = typename N::Math>
 [[gnu::noinline]] void apply(Stored* __restrict weights, const Stored* __restrict exp_avgs,
                              const Stored* __restrict exp_avg_sqs, int64_t n, Math scale, Direction<Math> direction) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
+    const auto element = [&](int64_t i) __attribute__((always_inline)) {
         const Math w = N::load(weights[i]);
         weights[i] = N::store(w - scale * direction(w, N::load(exp_avgs[i]), N::load(exp_avg_sqs[i])));
+    };
+    int64_t i = 0;
+    for (; i + ROW<Stored> <= n; i += ROW<Stored>) {
+        __builtin_prefetch(weights + i + AHEAD, 1, 3);
+        __builtin_prefetch(exp_avgs + i + AHEAD, 0, 3);
+        __builtin_prefetch(exp_avg_sqs + i + AHEAD, 0, 3);
+#pragma omp simd
+        for (int64_t lane = 0; lane < ROW<Stored>; ++lane) element(i + lane);
     }
+    for (; i < n; ++i) element(i);
 }
 
 // The second pass with u from the first.
