@@ -12,12 +12,15 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
+from unittest.mock import patch
 
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from optim import Lamb
+from optim.kernels import eager, foreach, operators
+from optim.kernels import settings as kernel_settings
 
 Parameters = list[nn.Parameter]
 GROUP = "pip install --constraint constraints.txt --group bench"
@@ -89,6 +92,26 @@ class LambAtOnce(Lamb):
             launch.AT_ONCE = before
 
 
+class WholeTensors(Lamb):
+    """Lamb in plain PyTorch by whole tensors, as devices without kernels of ours run it.
+
+    With `float32_sums` its sums are as MPS has them: a CPU copies a tensor to add it up in float64.
+    """
+
+    def __init__(self, parameters: Parameters, *, float32_sums: bool = False, **settings: Any) -> None:
+        super().__init__(parameters, backend="eager", **settings)
+        self.float32_sums = float32_sums
+
+    def step(self, closure: Any = None, *, grad_norm: Any = None) -> Any:
+        """Take a step."""
+        without = {"cpu"} if self.float32_sums else kernel_settings.WITHOUT_FLOAT64
+        with (
+            patch.dict(operators.BACKENDS, eager=lambda operand: foreach if foreach.takes(operand) else eager),
+            patch.object(kernel_settings, "WITHOUT_FLOAT64", without),
+        ):
+            return super().step(closure, grad_norm=grad_norm)
+
+
 def transposed(parameters: Parameters) -> Parameters:
     """Return parameters and gradients of the same numbers whose matrices lie in memory column by column."""
     turned = [nn.Parameter(parameter.detach().t()) for parameter in parameters]
@@ -100,6 +123,7 @@ def transposed(parameters: Parameters) -> Parameters:
 BASELINE = "torch AdamW fused"
 CLIPPED = f"{BASELINE}, clipped"
 OURS = "bigbatch Lamb"
+WHOLE = f"{OURS}, whole tensors"
 TORCH_OPTIMIZER, PYTORCH_OPTIMIZER, TIMM_LAMB = "torch_optimizer Lamb", "pytorch_optimizer Lamb", "timm Lamb"
 _LR, _DECAY = 1e-4, 0.01
 CONTENDERS = {
@@ -125,6 +149,8 @@ CONTENDERS = {
     # g for its norm, and one pass as AdamW's.
     f"{OURS} as AdamW": Contender(lambda p: Lamb(p, lr=_LR, layer_adaptation=False), moved_bytes=32),
     f"{OURS} eager": Contender(lambda p: Lamb(p, lr=_LR, backend="eager")),
+    WHOLE: Contender(lambda p: WholeTensors(p, lr=_LR)),
+    f"{WHOLE}, float32 sums": Contender(lambda p: WholeTensors(p, lr=_LR, float32_sums=True)),
     TORCH_OPTIMIZER: Contender(
         lambda p: _of("torch_optimizer")(p, lr=_LR, weight_decay=_DECAY, debias=True),
         package="torch_optimizer",
@@ -141,6 +167,11 @@ CONTENDERS = {
         install=TIMM,
         ranks=True,
         cuda=True,
+    ),
+    f"{TIMM_LAMB}, foreach": Contender(
+        lambda p: cast(Optimizer, timm_lamb()(p, lr=_LR, weight_decay=_DECAY, foreach=True)),
+        package="timm",
+        install=TIMM,
     ),
     # g for its norm; g w m v are read, m v u written; w u are read for their norms, and again to write w.
     "apex FusedLAMB": Contender(

@@ -120,14 +120,14 @@ def of_parts(
 lamb_step = of_parts(lamb_update, lamb_apply)
 
 
-def bias_corrections(steps: list[Tensor], settings: list[Settings], wide: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Return what m and sqrt(v) are divided by, for each tensor, in the width that is computed in."""
+def bias_corrections(steps: list[Tensor], settings: list[Settings], wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return what m and sqrt(v) are divided by, [T] each, in the width that is computed in."""
     device = steps[0].device
     dtype = float_of(device)
     t_T = torch.stack(steps).to(dtype).clamp(min=1)  # 0 only before a first step that is skipped
     beta1_T, beta2_T, *_, corrected_T, _ = table(settings).to(device, dtype).unbind(dim=1)
     first_T, second_T = (torch.where(corrected_T != 0, 1 - beta_T**t_T, 1.0) for beta_T in (beta1_T, beta2_T))
-    return list(zip(first_T.to(wide).unbind(), second_T.sqrt().to(wide).unbind(), strict=True))
+    return first_T.to(wide), second_T.sqrt().to(wide)
 
 
 class _Passes:
@@ -142,13 +142,12 @@ class _Passes:
         weight, moment = operands.weights[0].dtype, operands.exp_avgs[0].dtype
         self._narrow = moment is torch.uint8 or (moment is torch.bfloat16 and weight is not moment)
         self._block = CPU_BLOCK if operands.weights[0].device.type == "cpu" else DEVICE_BLOCK
-        self._corrections = bias_corrections(operands.steps, self.settings, self.wide)
+        self._first_T, self._second_T = bias_corrections(operands.steps, self.settings, self.wide)
 
     def direction(self, t: int, w_B: Tensor, first: Moment, second: Moment) -> Tensor:
         """Return u of a block."""
-        c1, c2 = self._corrections[t]
-        denominator_B = second.load().sqrt().div_(c2).add_(self.settings[t].eps)
-        return (first.load() / c1).div_(denominator_B).add_(w_B, alpha=self.settings[t].weight_decay)
+        denominator_B = second.load().sqrt().div_(self._second_T[t]).add_(self.settings[t].eps)
+        return (first.load() / self._first_T[t]).div_(denominator_B).add_(w_B, alpha=self.settings[t].weight_decay)
 
     def blocks(self, t: int, *tensors: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Moment, Moment]]:
         """Yield matching blocks of tensors of one shape and of their moments."""

@@ -176,7 +176,8 @@ class NoFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        own = [torch.ops.aten.view.default, torch.ops.aten.detach.default, torch.ops.aten.lift_fresh.default]
+        views = torch.ops.aten.view.default, torch.ops.aten.detach.default, torch.ops.aten.slice.Tensor
+        own = [*views, torch.ops.aten.lift_fresh.default]
         for each in made if isinstance(made, tuple | list) else [made]:
             assert func in own or getattr(each, "dtype", None) is not torch.float64, func
         return made
