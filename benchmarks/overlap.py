@@ -28,8 +28,8 @@ from benchmarks.bert import MODELS, make_parameters
 from benchmarks.timing import in_turns
 from optim import Lamb
 from optim.kernels.operands import Operands
-from optim.remembered import Call
 from optim.sharding import local_part
+from optim.step.remembered import Call
 
 RANKS = 2
 

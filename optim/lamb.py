@@ -14,18 +14,18 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT, StateDict
 
-from .calls import Calls
-from .clipping import Clip, Scaling, clipped, squares_of, squares_of_norm
 from .description import described
-from .gradients import placed_gradients
 from .groups import Named, device_of, is_waiting, named, without_repeats
 from .kernels.operators import BACKENDS
 from .last_step import LastStep
-from .remembered import Call
 from .sharding import shard_groups, sum_over_shards
 from .state.dicts import loaded_form, saved_form
 from .state.parameter import lay_out, new_state
-from .step import Ready, Step, settings_of
+from .step.calls import Calls
+from .step.clipping import Clip, Scaling, clipped, squares_of, squares_of_norm
+from .step.gradients import placed_gradients
+from .step.ready import Ready, Step, settings_of
+from .step.remembered import Call
 from .validation import (
     SWITCHES,
     check_gradient,

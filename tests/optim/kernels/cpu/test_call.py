@@ -11,7 +11,7 @@ from optim.kernels.cpu import call
 from optim.kernels.operands import Operands
 from optim.kernels.settings import table
 from optim.reference import lamb_step
-from optim.step import settings_of
+from optim.step.ready import settings_of
 from tests.optim.kernels.test_eager import bits
 from tests.optim.oracle import SWITCHES, make_tensors
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optim import Lamb, kinds
+from optim import Lamb
+from optim.step import kinds
 from optim.validation import SWITCHES
 from tests.optim.gradients import set_gradient
 

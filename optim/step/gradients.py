@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
-from .kernels.operands import laid_out_like
-from .sharding import Groups, all_reduce, local_part, mesh_groups
+from optim.kernels.operands import laid_out_like
+from optim.sharding import Groups, all_reduce, local_part, mesh_groups
 
 
 def placed_gradients(names: Sequence[str], parameters: Sequence[Tensor]) -> list[Tensor]:

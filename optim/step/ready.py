@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .kernels.operands import Operand
-from .kernels.operators import Kernels
-from .kernels.settings import Settings
-from .sharding import Groups, local_part
+from optim.kernels.operands import Operand
+from optim.kernels.operators import Kernels
+from optim.kernels.settings import Settings
+from optim.sharding import Groups, local_part
 
 Pick = Callable[[Operand], Kernels]
 """Says which kernels step a tensor."""

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
-from .kernels import eager
-from .kernels.settings import float_of
+from optim.kernels import eager
+from optim.kernels.settings import float_of
+from optim.sharding import all_reduce, total_over_shards
+
 from .remembered import Call
-from .sharding import all_reduce, total_over_shards
 
 
 class Scaling(NamedTuple):

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
-from .kernels.operands import Memory, Operands
-from .kernels.operators import Kernels
-from .kernels.settings import float_of, table
-from .kernels.uploads import resident
+from optim.kernels.operands import Memory, Operands
+from optim.kernels.operators import Kernels
+from optim.kernels.settings import float_of, table
+from optim.kernels.uploads import resident
+from optim.sharding import Groups
+
 from .kinds import Kinds, parts_of
-from .sharding import Groups
-from .step import OPTIONAL, STATE, Pick, Ready, Step
+from .ready import OPTIONAL, STATE, Pick, Ready, Step
 
 
 class Call(NamedTuple):

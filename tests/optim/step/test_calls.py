@@ -16,10 +16,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from optim import Lamb
-from optim.calls import Calls
 from optim.kernels import eager
 from optim.kernels.cpu import call as cpu
 from optim.reference import lamb_step
+from optim.step.calls import Calls
 from tests.optim.gradients import set_gradient
 from tests.optim.oracle import Oracle, make_tensors
 

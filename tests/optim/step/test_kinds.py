@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from optim import kinds
-from optim.kinds import Compared, Guard, Kinds, guard
+from optim.step import kinds
+from optim.step.kinds import Compared, Guard, Kinds, guard
 
 GUARDS = [pytest.param(guard, id="torch's"), pytest.param(Compared, id="Python's")]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optim.kernels.settings import Settings
-from optim.step import Ready, settings_of
+from optim.step.ready import Ready, settings_of
 
 GROUP = {
     "betas": (0.8, 0.9),

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .kernels.operands import Dtypes, Memory, Operand, Operands
-from .kernels.operators import Kernels
-from .kernels.settings import float_of
+from optim.kernels.operands import Dtypes, Memory, Operand, Operands
+from optim.kernels.operators import Kernels
+from optim.kernels.settings import float_of
+from optim.sharding import Groups
+
+from .ready import Ready, Step
 from .remembered import Call, Remembered, Seen, is_lasting
-from .sharding import Groups
-from .step import Ready, Step
 
 
 class Calls:
