@@ -184,11 +184,13 @@ def python_calls(function: Callable[[], object]) -> int:
         nonlocal count
         count += event == "call"
 
+    gc.disable()  # Hypothesis has a function called before and after each collection, whenever that is
     sys.setprofile(note)
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 
