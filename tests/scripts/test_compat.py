@@ -167,7 +167,8 @@ def test_of_what_pip_says_a_limit_of_its_configuration_is_the_reason_and_else_it
     assert compat.refusal(capped) == "pip: The user requested (constraint) torch<=2.14.1"
     absent = "ERROR: Could not find a version that satisfies it (from versions: 1.0, 2.0)\nERROR: No matching one\n"
     assert compat.refusal(absent) == "pip: Could not find a version that satisfies it"
-    assert compat.refusal("Killed\n") == "pip: Killed"
+    assert compat.refusal("Killed\nWARNING: a folder is ignored\n") == "pip: Killed"
+    assert compat.refusal("WARNING: a folder is ignored\n") == "pip: it failed without a word"
 
 
 def test_the_list_has_a_release_of_every_minor_version_that_optim_works_with(compat: ModuleType) -> None:
