@@ -6,7 +6,7 @@ Shapes: T tensors in the call, B elements in a block of one tensor (0 where this
 squares; `sums_2T` is [2, T]. A list in the plural has T tensors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -103,21 +103,11 @@ def lamb_apply(operands: Operands, scale_T: Tensor) -> None:
             copy.copy_(torch.where(still, copy, weight.to(copy.dtype)))
 
 
-def of_parts(
-    update: Callable[[Operands, Tensor], Tensor], apply: Callable[[Operands, Tensor], None]
-) -> Callable[[Operands, Tensor, Tensor], Tensor]:
-    """Return `lamb_step` of a backend that has both passes and nothing faster for tensors that no rank shares."""
-
-    def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
-        """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
-        norms_4T = lamb_ratio(operands, update(operands, clip_3), clip_3, lr_T)
-        apply(operands, norms_4T[3])
-        return norms_4T
-
-    return lamb_step
-
-
-lamb_step = of_parts(lamb_update, lamb_apply)
+def lamb_step(operands: Operands, clip_3: Tensor, lr_T: Tensor) -> Tensor:
+    """Take the whole step of tensors that no other rank has a part of; return what `lamb_ratio` does."""
+    norms_4T = lamb_ratio(operands, lamb_update(operands, clip_3), clip_3, lr_T)
+    lamb_apply(operands, norms_4T[3])
+    return norms_4T
 
 
 def bias_corrections(steps: list[Tensor], settings: list[Settings], wide: torch.dtype) -> tuple[Tensor, Tensor]:
