@@ -63,15 +63,20 @@ function Model({ job }) {
     <a href="${ROOT}/v1/jobs/${encodeURIComponent(job.id)}/export" download>Download</a></p>`;
 }
 
+/** It comes and goes unasked, so it fills room that is always there: nothing below may move under the pointer. */
+function Silence({ since }) {
+  if (!since) return html`<span class="spring"></span>`;
+  const text = `Nothing has been heard of this attempt since ${when(since)}. It may still be training: its job waits for it until Ray says that it has ended.`;
+  return html`<span class="silent" role="status" title=${text}>${text}</span>`;
+}
+
 function Header({ run }) {
   const { job } = run;
   return html`<section class="panel head">
     <div class="headline"><h1>${job.name}</h1><code class="dim">${job.id}</code><${Status} status=${job.status} />
-      <span class="spring"></span><${Actions} run=${run} /></div>
+      <${Silence} since=${job.unreachable_since} /><${Actions} run=${run} /></div>
     <${Progress} job=${job} />
     <${Facts} run=${run} />
-    ${job.unreachable_since && html`<p class="silent" role="status">Nothing has been heard of this attempt since ${when(job.unreachable_since)}.
-      It may still be training: its job waits for it until Ray says that it has ended.</p>`}
     ${job.export_path && html`<${Model} job=${job} />`}
     ${job.error && html`<pre class="error" role="alert">${job.error}</pre>`}
   </section>`;

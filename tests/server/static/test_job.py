@@ -32,8 +32,10 @@ def test_a_job_that_is_not_heard_of_says_since_when_until_it_is_heard_again(brow
     open_job(served, sign_in(browser_page, served), job_id)
     silent = browser_page.locator(".silent")
     expect(silent).to_have_count(0)
+    place = browser_page.locator(".field").bounding_box()
     store.change(job_id, lambda job: job.unreachable(datetime(2026, 1, 2, tzinfo=UTC)))
     expect(silent).to_contain_text("Nothing has been heard of this attempt since 2026-01-02")
+    assert browser_page.locator(".field").bounding_box() == place  # it must not move away from under the pointer
     store.change(job_id, Job.reached)
     expect(silent).to_have_count(0)
     browser_page.goto("about:blank")  # ends the stream, so that the server need not wait for it
