@@ -85,11 +85,8 @@ class LambAtOnce(Lamb):
         """Take a step."""
         from optim.kernels.cuda import launch
 
-        before, launch.AT_ONCE = launch.AT_ONCE, True
-        try:
+        with patch.object(launch, "AT_ONCE", True):
             return super().step(closure, grad_norm=grad_norm)
-        finally:
-            launch.AT_ONCE = before
 
 
 class WholeTensors(Lamb):

@@ -123,11 +123,10 @@ class _Bucket:
         """Subtract scale·u from each weight, and write its copy; u is not needed again."""
         still_T, bits = scale_T == 0, _BITS[self._wide.itemsize]
         weights = self._widened(self.operands.weights)
-        for weight, u, moves, factor in zip(
-            weights, directions, (~still_T).to(bits), -scale_T.to(self._wide), strict=True
-        ):
+        for u, moves in zip(directions, (~still_T).to(bits), strict=True):
             u.view(bits).mul_(moves)
-            weight.addcmul_(u, factor)  # w + 0·(-0) is w
+        # Newer releases of PyTorch start one kernel for them all if the factors come first; w + 0·(-0) is w.
+        torch._foreach_addcmul_(weights, list(-scale_T.to(self._wide)), directions)
         _store(self.operands.weights, weights)
         for still, copy, weight in zip(still_T, self.operands.copies, weights, strict=False):
             copy.copy_(torch.where(still, copy, weight.to(copy.dtype)))

@@ -1,6 +1,7 @@
 // What is done to one block of a tensor, by the formats of what belongs to it.
 #pragma once
 
+#include <cstring>
 #include <vector>
 
 #include "plan.h"
@@ -20,11 +21,17 @@ struct Alike {
     std::vector<Direction<Math>> directions;  // [T]
 
     Alike(const Table& table, const Call& call, bool advance) : table(table), call(call) {
+        decays.reserve(table.count);
+        directions.reserve(table.count);
+        float before = NAN;  // the step of the last tensor: most have the same one, and it costs two powers
         for (int64_t tensor = 0; tensor < table.count; ++tensor) {
+            const Settings& settings = call.settings[tensor];
             float& step = *table.address<float>(STEP, tensor);
             if (advance && !call.skip()) step += 1;
-            decays.emplace_back(call.settings[tensor], call.clip ? call.clip[1] : 1);
-            directions.emplace_back(call.settings[tensor], step);
+            const bool repeats = step == before && !std::memcmp(&settings, &settings - 1, sizeof settings);
+            decays.push_back(repeats ? decays.back() : Decay<Math>(settings, call.clip ? call.clip[1] : 1));
+            directions.push_back(repeats ? directions.back() : Direction<Math>(settings, step));
+            before = step;
         }
     }
 
@@ -103,18 +110,21 @@ struct Mixed : Alike<Native<float>> {
         const auto& direction = directions[piece.tensor];
         float room[STAGE], m[STAGE], v[STAGE];
         const float* const g = gradient(piece, room);
-        if (call.moments == BFLOAT16)
-            return update_bfloat16(g, at(WEIGHT, piece), half(EXP_AVG, piece), half(EXP_AVG_SQ, piece), kept, int32_t(n),
-                                   decay, direction, noise(piece));
+        switch (call.moments) {
+            case FLOAT32:
+                return update<Native<float>, KEEP>(g, at(WEIGHT, piece), at(EXP_AVG, piece), at(EXP_AVG_SQ, piece),
+                                                   kept, n, 0.0f, decay, direction);
+            case BFLOAT16:
+                return update_bfloat16(g, at(WEIGHT, piece), half(EXP_AVG, piece), half(EXP_AVG_SQ, piece), kept,
+                                       int32_t(n), decay, direction, noise(piece));
+        }
         load(piece, FIRST, m);
         load(piece, SECOND, v);
         advance(g, m, v, n, decay);
-        store(piece, FIRST, m);
-        store(piece, SECOND, v);
-        if (call.moments == UINT8) {  // u follows from the moments as they are stored
-            load(piece, FIRST, m);
-            load(piece, SECOND, v);
-        }
+        store<FIRST>(piece, m);
+        store<SECOND>(piece, v);
+        load(piece, FIRST, m);  // u follows from the moments as they are stored
+        load(piece, SECOND, v);
         return direct(at(WEIGHT, piece), m, v, kept, n, direction);
     }
 
@@ -123,6 +133,8 @@ struct Mixed : Alike<Native<float>> {
         float* const w = at(WEIGHT, piece);
         if (kept) {
             apply_kept<Native<float>>(w, kept, n, scale);
+        } else if (call.moments == FLOAT32) {
+            apply<Native<float>>(w, at(EXP_AVG, piece), at(EXP_AVG_SQ, piece), n, scale, directions[piece.tensor]);
         } else {
             float m[STAGE], v[STAGE];
             load(piece, FIRST, m);
@@ -154,29 +166,22 @@ struct Mixed : Alike<Native<float>> {
         return room;
     }
 
+    // Moments in a narrow format, widened.
     void load(const Block& piece, Which which, float* to) const {
         const Row row = which == FIRST ? EXP_AVG : EXP_AVG_SQ;
-        const int64_t n = piece.end - piece.begin;
-        switch (call.moments) {
-            case BFLOAT16: return widen<BFloat16>(half(row, piece), to, n);
-            case UINT8: return each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
-                dequantise(codes, to + from, size, which, scale);
-            });
-            default: return widen<Native<float>>(at(row, piece), to, n);
-        }
+        if (call.moments == BFLOAT16) return widen<BFloat16>(half(row, piece), to, piece.end - piece.begin);
+        each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
+            dequantise(codes, to + from, size, which, scale);
+        });
     }
 
-    void store(const Block& piece, Which which, const float* values) const {
-        const Row row = which == FIRST ? EXP_AVG : EXP_AVG_SQ;
-        const int64_t n = piece.end - piece.begin;
-        switch (call.moments) {
-            case UINT8: return each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
-                const Block scaled{piece.tensor, piece.begin + from, piece.begin + from + size, 0};
-                const auto encode = which == FIRST ? quantise<FIRST> : quantise<SECOND>;
-                scale = encode(values + from, codes, int32_t(size), noise(scaled));
-            });
-            default: return narrow<Native<float>>(values, at(row, piece), n);
-        }
+    // 8-bit moments.
+    template <Which which>
+    void store(const Block& piece, const float* values) const {
+        each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {
+            const Block scaled{piece.tensor, piece.begin + from, piece.begin + from + size, 0};
+            scale = quantise<which>(values + from, codes, int32_t(size), noise(scaled));
+        });
     }
 
     // Call visit(codes, scale, elements of the piece before them, how many they are).

@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <memory>
 #include <type_traits>
@@ -45,17 +46,32 @@ std::vector<Squares> add_up(const Plan& plan, const Group& group, const std::vec
     return sums;
 }
 
+// Call part() on each thread of a team. A thread has its own floating-point mode, and torch.set_flush_denormal changes
+// that of its caller; with the caller's mode on all of them, the bits do not depend on how the work is shared.
+template <class Part>
+void on_team(int threads, Part part) {
+    std::fenv_t callers;
+    std::fegetenv(&callers);
+#pragma omp parallel num_threads(threads)
+    {
+        std::fenv_t own;
+        std::fegetenv(&own);
+        std::fesetenv(&callers);
+        part();
+        std::fesetenv(&own);
+    }
+}
+
 // A pass goes the other way than the one before it, so that what that one left in cache comes first.
 enum Way { FORTH, BACK };
 
 // Call visit(block number) for all blocks, each thread with a run of its own.
 template <Way way, class Visit>
 void for_blocks(const Plan& plan, int threads, Visit visit) {
-#pragma omp parallel num_threads(threads)
-    {
+    on_team(threads, [&] {
         const Range own = Range{0, int64_t(plan.blocks.size())}.share(omp_get_thread_num(), omp_get_num_threads());
         for (int64_t i = 0; i < own.end - own.begin; ++i) visit(way == FORTH ? own.begin + i : own.end - 1 - i);
-    }
+    });
 }
 
 template <class N>
@@ -122,7 +138,8 @@ class Walk {
 #pragma omp barrier
         const std::vector<double> scales = ratios(group, out);
         for (int64_t b = own.end; b-- > own.begin;)
-            if (is_adapted(b)) kernel.second(plan.blocks[b], scales[plan.blocks[b].tensor - group.tensors.begin], kept(b));
+            if (const Block& block = plan.blocks[b]; is_adapted(b))
+                kernel.second(block, scales[block.tensor - group.tensors.begin], kept(b));
     }
 
    private:
@@ -150,11 +167,10 @@ void step_all(const Table& table, const Call& call, double* out) {
     const Plan plan(table, GROUP);
     const Kernel kernel(table, call, true);
     std::vector<Squares> parts(plan.blocks.size());
-#pragma omp parallel num_threads(team(table, call.threads))
-    {
+    on_team(team(table, call.threads), [&] {
         Walk<Kernel> walk(plan, kernel, parts);
         for (const Group& group : plan.groups) walk.finish(group, out);
-    }
+    });
 }
 
 // Call visit with the number kind that a format stands for.

@@ -58,6 +58,8 @@ constexpr int TO_WRITE = 0, LEVEL = 0;
 constexpr int TO_WRITE = 1, LEVEL = 3;
 #endif
 
+inline double square(double x) { return x * x; }
+
 // Four streams side by side and fetched ahead: one core then reads 1.2 times the bytes in a second.
 template <class N, class Stored = typename N::Stored>
 [[gnu::noinline]] double squares(const Stored* x, int64_t n) {
@@ -68,10 +70,10 @@ template <class N, class Stored = typename N::Stored>
         for (const Stored* from = x + i; from < x + STREAMS * length; from += length) {
             __builtin_prefetch(from + 2 * AHEAD, 0, 3);
 #pragma omp simd
-            for (int64_t lane = 0; lane < LANES; ++lane) sums[lane] += double(N::load(from[lane])) * double(N::load(from[lane]));
+            for (int64_t lane = 0; lane < LANES; ++lane) sums[lane] += square(N::load(from[lane]));
         }
     }
-    for (int64_t i = STREAMS * length; i < n; ++i) sums[0] += double(N::load(x[i])) * double(N::load(x[i]));
+    for (int64_t i = STREAMS * length; i < n; ++i) sums[0] += square(N::load(x[i]));
     double sum = 0;
     for (const double each : sums) sum += each;
     return sum;
@@ -98,8 +100,8 @@ template <class N, Use use, class Stored = typename N::Stored, class Math = type
         exp_avg_sqs[i] = v;
         if constexpr (use == KEEP) kept[i] = u;
         if constexpr (use == APPLY) weights[i] = N::store(w - scale * u);
-        weight[lane] += double(w) * double(w);
-        update[lane] += double(u) * double(u);
+        weight[lane] += square(w);
+        update[lane] += square(u);
     };
     int64_t i = 0;
     for (; i + ROW<Stored> <= n; i += ROW<Stored>) {
@@ -166,8 +168,8 @@ template <class N, class Stored = typename N::Stored, class Math = typename N::M
     for (int64_t i = 0; i < n; ++i) {
         const float w = weights[i], u = direction(w, exp_avgs[i], exp_avg_sqs[i]);
         kept[i] = u;
-        weight += double(w) * double(w);
-        update += double(u) * double(u);
+        weight += square(w);
+        update += square(u);
     }
     return {weight, update};
 }

@@ -20,8 +20,8 @@ inline uint32_t hash32(uint32_t x) {
     return x ^ x >> 16;
 }
 
-// 32 random bits for each element, which follow from its place in the tensor and the step. The first moment uses the upper
-// half of them and the second the lower.
+// 32 random bits for each element, which follow from its place in the tensor and the step. The first moment uses the
+// upper half of them and the second the lower.
 struct Noise {
     uint32_t salt, begin;
 
@@ -57,8 +57,8 @@ inline uint16_t round_bfloat16(float x, uint32_t noise) {
         exp_avgs[i] = m;
         exp_avg_sqs[i] = v;
         kept[i] = u;
-        weight += double(w) * double(w);
-        update += double(u) * double(u);
+        weight += square(w);
+        update += square(u);
     }
     return {weight, update};
 }
@@ -142,8 +142,8 @@ struct Ranks {
     }
 };
 
-// The element that is largest in magnitude, the negative one of two, or NaN: the bits are compared as an integer with the
-// sign last, in whose order NaN comes behind all numbers.
+// The element that is largest in magnitude, the negative one of two, or NaN: the bits are compared as an integer with
+// the sign last, in whose order NaN comes behind all numbers.
 template <Which which>
 float scale_of(const float* x, int64_t n) {
     uint32_t largest = 0;

@@ -150,6 +150,22 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype, take: Any
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("take", [whole_step, both_passes])
+@pytest.mark.parametrize("flushes", [False, True])
+def test_all_threads_flush_subnormal_numbers_if_the_caller_does(flushes: bool, take: Any) -> None:
+    torch.set_num_threads(3)
+    take(make_operands(MANY), clip_of())  # the threads are there before the caller decides
+    operands = make_operands(MANY, torch.float32)
+    for moment in operands.exp_avgs:
+        moment.fill_(1e-40)
+    torch.set_flush_denormal(flushes)
+    try:
+        take(operands, clip_of(0.0))
+    finally:
+        torch.set_flush_denormal(False)
+    assert {bool(zero) for moment in operands.exp_avgs for zero in (moment == 0).flatten()} == {flushes}
+
+
 @pytest.mark.parametrize("dtype", call.DTYPES)
 def test_a_step_at_once_is_that_in_two_passes(dtype: torch.dtype) -> None:
     one, other = make_operands(MANY, dtype), make_operands(MANY, dtype)
