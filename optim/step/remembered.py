@@ -15,7 +15,7 @@ from optim.kernels.operands import Memory, Operands
 from optim.kernels.operators import Kernels
 from optim.kernels.settings import float_of, table
 from optim.kernels.uploads import resident
-from optim.sharding import Groups
+from optim.sharding import Groups, local_part
 
 from .kinds import Kinds, parts_of
 from .ready import OPTIONAL, STATE, Pick, Ready, Step
@@ -83,6 +83,7 @@ class Remembered:
         self._numbers, self._entries = (list(column) for column in zip(*places, strict=True))
         self._keys = [key for key in (*STATE, *OPTIONAL) if key in ready[0].state]
         self._counts = [len(each.state) for each in ready]
+        self._numels = tuple([local_part(each.parameter).numel() for each in ready])
         state = [[each.state[key] for each in ready] for key in self._keys]
         self._kinds = Kinds([[each.parameter for each in ready], [each.grad for each in ready], *state])
 
@@ -115,6 +116,7 @@ class Remembered:
             held.get("exp_avg_sq_scale", []),
             self.settings(step),
             self.memory,
+            self._numels,
         )
 
     def call(self, operands: Operands, step: Step) -> Call:

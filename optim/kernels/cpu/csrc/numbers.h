@@ -34,11 +34,14 @@ struct BFloat16 {
 struct Float16 {
     using Stored = uint16_t;
     using Math = float;
-    // 2^112 moves the exponent from half's bias to float's; above half's range only Inf and NaN are left.
+    // Below 2^-14 halves are multiples of 2^-24. Above, the exponent's bias is that of float and 112 less, except in Inf and
+    // NaN. Subnormal floats, with which processors compute very slowly, do not occur.
     static float load(uint16_t x) {
-        const float magnitude = bits<float>(uint32_t(x & 0x7fff) << 13) * 0x1p112f;
-        const uint32_t special = magnitude >= 65536.0f ? 0x7f800000 : 0;
-        return bits<float>(bits<uint32_t>(magnitude) | special | uint32_t(x & 0x8000) << 16);
+        const int32_t magnitude = x & 0x7fff;
+        const uint32_t special = magnitude >= 0x7c00 ? 0x7f800000 : 0;
+        const uint32_t normal = ((uint32_t(magnitude) << 13) + 0x38000000) | special;
+        const uint32_t tiny = bits<uint32_t>(float(magnitude) * 0x1p-24f);
+        return bits<float>((magnitude < 0x400 ? tiny : normal) | uint32_t(x & 0x8000) << 16);
     }
     // Below 2^-14 half has the spacing that float has at 0.5, so an addition rounds; above, as for BFloat16.
     static uint16_t store(float x) {

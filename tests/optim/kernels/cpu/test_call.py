@@ -192,6 +192,19 @@ def test_copies_that_somebody_else_wrote_become_the_weights(half: torch.dtype, t
         assert all(map(torch.equal, got, wanted))
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_every_half_precision_number_is_read_as_pytorch_reads_it(half: torch.dtype) -> None:
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(half)
+    operands = make_operands([(2**16,)], torch.float32)
+    operands.grads, operands.copies = [torch.zeros_like(numbers)], [numbers]
+    operands.weights[0].fill_(0.3)  # which rounds to none of them in float32
+    call.lamb_update(operands, clip_of())
+    same = numbers == torch.tensor(0.3).to(half)
+    torch.testing.assert_close(
+        operands.weights[0], torch.where(same, 0.3, numbers.float()), rtol=0, atol=0, equal_nan=True
+    )
+
+
 @pytest.mark.parametrize("take", [whole_step, both_passes])
 def test_a_skipped_step_keeps_every_bit_and_tells_the_weight_norm(take: Any) -> None:
     operands = make_operands([(2, 8), (9,)], torch.float32)
