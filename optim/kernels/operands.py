@@ -133,11 +133,6 @@ class Operands:
     settings: Tensor = field(default_factory=lambda: torch.empty(0, 11, dtype=torch.float64, device="cpu"))
     """float64 [T, 11] on the host; a row is a `Settings`. Nobody writes to it."""
     memory: Memory = field(default_factory=Memory)
-    numels: tuple[int, ...] = ()
-    """Elements of each tensor, [T]; they are counted where nobody knows them."""
-
-    def __post_init__(self) -> None:
-        self.numels = self.numels or tuple(map(Tensor.numel, self.weights or self.grads))
 
     @classmethod
     def of(cls, operands: list[Operand], settings: Tensor, memory: Memory | None = None) -> "Operands":
@@ -168,6 +163,11 @@ class Operands:
     def device(self) -> torch.device:
         """Where all of them lie."""
         return (self.weights or self.grads)[0].device
+
+    @cached_property
+    def numels(self) -> tuple[int, ...]:
+        """Elements of each tensor, [T]; who knows them may set them."""
+        return tuple(map(Tensor.numel, self.weights or self.grads))
 
     @cached_property
     def grad_addresses(self) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ class Remembered:
             return None
         weights, local_grads, *local_state = parts
         held = dict(zip(self._keys, local_state, strict=True))
-        return Operands(
+        operands = Operands(
             held.get("master", weights),
             local_grads,
             held["exp_avg"],
@@ -116,8 +116,9 @@ class Remembered:
             held.get("exp_avg_sq_scale", []),
             self.settings(step),
             self.memory,
-            self._numels,
         )
+        operands.numels = self._numels
+        return operands
 
     def call(self, operands: Operands, step: Step) -> Call:
         """Return the call for this step."""
