@@ -125,7 +125,8 @@ class _Bucket:
         weights = self._widened(self.operands.weights)
         for u, moves in zip(directions, (~still_T).to(bits), strict=True):
             u.view(bits).mul_(moves)
-        # Newer releases of PyTorch start one kernel for them all if the factors come first; w + 0·(-0) is w.
+        # Newer releases of PyTorch start one CUDA kernel for all of them if the factors come first. In a skipped step
+        # this adds 0·(-0), which changes no bit.
         torch._foreach_addcmul_(weights, list(-scale_T.to(self._wide)), directions)
         _store(self.operands.weights, weights)
         for still, copy, weight in zip(still_T, self.operands.copies, weights, strict=False):

@@ -166,7 +166,7 @@ class Operands:
 
     @cached_property
     def numels(self) -> tuple[int, ...]:
-        """Elements of each tensor, [T]; who knows them may set them."""
+        """Elements of each tensor, [T]; a caller that knows them may set them."""
         return tuple(map(Tensor.numel, self.weights or self.grads))
 
     @cached_property

@@ -83,6 +83,7 @@ class Remembered:
         self._numbers, self._entries = (list(column) for column in zip(*places, strict=True))
         self._keys = [key for key in (*STATE, *OPTIONAL) if key in ready[0].state]
         self._counts = [len(each.state) for each in ready]
+        # They hold as long as the kinds do, of which shapes are a part.
         self._numels = tuple([local_part(each.parameter).numel() for each in ready])
         state = [[each.state[key] for each in ready] for key in self._keys]
         self._kinds = Kinds([[each.parameter for each in ready], [each.grad for each in ready], *state])

@@ -63,11 +63,11 @@ function Model({ job }) {
     <a href="${ROOT}/v1/jobs/${encodeURIComponent(job.id)}/export" download>Download</a></p>`;
 }
 
-/** It comes and goes unasked, so it fills room that is always there: nothing below may move under the pointer. */
+/** This notice comes and goes unasked, so its room is there without it: nothing on the page may move under the pointer. */
 function Silence({ since }) {
-  if (!since) return html`<span class="spring"></span>`;
-  const text = `Nothing has been heard of this attempt since ${when(since)}. It may still be training: its job waits for it until Ray says that it has ended.`;
-  return html`<span class="silent" role="status" title=${text}>${text}</span>`;
+  const text = since && `Nothing has been heard of this attempt since ${when(since)}; it may still be training.`;
+  const more = since && "Its job waits for it until Ray says that it has ended.";
+  return html`<span class="silent" role="status" title=${since && `${text} ${more}`}>${text}</span>`;
 }
 
 function Header({ run }) {

@@ -25,19 +25,28 @@ def test_a_job_shows_its_history(page: Page, shared: Served, job: tuple[str, Wri
     assert page.locator(".plot canvas").count() == 5
 
 
+def places_of(page: Page) -> list[object]:
+    """Where the buttons and the matrix are."""
+    return [each.bounding_box() for each in (*page.get_by_role("button").all(), page.locator(".field"))]
+
+
 def test_a_job_that_is_not_heard_of_says_since_when_until_it_is_heard_again(browser_page: Page, served: Served) -> None:
     job_id, store = begin(served)[0], served.parts.store
     served.parts.scheduler.stop()
     store.change(job_id, Job.reached)
     open_job(served, sign_in(browser_page, served), job_id)
     silent = browser_page.locator(".silent")
-    expect(silent).to_have_count(0)
-    place = browser_page.locator(".field").bounding_box()
-    store.change(job_id, lambda job: job.unreachable(datetime(2026, 1, 2, tzinfo=UTC)))
-    expect(silent).to_contain_text("Nothing has been heard of this attempt since 2026-01-02")
-    assert browser_page.locator(".field").bounding_box() == place  # it must not move away from under the pointer
-    store.change(job_id, Job.reached)
-    expect(silent).to_have_count(0)
+    settle(browser_page)
+    for width in (1280, 600):
+        browser_page.set_viewport_size({"width": width, "height": 900})
+        expect(silent).to_be_empty()
+        places = [places_of(browser_page)]
+        store.change(job_id, lambda job: job.unreachable(datetime(2026, 1, 2, tzinfo=UTC)))
+        expect(silent).to_contain_text("Nothing has been heard of this attempt since 2026-01-02")
+        places.append(places_of(browser_page))
+        store.change(job_id, Job.reached)
+        expect(silent).to_be_empty()
+        assert places[0] == places[1], "nothing may move away from under the pointer"
     browser_page.goto("about:blank")  # ends the stream, so that the server need not wait for it
 
 

@@ -23,7 +23,7 @@ struct Alike {
     Alike(const Table& table, const Call& call, bool advance) : table(table), call(call) {
         decays.reserve(table.count);
         directions.reserve(table.count);
-        float before = NAN;  // the step of the last tensor: most have the same one, and it costs two powers
+        float before = NAN;  // the step of the tensor before: most share it, and a new one costs two powers
         for (int64_t tensor = 0; tensor < table.count; ++tensor) {
             const Settings& settings = call.settings[tensor];
             float& step = *table.address<float>(STEP, tensor);
@@ -108,16 +108,15 @@ struct Mixed : Alike<Native<float>> {
         }
         const auto& decay = decays[piece.tensor];
         const auto& direction = directions[piece.tensor];
-        float room[STAGE], m[STAGE], v[STAGE];
+        float room[STAGE];
         const float* const g = gradient(piece, room);
-        switch (call.moments) {
-            case FLOAT32:
-                return update<Native<float>, KEEP>(g, at(WEIGHT, piece), at(EXP_AVG, piece), at(EXP_AVG_SQ, piece),
-                                                   kept, n, 0.0f, decay, direction);
-            case BFLOAT16:
-                return update_bfloat16(g, at(WEIGHT, piece), half(EXP_AVG, piece), half(EXP_AVG_SQ, piece), kept,
-                                       int32_t(n), decay, direction, noise(piece));
-        }
+        if (call.moments == FLOAT32)
+            return update<Native<float>, KEEP>(g, at(WEIGHT, piece), at(EXP_AVG, piece), at(EXP_AVG_SQ, piece), kept, n,
+                                               0.0f, decay, direction);
+        if (call.moments == BFLOAT16)
+            return update_bfloat16(g, at(WEIGHT, piece), half(EXP_AVG, piece), half(EXP_AVG_SQ, piece), kept, int32_t(n),
+                                   decay, direction, noise(piece));
+        float m[STAGE], v[STAGE];
         load(piece, FIRST, m);
         load(piece, SECOND, v);
         advance(g, m, v, n, decay);
@@ -175,7 +174,7 @@ struct Mixed : Alike<Native<float>> {
         });
     }
 
-    // 8-bit moments.
+    // Round moments to 8 bits and store them.
     template <Which which>
     void store(const Block& piece, const float* values) const {
         each_scaled(piece, which, [=](uint8_t* codes, float& scale, int64_t from, int64_t size) {

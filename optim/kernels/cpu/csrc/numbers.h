@@ -34,8 +34,8 @@ struct BFloat16 {
 struct Float16 {
     using Stored = uint16_t;
     using Math = float;
-    // Below 2^-14 halves are multiples of 2^-24. Above, the exponent's bias is that of float and 112 less, except in Inf and
-    // NaN. Subnormal floats, with which processors compute very slowly, do not occur.
+    // Below 2^-14 halves are multiples of 2^-24. Above, a half's exponent bias is 112 less than a float's; Inf and NaN
+    // get float's largest exponent. Subnormal floats, with which processors compute very slowly, do not occur.
     static float load(uint16_t x) {
         const int32_t magnitude = x & 0x7fff;
         const uint32_t special = magnitude >= 0x7c00 ? 0x7f800000 : 0;
