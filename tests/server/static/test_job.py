@@ -36,10 +36,10 @@ def test_a_job_that_is_not_heard_of_says_since_when_until_it_is_heard_again(brow
     store.change(job_id, Job.reached)
     open_job(served, sign_in(browser_page, served), job_id)
     silent = browser_page.locator(".silent")
-    settle(browser_page)
     for width in (1280, 600):
         browser_page.set_viewport_size({"width": width, "height": 900})
         expect(silent).to_be_empty()
+        settle(browser_page)  # charts take the window's new width a frame later
         places = [places_of(browser_page)]
         store.change(job_id, lambda job: job.unreachable(datetime(2026, 1, 2, tzinfo=UTC)))
         expect(silent).to_contain_text("Nothing has been heard of this attempt since 2026-01-02")
